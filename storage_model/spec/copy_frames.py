@@ -1,0 +1,208 @@
+"""The remote-copy link's wire format, version 1.
+
+Every frame is a 36-byte header and a payload. Header, big-endian: type, flags (1 byte each), pair (2: the receiver's LDEV
+number), request (4: names a request and its answer), epoch (4), offset (8) and length (4) in bytes of volume, payload length
+(4), CRC32C of the payload (4), CRC32C of the header before it (4).
+
+The first frame either way is HELLO; its payload is JSON: ``{"versions": [1], "serial": ..., "peer": ..., "pairs": [...]}``.
+After it frames flow both ways; requests are answered out of order. A peer that sends anything else is cut off, and
+the reason goes to the log of both.
+"""
+
+import json
+import struct
+from dataclasses import dataclass, field
+from enum import IntEnum, IntFlag
+from typing import Any
+
+import google_crc32c
+
+from storage_model.errors import RemoteProtocolError
+from storage_model.volume import Buffer
+
+VERSIONS = (1,)
+_HEADER = struct.Struct("!BBHIIQIII")
+_CRC = struct.Struct("!I")
+HEADER_LENGTH = _HEADER.size + _CRC.size
+MAX_PAYLOAD_LENGTH = 8 * 1024 * 1024
+"""Bounds what a peer can make this side hold: the largest host write, or the bitmap of a 4 TiB volume."""
+
+
+class FrameType(IntEnum):
+    """What a frame asks or answers."""
+
+    HELLO = 1
+    PING = 2
+    REFUSED = 3
+    """The last frame before the sender hangs up; the payload is its reason."""
+    WRITE = 16
+    READ = 17
+    FLUSH = 18
+    REQUEST = 19
+    """A pair-control request, for the array that serialises the pair; payload: PairRequest."""
+    PROPOSE = 20
+    """Payload: the value, the epoch decided before it, the proposer's differing regions."""
+    STATE = 21
+    """The P-VOL's array tells the state of the pair inside the epoch (``length`` is the PairState)."""
+    PAIR_STATUS = 22
+    """Either array tells what it knows of the pair when the link comes up."""
+    ANSWER = 32
+    """``flags`` is an :class:`Answer`; READ answers with data, PROPOSE with the voter's differing regions."""
+
+
+class WriteFlag(IntFlag):
+    """Flags of WRITE."""
+
+    NONE = 0
+    FUA = 1
+    ZEROS = 2
+    """The range becomes a hole; there is no payload."""
+
+
+class Answer(IntEnum):
+    """How a request ended at the peer."""
+
+    DONE = 0
+    STALE_EPOCH = 1
+    MEDIUM_FAILURE = 2
+    SPACE_EXHAUSTED = 3
+    REFUSED = 4
+    """REQUEST: the payload names the Refusal. PROPOSE: no vote."""
+    NO_SUCH_PAIR = 5
+
+
+@dataclass(slots=True)
+class Frame:
+    """One frame; fields that a type does not use are 0 or empty."""
+
+    type: FrameType
+    pair: int = 0
+    request: int = 0
+    epoch: int = 0
+    offset_bytes: int = 0
+    length_bytes: int = 0
+    flags: int = 0
+    payload: Buffer = field(default=b"", repr=False)
+
+    def encode(self) -> list[Buffer]:
+        """Header and payload, uncopied."""
+        payload = self.payload
+        header = _HEADER.pack(
+            self.type,
+            self.flags,
+            self.pair,
+            self.request,
+            self.epoch,
+            self.offset_bytes,
+            self.length_bytes,
+            len(payload),
+            google_crc32c.value(payload) if payload else 0,
+        )
+        header += _CRC.pack(google_crc32c.value(header))
+        return [header, payload] if payload else [header]
+
+
+class FrameStream:
+    """Bytes to whole frames; holds at most one frame in the making."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def receive_data(self, data: Buffer) -> list[Frame]:
+        """All frames that are complete now; raises RemoteProtocolError (reason 0) on a frame that cannot be right."""
+        self._buffer += data
+        frames: list[Frame] = []
+        start = 0
+        while len(self._buffer) - start >= HEADER_LENGTH:
+            frame, payload_length, crc = self._header(start)
+            end = start + HEADER_LENGTH + payload_length
+            if len(self._buffer) < end:
+                break
+            if payload_length:
+                frame.payload = bytes(memoryview(self._buffer)[start + HEADER_LENGTH : end])
+                if google_crc32c.value(frame.payload) != crc:
+                    raise RemoteProtocolError(f"{frame.type.name} frame: payload CRC32C does not match", 0)
+            frames.append(frame)
+            start = end
+        if start:
+            del self._buffer[:start]
+        return frames
+
+    def _header(self, start: int) -> tuple[Frame, int, int]:
+        header = bytes(self._buffer[start : start + _HEADER.size])
+        (crc,) = _CRC.unpack_from(self._buffer, start + _HEADER.size)
+        if google_crc32c.value(header) != crc:
+            raise RemoteProtocolError("not a remote-copy frame: header CRC32C does not match", 0)
+        kind, flags, pair, request, epoch, offset, length, payload_length, payload_crc = _HEADER.unpack(header)
+        if kind not in FrameType._value2member_map_:
+            raise RemoteProtocolError(f"frame of unknown type {kind}", 0)
+        if payload_length > MAX_PAYLOAD_LENGTH:
+            raise RemoteProtocolError(f"frame of {payload_length} bytes, at most {MAX_PAYLOAD_LENGTH} are allowed", 0)
+        frame = Frame(FrameType(kind), pair, request, epoch, offset, length, flags)
+        return frame, payload_length, payload_crc
+
+
+@dataclass(frozen=True, slots=True)
+class PairOffer:
+    """One pair in a HELLO: what the two halves must have in common, and the LDEV by which frames name it."""
+
+    name: str
+    ldev: int
+    size_bytes: int
+    block_length: int
+    quorum: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """The first frame: who is there, for whom, and with which pairs."""
+
+    serial: str
+    peer_serial: str
+    pairs: tuple[PairOffer, ...]
+    versions: tuple[int, ...] = VERSIONS
+
+    def frame(self) -> Frame:
+        """As a frame."""
+        pairs = [[p.name, p.ldev, p.size_bytes, p.block_length, p.quorum] for p in self.pairs]
+        document = {"versions": self.versions, "serial": self.serial, "peer": self.peer_serial, "pairs": pairs}
+        return Frame(FrameType.HELLO, payload=json.dumps(document).encode())
+
+    @classmethod
+    def decode(cls, payload: Buffer) -> "Hello":
+        """From a HELLO's payload; raises RemoteProtocolError."""
+        document = decode_json(payload)
+        try:
+            pairs = tuple(PairOffer(str(n), int(d), int(s), int(b), bool(q)) for n, d, s, b, q in document["pairs"])
+            versions = tuple(int(version) for version in document["versions"])
+            return cls(str(document["serial"]), str(document["peer"]), pairs, versions)
+        except (KeyError, TypeError, ValueError) as error:
+            raise RemoteProtocolError(f"HELLO cannot be read: {error!r}", 0) from None
+
+
+def encode_parts(*parts: bytes) -> bytes:
+    """Several byte strings in one payload, each after its 4-byte length."""
+    return b"".join(len(part).to_bytes(4, "big") + part for part in parts)
+
+
+def decode_parts(payload: Buffer, count: int) -> list[bytes]:
+    """The reverse of :func:`encode_parts`; raises RemoteProtocolError."""
+    data, parts, start = bytes(payload), [], 0
+    for _ in range(count):
+        length = int.from_bytes(data[start : start + 4], "big")
+        parts.append(data[start + 4 : start + 4 + length])
+        start += 4 + length
+    if start != len(data):
+        raise RemoteProtocolError("payload parts do not add up", 0)
+    return parts
+
+
+def decode_json(payload: Buffer) -> dict[str, Any]:
+    """A JSON object in a payload; raises RemoteProtocolError."""
+    try:
+        document = json.loads(bytes(payload))
+    except ValueError as error:
+        raise RemoteProtocolError(f"payload is not JSON: {error}", 0) from None
+    if not isinstance(document, dict):
+        raise RemoteProtocolError("payload is not a JSON object", 0)
+    return document

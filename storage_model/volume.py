@@ -1,0 +1,65 @@
+"""The Volume port: what the SCSI side needs of storage, and the errors storage may answer with.
+
+Everything that holds blocks (memory, a file, a replicated half of a pair) is a Volume, so that filters stack: the
+SCSI block commands do not know whether a write crosses a link. Offsets and lengths are in bytes and always a multiple
+of ``block_length``; the caller has checked them against ``size_bytes``.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias
+
+Buffer: TypeAlias = bytes | bytearray | memoryview
+
+
+class VolumeError(Exception):
+    """Base of what a Volume raises; the device server turns each into its sense code."""
+
+
+class MediumFailure(VolumeError):
+    """The medium failed: MEDIUM ERROR, with the LBA where known."""
+
+
+class SpaceExhausted(VolumeError):
+    """The backing store is full: DATA PROTECT, SPACE ALLOCATION FAILED WRITE PROTECT (27h/07h)."""
+
+
+class ReplicationRefused(VolumeError):
+    """A write that the fence level does not allow to go unmirrored: DATA PROTECT / WRITE PROTECTED (27h/00h)."""
+
+
+class NotReady(VolumeError):
+    """The data exists but cannot be had now (a region lives only at an unreachable peer): NOT READY (04h/00h)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """A run of bytes that is either allocated (``mapped``) or a hole that reads as zeros."""
+
+    offset_bytes: int
+    length_bytes: int
+    mapped: bool
+
+
+class Volume(Protocol):
+    """Random access to blocks. A write is visible to the next read when it returns; durable after flush or ``fua``."""
+
+    @property
+    def size_bytes(self) -> int: ...
+
+    @property
+    def block_length(self) -> int: ...
+
+    async def read(self, offset_bytes: int, length_bytes: int) -> Buffer: ...
+
+    async def write(self, offset_bytes: int, data: Buffer, *, fua: bool = False) -> None: ...
+
+    async def flush(self) -> None: ...
+
+    async def unmap(self, offset_bytes: int, length_bytes: int) -> None:
+        """Make the range a hole; it reads as zeros afterwards."""
+        ...
+
+    async def block_status(self, offset_bytes: int, length_bytes: int) -> Sequence[Extent]: ...
+
+    async def close(self) -> None: ...
