@@ -1,0 +1,403 @@
+"""One iSCSI connection of the target, which is also its session's only one: bytes in, events and bytes out.
+
+The portal hands in what arrives and what it knows of time, does what the events say, reports results back with the
+methods named there, and after each of these calls runs :meth:`Connection.next_events` until it answers nothing and
+writes :meth:`Connection.data_to_send`.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from enum import Enum, auto
+
+from storage_model.errors import RemoteProtocolError
+from storage_model.nexus import ITNexus
+from storage_model.spec.iscsi_pdu import (
+    NO_LUN,
+    RESERVED_TAG,
+    DataOutPdu,
+    LoginRequestPdu,
+    LoginResponsePdu,
+    LoginStatus,
+    LogoutRequestPdu,
+    LogoutResponsePdu,
+    NopInPdu,
+    NopOutPdu,
+    Opcode,
+    RejectPdu,
+    RejectReason,
+    ScsiCommandPdu,
+    TaskManagementRequestPdu,
+    TaskManagementResponsePdu,
+    TextRequestPdu,
+    TextResponsePdu,
+    lun_from_bytes,
+)
+from storage_model.spec.iscsi_stream import PduStream, RawPdu
+from storage_model.spec.serial_number import serial_lt
+from storage_model.volume import Buffer
+from target.iscsi.events import (
+    ConnectionEnded,
+    Event,
+    Limits,
+    LoginCompleted,
+    LogoutReceived,
+    PduRejected,
+    TargetDescription,
+    TaskManagementReceived,
+)
+from target.iscsi.login import LoginNegotiation
+from target.iscsi.outgoing import Outgoing
+from target.iscsi.session import CommandWindow, SessionParameters
+from target.iscsi.task_set import Command, TaskSet
+from target.iscsi.text_phase import TextPhase
+from target.scsi.task import TaskFunction, TaskFunctionResponse, TaskOutcome
+
+LOGIN_DATA_SEGMENT_LENGTH = 8192  # MaxRecvDataSegmentLength before it is declared (§13.12)
+ABORTS_ALL = (TaskFunction.TARGET_WARM_RESET, TaskFunction.TARGET_COLD_RESET)
+_FUNCTIONS = frozenset(TaskFunction)
+# The requests that take a CmdSN (§4.2.2.1).
+_NUMBERED = frozenset(
+    {
+        Opcode.SCSI_COMMAND,
+        Opcode.NOP_OUT,
+        Opcode.TASK_MANAGEMENT_REQUEST,
+        Opcode.TEXT_REQUEST,
+        Opcode.LOGOUT_REQUEST,
+    }
+)
+_REJECTED: dict[int, RejectReason] = {
+    Opcode.SNACK_REQUEST: RejectReason.SNACK_REJECT,
+    Opcode.LOGIN_REQUEST: RejectReason.PROTOCOL_ERROR,
+}
+
+
+class Phase(Enum):
+    LOGIN = auto()
+    ESTABLISHING = auto()  # login is agreed, the portal makes room for the session
+    FULL_FEATURE = auto()
+    LOGGING_OUT = auto()
+    ENDED = auto()
+
+
+class LogoutReason:
+    """RFC 7143 §11.14.1."""
+
+    CLOSE_SESSION = 0
+    CLOSE_CONNECTION = 1
+    RECOVERY = 2
+
+
+class LogoutResponse:
+    """RFC 7143 §11.15.1."""
+
+    SUCCESS = 0
+    CID_NOT_FOUND = 1
+    RECOVERY_NOT_SUPPORTED = 2
+
+
+class Connection:
+    """``local_address`` is the ``host:port`` that the initiator reached; ``now`` is monotonic seconds."""
+
+    def __init__(
+        self, target: TargetDescription, *, local_address: str, now: float, limits: Limits | None = None
+    ) -> None:
+        self.phase = Phase.LOGIN
+        self._target = target
+        self._limits = limits or Limits()
+        self._local_address = local_address
+        self._stream = PduStream(LOGIN_DATA_SEGMENT_LENGTH)
+        self._login = LoginNegotiation(target, self._limits)
+        self._login_response: LoginResponsePdu | None = None
+        self._window: CommandWindow[RawPdu] = CommandWindow(0, self._limits.queue_depth)
+        self._outgoing = Outgoing(self._window)
+        self._events: list[Event] = []
+        self._tasks: TaskSet | None = None
+        self._text: TextPhase | None = None
+        self._management_itts: set[int] = set()
+        self._logout_itt = RESERVED_TAG
+        self._first_request = True
+        self._login_deadline = now + self._limits.login_timeout
+        self._last_received = now
+        self._pinged_at: float | None = None
+        self._ping_ttt = 0
+        self._handlers: dict[int, Callable[[RawPdu], None]] = {
+            Opcode.SCSI_COMMAND: self._scsi_command,
+            Opcode.DATA_OUT: self._data_out,
+            Opcode.NOP_OUT: self._nop_out,
+            Opcode.TASK_MANAGEMENT_REQUEST: self._task_management,
+            Opcode.TEXT_REQUEST: self._text_request,
+            Opcode.LOGOUT_REQUEST: self._logout,
+        }
+
+    # ------------------------------------------------------------------ what the portal sees
+
+    @property
+    def initiator_name(self) -> str:
+        """Empty until the login has said it."""
+        return self._login.initiator_name
+
+    @property
+    def parameters(self) -> SessionParameters:
+        return self._login.parameters
+
+    def receive_data(self, data: Buffer, now: float) -> list[Event]:
+        """What the bytes bring about. Never raises for what a peer sends; a hopeless peer gives ConnectionEnded."""
+        self._last_received = now
+        if self.phase is Phase.ENDED:
+            return []
+        try:
+            for raw in self._stream.receive_data(data):
+                self._receive_pdu(raw)
+        except RemoteProtocolError as error:
+            self.end(str(error))
+        return self.next_events()
+
+    def next_events(self) -> list[Event]:
+        """What can be done now, commands included for which there is room by now."""
+        events, self._events = self._events, []
+        if self._tasks is not None and self.phase is Phase.FULL_FEATURE:
+            events.extend(self._tasks.next_commands())
+        return events
+
+    def data_to_send(self) -> list[Buffer]:
+        return self._outgoing.take()
+
+    def pause_writing(self, paused: bool) -> None:
+        """While the peer does not take our answers, no further command starts."""
+        if self._tasks is not None:
+            self._tasks.writing_paused = paused
+
+    def end(self, reason: str) -> None:
+        """The connection is over; ``reason`` empty for an orderly end."""
+        if self.phase is not Phase.ENDED:
+            self.phase = Phase.ENDED
+            self._events.append(ConnectionEnded(reason))
+
+    def next_deadline(self) -> float | None:
+        if self.phase is Phase.ENDED:
+            return None
+        if self.phase is not Phase.FULL_FEATURE:
+            return self._login_deadline
+        if self._pinged_at is not None and self._last_received <= self._pinged_at:
+            return self._pinged_at + self._limits.nop_timeout
+        return self._last_received + self._limits.nop_interval
+
+    def handle_deadline(self, now: float) -> None:
+        """To be called when ``next_deadline`` has come; earlier does no harm."""
+        deadline = self.next_deadline()
+        if deadline is None or now < deadline:
+            return
+        if self.phase is not Phase.FULL_FEATURE:
+            self.end(f"login not finished within {self._limits.login_timeout:g} s")
+        elif self._pinged_at is not None and self._last_received <= self._pinged_at:
+            self.end(f"no answer to NOP-In within {self._limits.nop_timeout:g} s")
+        else:
+            self._pinged_at = now
+            self._ping_ttt = (self._ping_ttt + 1) % RESERVED_TAG
+            self._outgoing.send(NopInPdu(NO_LUN, RESERVED_TAG, self._ping_ttt, self._outgoing.stat_sn, *self._numbers))
+
+    # ------------------------------------------------------------------ results from the portal
+
+    def accept_login(self, tsih: int) -> None:
+        """The session exists: the last Login Response may go out, and the full feature phase begins."""
+        if self.phase is not Phase.ESTABLISHING:
+            return
+        assert self._login_response is not None
+        parameters = self._login.parameters
+        self._send_login_response(replace(self._login_response, tsih=tsih))
+        self._stream.max_data_segment_length = parameters.max_recv_data_segment_length
+        self._stream.header_digest = self._outgoing.header_digest = parameters.header_digest
+        self._stream.data_digest = self._outgoing.data_digest = parameters.data_digest
+        discovery = self._login.discovery
+        self._text = TextPhase(self._target, self._local_address, parameters, discovery, self._limits)
+        if not discovery:
+            self._tasks = TaskSet(self._nexus(), parameters, self._outgoing, self._limits)
+        self.phase = Phase.FULL_FEATURE
+
+    def refuse_login(self, status: int, reason: str) -> None:
+        """The session cannot be; ``status`` is a LoginStatus."""
+        if self.phase is Phase.ESTABLISHING:
+            assert self._login_response is not None
+            self._fail_login(self._login_response, RemoteProtocolError(reason, status))
+
+    def complete(self, command: Command, outcome: TaskOutcome, *, aborted: bool = False) -> None:
+        """The command has ended; an aborted one gets no SCSI Response (§4.2.3.3)."""
+        assert self._tasks is not None
+        if aborted or self.phase is not Phase.FULL_FEATURE:
+            self._tasks.drop(command)
+        else:
+            self._tasks.complete(command, outcome)
+
+    def abort_not_running(self, function: TaskFunction, lun: int) -> None:
+        """What a task management function on any nexus means for our commands that still wait for their data."""
+        if self._tasks is not None:
+            self._tasks.abort_not_running(lambda command: function in ABORTS_ALL or command.lun == lun)
+
+    def task_management_done(self, itt: int, response: TaskFunctionResponse) -> None:
+        self._management_itts.discard(itt)
+        if self.phase is Phase.FULL_FEATURE:
+            self._outgoing.send(
+                TaskManagementResponsePdu(response, itt, self._outgoing.take_stat_sn(), *self._numbers)
+            )
+
+    def logout_done(self) -> None:
+        if self.phase is Phase.LOGGING_OUT:
+            self._send_logout_response(LogoutResponse.SUCCESS, self._logout_itt)
+            self.end("")
+
+    # ------------------------------------------------------------------ login
+
+    def _nexus(self) -> ITNexus:
+        return ITNexus(self._login.initiator_name, self._login.isid, self._target.relative_target_port)
+
+    def _login_request(self, raw: RawPdu) -> None:
+        if raw.opcode != Opcode.LOGIN_REQUEST:
+            error = RemoteProtocolError("PDU other than Login during login", LoginStatus.INVALID_DURING_LOGIN)
+            self._fail_login(LoginResponsePdu(itt=raw.itt), error)
+            return
+        request = LoginRequestPdu.decode(raw.bhs, raw.ahs, raw.data)
+        if self._first_request:
+            self._first_request = False
+            self._window.exp_cmd_sn = request.cmd_sn  # login is immediate: the first command has the same (§11.12.8)
+        try:
+            response = self._login.receive(request)
+        except RemoteProtocolError as error:
+            refused = LoginResponsePdu(csg=request.csg, isid=request.isid, tsih=request.tsih, itt=request.itt)
+            self._fail_login(refused, error)
+            return
+        if not self._login.complete:
+            self._send_login_response(response)
+            return
+        self._login_response = response
+        self.phase = Phase.ESTABLISHING
+        login = self._login
+        nexus = None if login.discovery else self._nexus()
+        self._events.append(LoginCompleted(login.initiator_name, login.isid, login.tsih, nexus))
+
+    def _send_login_response(self, response: LoginResponsePdu) -> None:
+        exp_cmd_sn, max_cmd_sn = self._numbers
+        stat_sn = self._outgoing.take_stat_sn()
+        self._outgoing.send(replace(response, stat_sn=stat_sn, exp_cmd_sn=exp_cmd_sn, max_cmd_sn=max_cmd_sn))
+
+    def _fail_login(self, response: LoginResponsePdu, error: RemoteProtocolError) -> None:
+        self._send_login_response(replace(response, transit=False, nsg=0, status=error.reason, data=b""))
+        self.end(f"login refused with status {error.reason:04X}h: {error}")
+
+    # ------------------------------------------------------------------ full feature phase
+
+    @property
+    def _numbers(self) -> tuple[int, int]:
+        return self._window.exp_cmd_sn, self._window.max_cmd_sn
+
+    def _receive_pdu(self, raw: RawPdu) -> None:
+        if self.phase is Phase.LOGIN:
+            self._login_request(raw)
+        elif self.phase is Phase.ESTABLISHING:
+            raise RemoteProtocolError("PDU before the login's last response", RejectReason.PROTOCOL_ERROR)
+        elif self.phase is not Phase.FULL_FEATURE:
+            return
+        elif raw.data_digest_failed:
+            self._damaged(raw)
+        elif raw.immediate or raw.opcode not in _NUMBERED:
+            self._deliver(raw)
+        else:
+            for ready in self._window.receive(int.from_bytes(raw.bhs[24:28]), raw):
+                self._deliver(ready)
+
+    def _deliver(self, raw: RawPdu) -> None:
+        if self.phase is not Phase.FULL_FEATURE:
+            return
+        handler = self._handlers.get(raw.opcode)
+        try:
+            if handler is None:
+                reason = _REJECTED.get(raw.opcode, RejectReason.COMMAND_NOT_SUPPORTED)
+                raise RemoteProtocolError(f"opcode {raw.opcode:02X}h", reason)
+            handler(raw)
+        except RemoteProtocolError as error:
+            self._reject(raw, error)
+
+    def _reject(self, raw: RawPdu, error: RemoteProtocolError) -> None:
+        self._events.append(PduRejected(raw.opcode, error.reason, str(error)))
+        stat_sn = self._outgoing.take_stat_sn()
+        self._outgoing.send(RejectPdu(error.reason, RESERVED_TAG, stat_sn, *self._numbers, data=raw.bhs))
+
+    def _damaged(self, raw: RawPdu) -> None:
+        """The data segment is not what was sent: Reject, and the command that owns the data fails (§7.8)."""
+        self._reject(raw, RemoteProtocolError("data digest does not match", RejectReason.DATA_DIGEST_ERROR))
+        if raw.opcode == Opcode.DATA_OUT and self._tasks is not None:
+            self._tasks.receive_data_out(DataOutPdu.decode(raw.bhs, b"", raw.data), damaged=True)
+
+    def _normal_session(self) -> TaskSet:
+        if self._tasks is None:
+            raise RemoteProtocolError("not in a discovery session", RejectReason.COMMAND_NOT_SUPPORTED)
+        return self._tasks
+
+    def _scsi_command(self, raw: RawPdu) -> None:
+        self._normal_session().begin(ScsiCommandPdu.decode(raw.bhs, raw.ahs, raw.data))
+
+    def _data_out(self, raw: RawPdu) -> None:
+        self._normal_session().receive_data_out(DataOutPdu.decode(raw.bhs, b"", raw.data))
+
+    def _nop_out(self, raw: RawPdu) -> None:
+        pdu = NopOutPdu.decode(raw.bhs, b"", raw.data)
+        if pdu.itt == RESERVED_TAG:  # it answers our ping, or only acknowledges
+            return
+        data = pdu.data[: self.parameters.initiator_max_recv_data_segment_length]
+        stat_sn = self._outgoing.take_stat_sn()
+        self._outgoing.send(NopInPdu(NO_LUN, pdu.itt, RESERVED_TAG, stat_sn, *self._numbers, data=data))
+
+    def _text_request(self, raw: RawPdu) -> None:
+        pdu = TextRequestPdu.decode(raw.bhs, b"", raw.data)
+        assert self._text is not None
+        final, cont, ttt, data = self._text.receive(pdu)
+        stat_sn = self._outgoing.take_stat_sn()
+        self._outgoing.send(TextResponsePdu(final, cont, pdu.lun, pdu.itt, ttt, stat_sn, *self._numbers, data=data))
+
+    def _logout(self, raw: RawPdu) -> None:
+        pdu = LogoutRequestPdu.decode(raw.bhs, b"", b"")
+        if pdu.reason > LogoutReason.RECOVERY:
+            raise RemoteProtocolError(f"logout reason {pdu.reason}", RejectReason.INVALID_PDU_FIELD)
+        if pdu.reason == LogoutReason.RECOVERY:
+            self._send_logout_response(LogoutResponse.RECOVERY_NOT_SUPPORTED, pdu.itt)
+        elif pdu.reason == LogoutReason.CLOSE_CONNECTION and pdu.cid != self._login.cid:
+            self._send_logout_response(LogoutResponse.CID_NOT_FOUND, pdu.itt)
+        else:
+            self.phase, self._logout_itt = Phase.LOGGING_OUT, pdu.itt
+            self._login_deadline = self._last_received + self._limits.login_timeout
+            self._events.append(LogoutReceived())
+
+    def _send_logout_response(self, response: int, itt: int) -> None:
+        self._outgoing.send(LogoutResponsePdu(response, itt, self._outgoing.take_stat_sn(), *self._numbers))
+
+    def _task_management(self, raw: RawPdu) -> None:
+        pdu = TaskManagementRequestPdu.decode(raw.bhs, b"", b"")
+        tasks = self._normal_session()
+        if pdu.itt == RESERVED_TAG or pdu.itt in self._management_itts or pdu.itt in tasks:
+            raise RemoteProtocolError("ITT is in use", RejectReason.TASK_IN_PROGRESS)
+        if len(self._management_itts) >= self._limits.task_management:
+            raise RemoteProtocolError("too much task management", RejectReason.IMMEDIATE_COMMAND_REJECT)
+        self._management_itts.add(pdu.itt)
+        if pdu.function not in _FUNCTIONS:
+            self.task_management_done(pdu.itt, TaskFunctionResponse.NOT_SUPPORTED)
+            return
+        function, lun = TaskFunction(pdu.function), lun_from_bytes(pdu.lun)
+        if function is TaskFunction.TASK_REASSIGN:
+            self.task_management_done(pdu.itt, TaskFunctionResponse.REASSIGN_NOT_SUPPORTED)
+        elif function is TaskFunction.ABORT_TASK and self._abort_here(pdu, lun, tasks):
+            self.task_management_done(pdu.itt, TaskFunctionResponse.COMPLETE)
+        else:
+            if function is TaskFunction.ABORT_TASK_SET:
+                self.abort_not_running(function, lun)
+            self._events.append(TaskManagementReceived(pdu.itt, function, lun, pdu.referenced_task_tag))
+
+    def _abort_here(self, pdu: TaskManagementRequestPdu, lun: int, tasks: TaskSet) -> bool:
+        """ABORT TASK of a command that the SCSI side has not seen (§11.5.1, §11.6.1)."""
+        itt = pdu.referenced_task_tag
+        if tasks.abort_not_running(lambda command: command.pdu.itt == itt and command.lun == lun):
+            return True
+        # On its way, or waiting for a hole to be filled: its number counts as received, the command will not run.
+        if itt in tasks or not serial_lt(pdu.ref_cmd_sn, pdu.cmd_sn) or not self._window.open(pdu.ref_cmd_sn):
+            return False
+        for ready in self._window.cancel(pdu.ref_cmd_sn):
+            self._deliver(ready)
+        return True

@@ -1,0 +1,214 @@
+"""The login phase of one connection (RFC 7143 §6.3, §13): pure, one request in, one response out.
+
+No authentication: AuthMethod is None, and an initiator that insists on CHAP is refused.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from storage_model.errors import RemoteProtocolError
+from storage_model.spec.iscsi_pdu import LoginRequestPdu, LoginResponsePdu, LoginStatus, Stage
+from storage_model.spec.iscsi_text import (
+    IRRELEVANT,
+    KEYS,
+    NOT_UNDERSTOOD,
+    REJECT,
+    RESERVED_VALUES,
+    Kind,
+    Use,
+    format_text,
+    in_range,
+    negotiate,
+    parse_text,
+)
+from target.iscsi.events import Limits, TargetDescription
+from target.iscsi.session import SessionParameters
+
+MAX_NAME_LENGTH = 223  # §4.2.7.1
+MAX_RECV_DATA_SEGMENT_LENGTH = 262144
+_NEXT_STAGES = (Stage.LOGIN_OPERATIONAL_NEGOTIATION, Stage.FULL_FEATURE_PHASE)
+
+# What we answer with; the outcome is made of this and the initiator's offer by the key's rule.
+OWN_VALUES = {
+    "AuthMethod": "None",
+    "HeaderDigest": "CRC32C,None",
+    "DataDigest": "CRC32C,None",
+    "MaxConnections": "1",
+    "InitialR2T": "No",
+    "ImmediateData": "Yes",
+    "MaxBurstLength": "1048576",
+    "FirstBurstLength": "65536",  # times the CmdSN window, this bounds what may come unasked
+    "DefaultTime2Wait": "0",
+    "DefaultTime2Retain": "0",  # ErrorRecoveryLevel 0: a lost connection is a lost nexus, at once
+    "MaxOutstandingR2T": "8",
+    "DataPDUInOrder": "Yes",
+    "DataSequenceInOrder": "Yes",
+    "ErrorRecoveryLevel": "0",
+    "TaskReporting": "RFC3720",
+    "iSCSIProtocolLevel": "1",
+}
+
+
+def _is_crc32c(value: str) -> bool:
+    return value == "CRC32C"
+
+
+def _is_yes(value: str) -> bool:
+    return value == "Yes"
+
+
+# Which outcome becomes which session parameter.
+_OUTCOMES: dict[str, tuple[str, Callable[[str], Any]]] = {
+    "HeaderDigest": ("header_digest", _is_crc32c),
+    "DataDigest": ("data_digest", _is_crc32c),
+    "InitialR2T": ("initial_r2t", _is_yes),
+    "ImmediateData": ("immediate_data", _is_yes),
+    "MaxBurstLength": ("max_burst_length", int),
+    "FirstBurstLength": ("first_burst_length", int),
+    "MaxOutstandingR2T": ("max_outstanding_r2t", int),
+}
+
+
+class LoginNegotiation:
+    """Follows one login from its first request to the response that ends it.
+
+    ``receive`` raises RemoteProtocolError, its reason a :class:`LoginStatus`, when the login fails. After ``complete``
+    the attributes say what was agreed; until the first whole text has come they are empty.
+    """
+
+    def __init__(self, target: TargetDescription, limits: Limits) -> None:
+        self.initiator_name = ""
+        self.isid = bytes(6)
+        self.tsih = 0
+        self.cid = 0
+        self.discovery = False
+        self.complete = False
+        self.parameters = SessionParameters()
+        self._target = target
+        self._limits = limits
+        self._stage: Stage | None = None
+        self._text = b""
+        self._seen: set[str] = set()
+        self._requests = 0
+        self._bytes = 0
+        self._named = False
+        self._declared_length = False
+
+    def receive(self, request: LoginRequestPdu) -> LoginResponsePdu:
+        """The response, without its sequence numbers and, when it completes the login, without the new TSIH."""
+        self._account(request)
+        self._check_header(request)
+        stage = Stage(request.csg)
+        response = LoginResponsePdu(csg=stage, isid=self.isid, tsih=self.tsih, itt=request.itt)
+        self._text += bytes(request.data)
+        if request.cont:
+            return response
+        pairs, self._text = parse_text(self._text), b""
+        answers = self._declarations(stage, pairs)
+        for key, value in pairs.items():
+            answer = self._answer(key, value)
+            if answer is not None:
+                answers.append((key, answer))
+        if request.transit:
+            self._stage = Stage(request.nsg)
+            self.complete = self._stage is Stage.FULL_FEATURE_PHASE
+            response = replace(response, transit=True, nsg=request.nsg)
+        if self.complete:
+            self._settle()
+        return replace(response, data=format_text(answers))
+
+    def _account(self, request: LoginRequestPdu) -> None:
+        self._requests += 1
+        self._bytes += len(request.data)
+        if self._requests > self._limits.login_requests or self._bytes > self._limits.login_bytes:
+            raise RemoteProtocolError("login is longer than we allow", LoginStatus.INITIATOR_ERROR)
+
+    def _check_header(self, request: LoginRequestPdu) -> None:
+        if request.version_min > 0:
+            raise RemoteProtocolError(f"version {request.version_min} or higher", LoginStatus.UNSUPPORTED_VERSION)
+        if self._stage is None:
+            self.isid, self.tsih, self.cid = request.isid, request.tsih, request.cid
+            if request.csg in (Stage.SECURITY_NEGOTIATION, Stage.LOGIN_OPERATIONAL_NEGOTIATION):
+                self._stage = Stage(request.csg)
+        elif (self.isid, self.tsih, self.cid) != (request.isid, request.tsih, request.cid):
+            raise RemoteProtocolError("ISID, TSIH or CID changes during login", LoginStatus.INITIATOR_ERROR)
+        if request.csg != self._stage:
+            raise RemoteProtocolError(f"stage {request.csg} is not the current one", LoginStatus.INITIATOR_ERROR)
+        if request.transit:
+            forward = request.nsg > request.csg and request.nsg in _NEXT_STAGES
+            if not forward or request.cont:
+                raise RemoteProtocolError("T bit with C bit or to an impossible stage", LoginStatus.INITIATOR_ERROR)
+
+    def _declarations(self, stage: Stage, pairs: dict[str, str]) -> list[tuple[str, str]]:
+        """What we say without being asked: who we are, once, and our MaxRecvDataSegmentLength, in its stage."""
+        declarations: list[tuple[str, str]] = []
+        if not self._named:
+            self._identify(pairs)
+            self._named = True
+            if not self.discovery:
+                # The leading response names the portal group (§13.9).
+                declarations.append(("TargetPortalGroupTag", str(self._target.tpgt)))
+                if self._target.alias:
+                    declarations.append(("TargetAlias", self._target.alias))
+        if stage is Stage.LOGIN_OPERATIONAL_NEGOTIATION and not self._declared_length:
+            self._declared_length = True
+            self.parameters.max_recv_data_segment_length = MAX_RECV_DATA_SEGMENT_LENGTH
+            declarations.append(("MaxRecvDataSegmentLength", str(MAX_RECV_DATA_SEGMENT_LENGTH)))
+        return declarations
+
+    def _identify(self, pairs: dict[str, str]) -> None:
+        """InitiatorName, SessionType and TargetName must be in the first request (§6.3.1, §13.4, §13.5, §13.21)."""
+        name = pairs.get("InitiatorName", "")
+        if not name:
+            raise RemoteProtocolError("no InitiatorName", LoginStatus.MISSING_PARAMETER)
+        if len(name.encode()) > MAX_NAME_LENGTH or not name.isprintable():
+            raise RemoteProtocolError("InitiatorName is not an iSCSI name", LoginStatus.INITIATOR_ERROR)
+        self.initiator_name = name
+        session_type = pairs.get("SessionType", "Normal")
+        if session_type not in ("Normal", "Discovery"):
+            raise RemoteProtocolError("unknown SessionType", LoginStatus.SESSION_TYPE_NOT_SUPPORTED)
+        self.discovery = session_type == "Discovery"
+        target_name = pairs.get("TargetName")
+        if target_name is None and not self.discovery:
+            raise RemoteProtocolError("no TargetName", LoginStatus.MISSING_PARAMETER)
+        if target_name is not None and target_name.lower() != self._target.iqn.lower():
+            raise RemoteProtocolError("no target of that name", LoginStatus.NOT_FOUND)
+
+    def _answer(self, key: str, value: str) -> str | None:
+        """Our answer to one key, or None where none is due. The outcome goes into ``parameters``."""
+        if key in self._seen or len(self._seen) >= self._limits.login_keys:
+            raise RemoteProtocolError(f"{key} again, or too many keys", LoginStatus.INITIATOR_ERROR)
+        self._seen.add(key)
+        rule = KEYS.get(key)
+        if rule is None:
+            return NOT_UNDERSTOOD
+        if Use.LOGIN not in rule.use or value in RESERVED_VALUES:
+            raise RemoteProtocolError(f"{key} cannot be negotiated so in a login", LoginStatus.INITIATOR_ERROR)
+        if rule.kind is Kind.DECLARATIVE:
+            self._declared(key, value)
+            return None
+        if rule.kind is Kind.OBSOLETE:
+            return REJECT
+        if self.discovery and Use.NORMAL_ONLY in rule.use:
+            return IRRELEVANT
+        answer = negotiate(key, value, OWN_VALUES[key])
+        if key == "AuthMethod" and answer == REJECT:
+            raise RemoteProtocolError("initiator insists on authentication", LoginStatus.AUTHENTICATION_FAILURE)
+        if answer != REJECT and key in _OUTCOMES:
+            name, convert = _OUTCOMES[key]
+            setattr(self.parameters, name, convert(answer))
+        return answer
+
+    def _declared(self, key: str, value: str) -> None:
+        if key == "MaxRecvDataSegmentLength":
+            length = in_range(key, value)
+            if length is None:
+                raise RemoteProtocolError("MaxRecvDataSegmentLength out of range", LoginStatus.INITIATOR_ERROR)
+            self.parameters.initiator_max_recv_data_segment_length = length
+
+    def _settle(self) -> None:
+        """FirstBurstLength must not exceed MaxBurstLength (§13.14); where the offers say so, the smaller rules."""
+        self.parameters.first_burst_length = min(
+            self.parameters.first_burst_length, self.parameters.max_burst_length
+        )

@@ -1,0 +1,34 @@
+"""PDUs on their way out of one connection: StatSN, digests, and how much waits to be written."""
+
+from storage_model.spec.iscsi_stream import EncodablePdu, RawPdu, encode_pdu
+from storage_model.spec.serial_number import serial_add
+from storage_model.volume import Buffer
+from target.iscsi.session import CommandWindow
+
+
+class Outgoing:
+    """Collects the buffers of one batch. ``queued_bytes`` is what :meth:`take` would hand out."""
+
+    def __init__(self, window: CommandWindow[RawPdu]) -> None:
+        self.window = window
+        self.header_digest = False
+        self.data_digest = False
+        self.stat_sn = 0
+        self.queued_bytes = 0
+        self._buffers: list[Buffer] = []
+
+    def take_stat_sn(self) -> int:
+        """The StatSN of a PDU that carries status; the next one gets the next (RFC 7143 §4.2.2.2)."""
+        stat_sn = self.stat_sn
+        self.stat_sn = serial_add(stat_sn, 1)
+        return stat_sn
+
+    def send(self, pdu: EncodablePdu) -> None:
+        for buffer in encode_pdu(pdu, self.header_digest, self.data_digest):
+            self._buffers.append(buffer)
+            self.queued_bytes += len(buffer)
+
+    def take(self) -> list[Buffer]:
+        buffers, self._buffers = self._buffers, []
+        self.queued_bytes = 0
+        return buffers

@@ -1,0 +1,89 @@
+"""What an array must not forget, in SQLite: pair records with their votes. [IO]
+
+One thread of its own does the work, since a commit waits for the medium. ``synchronous=FULL`` and one transaction per change: what
+a call has returned from survives a crash of the process and of the machine.
+"""
+
+import asyncio
+import sqlite3
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+
+from storage_model.errors import UserError
+from storage_model.pair import PairEpoch, PairRecord
+from storage_model.pair_state import PairState
+
+_SCHEMA_VERSION = 1
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS pair (
+    name     TEXT PRIMARY KEY,
+    decided  TEXT NOT NULL,  -- the epoch's value as JSON
+    state    TEXT NOT NULL,  -- SMPL, COPY, PAIR, PSUS or PSUE
+    accepted TEXT            -- this array's vote for the next epoch, while it is undecided
+) STRICT;
+CREATE TABLE IF NOT EXISTS array (serial TEXT PRIMARY KEY) STRICT;
+"""
+
+
+class MetadataStore:
+    """The metadata of one array; ``path`` None keeps it in memory (an array without pairs)."""
+
+    def __init__(self, path: Path | None, serial: str) -> None:
+        self._thread = ThreadPoolExecutor(1, "metadata")
+        try:
+            self._database = sqlite3.connect(":memory:" if path is None else path, check_same_thread=False)
+            self._open(serial, path)
+        except sqlite3.Error as error:
+            raise UserError(f"{path}: cannot be used as the array's metadata: {error}") from None
+
+    def _open(self, serial: str, path: Path | None) -> None:
+        database = self._database
+        database.execute("PRAGMA journal_mode = WAL")
+        database.execute("PRAGMA synchronous = FULL")
+        (version,) = database.execute("PRAGMA user_version").fetchone()
+        if version not in (0, _SCHEMA_VERSION):
+            raise UserError(f"{path}: written by another version of pairvol (schema {version}, not {_SCHEMA_VERSION})")
+        with database:
+            database.executescript(_SCHEMA)
+            database.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
+            known = database.execute("SELECT serial FROM array").fetchone()
+            if known is None:
+                database.execute("INSERT INTO array VALUES (?)", (serial,))
+            elif known[0] != serial:
+                raise UserError(f"{path}: belongs to array {known[0]}, not to array {serial}")
+
+    def load_pair(self, name: str) -> PairRecord:
+        """The record of a pair; of a new one, the empty record. Called before the array serves."""
+        row = self._database.execute("SELECT decided, state, accepted FROM pair WHERE name = ?", (name,)).fetchone()
+        if row is None:
+            return PairRecord()
+        decided, state, accepted = row
+        try:
+            vote = PairEpoch.decode(accepted) if accepted else None
+            return PairRecord(PairEpoch.decode(decided), PairState[state], vote)
+        except (ValueError, KeyError) as error:
+            raise UserError(f"the metadata of pair {name} cannot be read: {error}") from None
+
+    async def save_pair(self, name: str, record: PairRecord) -> None:
+        """Durable on return."""
+        accepted = record.accepted.encode() if record.accepted is not None else None
+        row = (name, record.decided.encode(), record.state.name, accepted)
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._save_pair, row)
+
+    def _save_pair(self, row: tuple[str, str, str, str | None]) -> None:
+        with self._database:
+            self._database.execute("INSERT OR REPLACE INTO pair VALUES (?, ?, ?, ?)", row)
+
+    def close(self) -> None:
+        """Waits for what is under way."""
+        self._thread.shutdown()
+        self._database.close()
+
+    def __enter__(self) -> "MetadataStore":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

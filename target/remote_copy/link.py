@@ -1,0 +1,125 @@
+"""The remote-copy link as a sans-IO machine, the same at both ends.
+
+Frames in, events out. The machine knows the handshake (who is at the other end, which version, which pairs), keeps the link
+alive and says when it is dead; what a frame means for a pair is not its business.
+"""
+
+from dataclasses import dataclass
+
+from storage_model.errors import RemoteProtocolError
+from storage_model.spec.copy_frames import VERSIONS, Frame, FrameStream, FrameType, Hello
+from storage_model.volume import Buffer
+
+PING_INTERVAL = 1.0
+"""Seconds of silence after which this side sends a PING."""
+SILENCE_LIMIT = 3.0
+"""Seconds of silence after which the peer counts as gone (a half-open connection gives no other sign)."""
+
+
+@dataclass(frozen=True, slots=True)
+class LinkOpened:
+    """The peer is the one we were told to expect; its offers are in ``hello``."""
+
+    hello: Hello
+
+
+@dataclass(frozen=True, slots=True)
+class FrameReceived:
+    """A frame for a pair, or the answer to a request."""
+
+    frame: Frame
+
+
+@dataclass(frozen=True, slots=True)
+class LinkFailed:
+    """The link is of no use any more; ``reason`` is a sentence for the log. Send what is left, then hang up."""
+
+    reason: str
+
+
+LinkEvent = LinkOpened | FrameReceived | LinkFailed
+
+
+class Link:
+    """One connection's life; ``hello`` is what this side says of itself, ``now`` the time of the connection."""
+
+    def __init__(self, hello: Hello, now: float) -> None:
+        self._hello = hello
+        self._stream = FrameStream()
+        self._outgoing: list[Buffer] = hello.frame().encode()
+        self._opened = False
+        self._failed = False
+        self._last_received = now
+        self._last_sent = now
+
+    def receive_data(self, data: Buffer, now: float) -> list[LinkEvent]:
+        """Bytes have come in."""
+        if self._failed:
+            return []
+        self._last_received = now
+        try:
+            return [event for frame in self._stream.receive_data(data) for event in self._receive_frame(frame)]
+        except RemoteProtocolError as error:
+            return [self._fail(str(error))]
+
+    def _receive_frame(self, frame: Frame) -> list[LinkEvent]:
+        if frame.type is FrameType.REFUSED:
+            self._failed = True
+            return [LinkFailed("the other array refuses the link: " + bytes(frame.payload).decode(errors="replace"))]
+        if not self._opened:
+            return [self._open(frame)]
+        if frame.type is FrameType.HELLO:
+            raise RemoteProtocolError("a second HELLO", 0)
+        return [] if frame.type is FrameType.PING else [FrameReceived(frame)]
+
+    def _open(self, frame: Frame) -> LinkEvent:
+        if frame.type is not FrameType.HELLO:
+            raise RemoteProtocolError(f"{frame.type.name} before HELLO", 0)
+        hello = Hello.decode(frame.payload)
+        if hello.serial != self._hello.peer_serial:
+            raise RemoteProtocolError(
+                f"array {hello.serial} is at the other end, but array {self._hello.peer_serial} is the configured peer",
+                0,
+            )
+        if hello.peer_serial != self._hello.serial:
+            raise RemoteProtocolError(
+                f"array {hello.serial} expects array {hello.peer_serial} as its peer, this is array {self._hello.serial}",
+                0,
+            )
+        if not set(hello.versions) & set(VERSIONS):
+            raise RemoteProtocolError(f"no common version: the peer speaks {hello.versions}, this array {VERSIONS}", 0)
+        self._opened = True
+        return LinkOpened(hello)
+
+    def send(self, frame: Frame) -> None:
+        """Queue a frame; it leaves with the next :meth:`data_to_send`."""
+        self._outgoing += frame.encode()
+
+    def data_to_send(self, now: float) -> list[Buffer]:
+        """Everything queued, in order."""
+        outgoing, self._outgoing = self._outgoing, []
+        if outgoing:
+            self._last_sent = now
+        return outgoing
+
+    def next_deadline(self) -> float | None:
+        """When :meth:`handle_deadline` wants to be called."""
+        if self._failed:
+            return None
+        return min(self._last_sent + PING_INTERVAL, self._last_received + SILENCE_LIMIT)
+
+    def handle_deadline(self, now: float) -> list[LinkEvent]:
+        """Time has passed: ping, or give the peer up."""
+        if self._failed:
+            return []
+        if now >= self._last_received + SILENCE_LIMIT:
+            self._failed = True
+            return [LinkFailed(f"nothing heard from the other array for {SILENCE_LIMIT:g} s")]
+        if self._opened and now >= self._last_sent + PING_INTERVAL:
+            self.send(Frame(FrameType.PING))
+        return []
+
+    def _fail(self, reason: str) -> LinkFailed:
+        self._failed = True
+        self.send(Frame(FrameType.REFUSED, payload=reason.encode()))
+        return LinkFailed(reason)

@@ -1,0 +1,263 @@
+"""The remote-copy link on TCP: connects or listens, reconnects by itself, matches answers to requests. [IO]
+
+The array with the lower serial number dials, the other one listens, so that there is one connection. A new connection replaces
+an older one: the peer would not dial while it thought the old one alive.
+"""
+
+import asyncio
+import itertools
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+
+from storage_model.errors import RemoteProtocolError, UserError
+from storage_model.spec.copy_frames import Frame, FrameType, Hello, PairOffer
+from target.remote_copy.copy_link import LinkDown
+from target.remote_copy.link import FrameReceived, Link, LinkEvent, LinkFailed, LinkOpened
+
+log = logging.getLogger("pairvol.link")
+
+ANSWER_SECONDS = 10.0
+"""A peer that answers pings but not a request for so long has a volume that hangs: the link counts as failed."""
+_REDIAL_SECONDS = (0.1, 0.2, 0.5, 1.0)
+_CONNECT_SECONDS = 3.0
+_HANDLERS_LIMIT = 1024
+"""Frames of the peer in the making; beyond that the connection is not read."""
+
+
+class LinkTransport:
+    """Implements ``copy_link.CopyLink`` over at most one live connection.
+
+    ``opened`` is called with the peer's HELLO, ``lost`` with the reason, ``received`` with each frame that is no answer.
+    """
+
+    def __init__(
+        self,
+        hello: Hello,
+        opened: Callable[[Hello], None],
+        lost: Callable[[str], Awaitable[None]],
+        received: Callable[[Frame], Awaitable[None]],
+    ) -> None:
+        self.hello = hello
+        self.opened = opened
+        self.lost = lost
+        self.received = received
+        self._connection: _Connection | None = None
+        self._server: asyncio.Server | None = None
+        self._dialer: asyncio.Task[None] | None = None
+        self.tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def up(self) -> bool:
+        """True between the peer's accepted HELLO and the link's failure."""
+        return self._connection is not None
+
+    @property
+    def dials(self) -> bool:
+        """True if it is for this array to connect."""
+        return self.hello.serial < self.hello.peer_serial
+
+    def offer(self, pair: PairOffer) -> None:
+        """Before the start: this array has a half of the pair."""
+        self.hello = replace(self.hello, pairs=(*self.hello.pairs, pair))
+
+    async def start(self, listen: tuple[str, int], peer: tuple[str, int]) -> None:
+        """Listen at one address, or dial the other and go on dialling; raises UserError if the address is taken."""
+        if self.dials:
+            self._dialer = asyncio.create_task(self._dial(peer))
+            return
+        loop = asyncio.get_running_loop()
+        try:
+            self._server = await loop.create_server(lambda: _Connection(self), *listen, reuse_address=True)
+        except OSError as error:
+            raise UserError(f"remote_copy.listen {listen[0]}:{listen[1]}: {error.strerror}") from None
+
+    async def stop(self) -> None:
+        """Hang up and stop connecting."""
+        if self._dialer is not None:
+            self._dialer.cancel()
+            await asyncio.gather(self._dialer, return_exceptions=True)
+        if self._server is not None:
+            self._server.close()
+        if self._connection is not None:
+            self._connection.hang_up("this array stops")
+        await asyncio.gather(*self.tasks, return_exceptions=True)
+
+    def request(self, frame: Frame) -> Awaitable[Frame]:
+        """See ``CopyLink``."""
+        if self._connection is None:
+            refused: asyncio.Future[Frame] = asyncio.get_running_loop().create_future()
+            _fail(refused, "the link to the other array is down")
+            return refused
+        return self._connection.request(frame)
+
+    def send(self, frame: Frame) -> None:
+        """See ``CopyLink``."""
+        if self._connection is not None:
+            self._connection.send(frame)
+
+    async def _dial(self, peer: tuple[str, int]) -> None:
+        loop = asyncio.get_running_loop()
+        attempt = 0
+        while True:
+            try:
+                dialled = loop.create_connection(lambda: _Connection(self), *peer)
+                _, connection = await asyncio.wait_for(dialled, _CONNECT_SECONDS)
+                if await connection.ended:
+                    attempt = 0
+            except (OSError, TimeoutError) as error:
+                if not attempt:
+                    log.info(
+                        "array %s at %s:%d cannot be reached: %s", self.hello.peer_serial, *peer, error or "timeout"
+                    )
+            await asyncio.sleep(_REDIAL_SECONDS[min(attempt, len(_REDIAL_SECONDS) - 1)])
+            attempt += 1
+
+    def adopt(self, connection: "_Connection", hello: Hello) -> None:
+        """The handshake of a connection succeeded."""
+        if self._connection is not None:
+            self._connection.hang_up("the other array connected anew")
+        self._connection = connection
+        log.info("link to array %s is up", hello.serial)
+        self.opened(hello)
+
+    def forget(self, connection: "_Connection", reason: str) -> None:
+        """A connection ended."""
+        if self._connection is connection:
+            self._connection = None
+            log.warning("link to array %s is down: %s", self.hello.peer_serial, reason)
+            self.spawn(self.lost(reason))
+
+    def spawn(self, coroutine: Awaitable[None]) -> None:
+        """Run a handler to its end."""
+
+        async def run() -> None:
+            try:
+                await coroutine
+            except RemoteProtocolError as error:
+                if self._connection is not None:
+                    self._connection.hang_up(str(error))
+
+        task = asyncio.create_task(run())
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+
+
+class _Connection(asyncio.Protocol):
+    """One TCP connection: bytes and timers around the ``Link`` machine."""
+
+    def __init__(self, owner: LinkTransport) -> None:
+        self._owner = owner
+        self._transport: asyncio.Transport | None = None
+        self._link = Link(owner.hello, time.monotonic())
+        self._timer: asyncio.TimerHandle | None = None
+        self._flushing = False
+        self._numbers = itertools.count(1)
+        self._waiting: dict[int, tuple[asyncio.Future[Frame], float]] = {}
+        self._reason = "the other array hung up"
+        self._opened = False
+        self.ended: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        """Done when the connection is; True if the handshake had succeeded."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        self._write()
+
+    def data_received(self, data: bytes) -> None:
+        self._handle(self._link.receive_data(data, time.monotonic()))
+        self._write()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if error is not None:
+            self._reason = str(error)
+        self._end()
+
+    def _handle(self, events: list[LinkEvent]) -> None:
+        for event in events:
+            if isinstance(event, LinkOpened):
+                self._opened = True
+                self._owner.adopt(self, event.hello)
+            elif isinstance(event, LinkFailed):
+                if not self._opened:
+                    log.warning("link to array %s refused: %s", self._owner.hello.peer_serial, event.reason)
+                self.hang_up(event.reason)
+            elif isinstance(event, FrameReceived):
+                self._receive(event.frame)
+
+    def _receive(self, frame: Frame) -> None:
+        if frame.type is FrameType.ANSWER:
+            future, _ = self._waiting.pop(frame.request, (None, 0.0))
+            if future is not None and not future.done():
+                future.set_result(frame)
+            return
+        self._owner.spawn(self._owner.received(frame))
+        if len(self._owner.tasks) > _HANDLERS_LIMIT and self._transport is not None:
+            self._transport.pause_reading()
+
+    def request(self, frame: Frame) -> Awaitable[Frame]:
+        frame.request = next(self._numbers) & 0xFFFFFFFF
+        future: asyncio.Future[Frame] = asyncio.get_running_loop().create_future()
+        self._waiting[frame.request] = (future, time.monotonic())
+        self.send(frame)
+        return future
+
+    def send(self, frame: Frame) -> None:
+        self._link.send(frame)
+        if not self._flushing:  # one write for all that this turn of the loop sends
+            self._flushing = True
+            asyncio.get_running_loop().call_soon(self._write)
+
+    def _write(self) -> None:
+        self._flushing = False
+        if self._transport is None or self._transport.is_closing():
+            return
+        data = self._link.data_to_send(time.monotonic())
+        if data:
+            self._transport.writelines(data)
+        if not self._transport.is_reading() and len(self._owner.tasks) < _HANDLERS_LIMIT // 2:
+            self._transport.resume_reading()
+        self._schedule()
+
+    def _schedule(self) -> None:
+        if self._timer is not None:
+            return
+        deadline = self._link.next_deadline()
+        if deadline is not None:
+            delay = max(0.0, deadline - time.monotonic())
+            self._timer = asyncio.get_running_loop().call_later(delay, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        now = time.monotonic()
+        self._handle(self._link.handle_deadline(now))
+        oldest = next(iter(self._waiting.values()), None)
+        if oldest is not None and now - oldest[1] > ANSWER_SECONDS:
+            self.hang_up(f"a request was not answered for {ANSWER_SECONDS:g} s")
+        self._write()
+
+    def hang_up(self, reason: str) -> None:
+        """Send what is queued and close; the link is down from now on."""
+        self._reason = reason
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.writelines(self._link.data_to_send(time.monotonic()))
+            self._transport.close()
+        self._end()
+
+    def _end(self) -> None:
+        if self.ended.done():
+            return
+        self.ended.set_result(self._opened)
+        if self._timer is not None:
+            self._timer.cancel()
+        waiting, self._waiting = self._waiting, {}
+        for future, _ in waiting.values():
+            _fail(future, self._reason)
+        self._owner.forget(self, self._reason)
+
+
+def _fail(future: asyncio.Future[Frame], reason: str) -> None:
+    if not future.done():
+        future.set_exception(LinkDown(reason))
+        future.exception()  # retrieved: whoever sent the request may have failed for a reason of its own

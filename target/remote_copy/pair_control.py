@@ -1,0 +1,426 @@
+"""The control plane of one pair at one array: requests, votes, reconnection (Figures 3 to 5, ¶29-¶48). [C]
+
+The array that holds the P-VOL serialises: the other one forwards. A change closes the volume to writes, lets those under way end,
+is voted for by both arrays, durably, and only then acted on and answered.
+"""
+
+import json
+import logging
+import zlib
+from asyncio import Task, create_task, current_task, gather
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import Any, TypeVar
+
+from storage_model.errors import RemoteProtocolError
+from storage_model.nexus import ITNexus
+from storage_model.ownership import Accepted, Decide, Effect, Vote
+from storage_model.pair import PairEpoch, PairRefused, PairRequest, keeps_ownership, next_epoch
+from storage_model.pair_state import PairRole, PairState, PairVerb, Refusal
+from storage_model.spec.copy_frames import Answer, Frame, FrameType, PairOffer, decode_json, decode_parts, encode_parts
+from storage_model.spec.pair_cdb import PairStatus
+from target.remote_copy.copy_link import LinkDown
+from target.remote_copy.copy_task import CopyTask
+from target.remote_copy.pair_half import MIRRORED, PairHalf
+from target.remote_copy.primary_volume import PrimaryVolume
+from target.remote_copy.secondary_volume import SecondaryVolume
+from target.scsi.task import Status
+
+log = logging.getLogger("pairvol.pair")
+
+DECISION_SECONDS = 2.0
+"""How long a request waits for its decision; shorter than the shim's deadline, longer than a slow fsync."""
+
+T = TypeVar("T")
+Within = Callable[[Task[T], float], Awaitable[T]]
+"""Waits for a task, but not longer than so many seconds: raises TimeoutError and leaves the task running."""
+
+
+class PairControl:
+    """Implements the logical unit's ``PairPort``; the array hands it the frames for its pair."""
+
+    def __init__(self, half: PairHalf, primary: PrimaryVolume, secondary: SecondaryVolume, within: Within[int]) -> None:
+        self.half = half
+        self.primary = primary
+        self.secondary = secondary
+        self._within = within
+        self._offer: PairOffer | None = None
+        self._withdrawn: tuple[int, ITNexus] | None = None  # an undecided epoch, and the claim not wanted any more
+        self._voting: Task[Any] | None = None
+        self._background: set[Task[Any]] = set()  # a handful: requests are refused while one is deciding
+
+    # ------------------------------------------------------------------------------------------- what the SCSI side asks
+
+    def refuse(self, nexus: ITNexus, *, writes: bool) -> Status:
+        """See :meth:`PairHalf.refuse`."""
+        return self.half.refuse(nexus, writes=writes)
+
+    def status(self) -> PairStatus:
+        """See :meth:`PairHalf.status`."""
+        return self.half.status()
+
+    async def released(self, nexus: ITNexus) -> None:
+        """A RELEASE took effect; if it was the owner's, the pair has no owner any more."""
+        half = self.half
+        if half.record.decided.owned_by(half.identity.serial, nexus):
+            try:
+                await self.request(PairRequest(PairVerb.RELEASE, half.identity.serial, claim=nexus))
+            except PairRefused as error:
+                log.warning("pair %s: %s keeps the ownership: %s", half.identity.name, nexus.initiator_name, error)
+
+    async def withdraw(self, nexus: ITNexus) -> None:
+        """The claim lost or ran out of time at its host: it must not own the pair, now or once a doubt is resolved."""
+        accepted = self.half.register.accepted
+        if accepted is not None and accepted.owned_by(self.half.identity.serial, nexus):
+            self._withdrawn = (accepted.epoch, nexus)
+        else:
+            await self.released(nexus)
+
+    async def request(self, request: PairRequest) -> int:
+        """Carry out a pair-control command; the epoch it led to. Raises PairRefused, also when it takes too long."""
+        half = self.half
+        if keeps_ownership(half.record, request) and request.expected_epoch in (0, half.record.decided.epoch):
+            return half.record.decided.epoch
+        task = create_task(self._lead(request) if half.register.leads else self._forward(request))
+        self._keep(task)
+        try:
+            return await self._within(task, DECISION_SECONDS)
+        except (TimeoutError, PairRefused) as error:
+            if task is not self._voting:
+                task.cancel()  # nothing is voted for yet, so nothing may come of it any more
+            if self._keeps_in_doubt(request):
+                return half.record.decided.epoch
+            if isinstance(error, PairRefused):
+                raise
+            raise PairRefused(Refusal.NO_VOTE, f"{DECISION_SECONDS:g} s passed") from None
+
+    def _keeps_in_doubt(self, request: PairRequest) -> bool:
+        """The owner's claim, when the epoch in doubt can only be decided in its favour: it is the owner either way."""
+        half = self.half
+        if request.claim is None or not half.record.decided.owned_by(request.serial, request.claim):
+            return False
+        accepted = half.register.accepted
+        return accepted is not None and accepted.owned_by(request.serial, request.claim)
+
+    # -------------------------------------------------------------------------------------------------- making a change
+
+    async def _forward(self, request: PairRequest) -> int:
+        half = self.half
+        if not half.connected or half.peer is None:
+            if request.verb is PairVerb.DELETE and request.force:
+                return await self._decide_alone()
+            raise PairRefused(Refusal.PEER_UNREACHABLE)
+        # The S-VOL's own writes stop first: which side has the good data must not change while the swap is decided.
+        await half.gate.close()
+        try:
+            request = replace(request, s_vol_written=half.role is PairRole.S_VOL and len(half.marks) > 0)
+            frame = Frame(FrameType.REQUEST, half.peer.ldev, payload=request.encode().encode())
+            reply = await half.link.request(frame)
+        except LinkDown as error:
+            raise PairRefused(Refusal.NO_VOTE, str(error)) from None
+        finally:
+            half.gate.open()
+        if reply.flags != Answer.DONE:
+            raise _refusal_of(reply)
+        return reply.epoch
+
+    async def _lead(self, request: PairRequest) -> int:
+        half = self.half
+        async with half.changing:
+            if not half.register.leads:
+                raise PairRefused(Refusal.BUSY)  # the P-VOL moved while the request waited
+            if half.register.in_doubt:
+                if self._keeps_in_doubt(request):
+                    return half.record.decided.epoch
+                raise PairRefused(Refusal.IN_DOUBT)
+            value = next_epoch(
+                half.record,
+                request,
+                other_serial=_other(half, request.serial),
+                quorum=half.identity.quorum,
+                p_vol_written=len(half.marks) > 0,
+            )
+            if half.connected:
+                self._check_halves(value)
+                await self._decide(value)
+                return value.epoch
+            if request.verb is PairVerb.DELETE and request.force:
+                return await self._decide_alone()
+            if half.record.decided.owned_by(request.serial, request.claim) and value.owner == half.record.decided.owner:
+                # The present owner keeps it: nobody can have won without this array's vote, and nobody will, since the
+                # vote of the next epoch is the owner's from here on. It is decided when the link is back.
+                await half.save_vote(value)
+                self._vote(value)
+                return half.record.decided.epoch
+            raise PairRefused(Refusal.PEER_UNREACHABLE)
+
+    def _check_halves(self, value: PairEpoch) -> None:
+        half, peer = self.half, self.half.peer
+        if half.role is not PairRole.SMPL or peer is None:
+            return
+        mine = (half.volume.size_bytes, half.volume.block_length, half.identity.quorum)
+        if mine != (peer.size_bytes, peer.block_length, peer.quorum):
+            raise PairRefused(Refusal.VOLUMES_DIFFER, f"epoch {value.epoch}")
+
+    async def _decide(self, value: PairEpoch) -> None:
+        """Have ``value`` decided by both arrays, and act on it. Raises PairRefused; then it may be in doubt."""
+        half = self.half
+        state = half.state
+        await half.gate.close()
+        try:
+            if half.state is not state:
+                raise PairRefused(Refusal.BUSY, "a fault came first")
+            if state is PairState.PAIR:
+                half.marks.settle()
+            # From here on there is no way back: whoever waits for this task may give up, the task does not.
+            self._voting = current_task()
+            await half.save_vote(value)
+            self._vote(value)
+            await self._propose(value)
+        finally:
+            self._voting = None
+            half.gate.open()
+
+    def _vote(self, value: PairEpoch) -> list[Effect]:
+        return self.half.register.voted(value)
+
+    async def _propose(self, value: PairEpoch) -> None:
+        """Ask the other array for its vote; the volume is closed to writes."""
+        half = self.half
+        if half.peer is None:
+            raise PairRefused(Refusal.NO_VOTE, "the link went down")
+        payload = encode_parts(value.encode().encode(), half.record.decided.encode().encode(), self._bits())
+        try:
+            reply = await half.link.request(
+                Frame(FrameType.PROPOSE, half.peer.ldev, epoch=value.epoch, payload=payload)
+            )
+        except LinkDown as error:
+            raise PairRefused(Refusal.NO_VOTE, str(error)) from None
+        if reply.flags != Answer.DONE:
+            raise PairRefused(Refusal.NO_VOTE, "the other array refuses")
+        for effect in half.register.acknowledged(half.identity.peer_serial, value.epoch):
+            if isinstance(effect, Decide):
+                await self._enter(effect.value, bytes(reply.payload))
+
+    async def _decide_alone(self) -> int:
+        """An operator insists on forgetting the pair here; the other array hears of it when the link is back."""
+        half = self.half
+        value = PairEpoch(epoch=half.record.decided.epoch + 1)
+        await half.gate.close()
+        try:
+            for effect in half.register.heard_decided(value):
+                if isinstance(effect, Decide):
+                    await self._enter(effect.value, None)
+        finally:
+            half.gate.open()
+        return value.epoch
+
+    async def _enter(self, value: PairEpoch, peer_bits: bytes | None) -> None:
+        """Act on a decided epoch: marks first, then the record, then the copy. The volume is closed to writes."""
+        half = self.half
+        role = value.role_of(half.identity.serial)
+        if half.copying is not None:
+            half.copying.cancel()
+            half.copying = None
+        await self._prepare_marks(value, role, peer_bits)
+        await half.save_decision(value)
+        half.peer_suspended = value.state in (PairState.PSUS, PairState.PSUE)
+        if value.state is PairState.COPY and role is PairRole.P_VOL:
+            half.copying = create_task(self._copy(value))
+            self._keep(half.copying)
+        if self._withdrawn is not None and self._withdrawn[0] <= value.epoch:
+            (_, nexus), self._withdrawn = self._withdrawn, None
+            self._keep(create_task(self.released(nexus)))
+
+    async def _prepare_marks(self, value: PairEpoch, role: PairRole, peer_bits: bytes | None) -> None:
+        half = self.half
+        if value.state is PairState.COPY:
+            if half.role is PairRole.SMPL:
+                await half.marks.reset(marked=True)
+            elif peer_bits is not None:
+                await half.marks.merge(_unpacked(peer_bits, half))
+        elif value.state in (PairState.SMPL, PairState.PAIR):
+            await half.marks.reset(marked=False)
+        elif value.state is PairState.PSUS and role is PairRole.S_VOL and half.state in MIRRORED:
+            # The P-VOL remembers what is not copied yet: from now on the S-VOL's marks are its own writes.
+            await half.marks.reset(marked=False)
+
+    def _bits(self) -> bytes:
+        return zlib.compress(self.half.marks.bitmap.to_bytes(), 1)
+
+    async def _copy(self, value: PairEpoch) -> None:
+        half = self.half
+        if not await CopyTask(half, self.primary).run():
+            return
+        async with half.changing:
+            if half.register.in_doubt or not await half.save_mirroring(value.epoch):
+                return
+            await self._tell_mirroring(value.epoch)
+        if value.arm:
+            await self._split_armed(value.epoch)
+
+    async def _tell_mirroring(self, epoch: int) -> None:
+        half = self.half
+        if half.peer is None:
+            return
+        frame = Frame(FrameType.STATE, half.peer.ldev, epoch=epoch, length_bytes=PairState.PAIR)
+        try:
+            reply = await half.link.request(frame)
+        except LinkDown:
+            return  # the loss of the link suspends the pair by itself
+        if reply.flags != Answer.DONE:
+            await half.suspend(f"the other array does not follow into PAIR: {Answer(reply.flags).name}")
+
+    async def _split_armed(self, epoch: int) -> None:
+        try:
+            await self.request(PairRequest(PairVerb.SPLIT, self.half.identity.serial, expected_epoch=epoch))
+        except PairRefused as error:
+            log.warning("pair %s stays mirroring after the owner's RELEASE: %s", self.half.identity.name, error)
+
+    # ------------------------------------------------------------------------------------------------ the other array
+
+    def link_opened(self, offer: PairOffer | None) -> None:
+        """The link is up; ``offer`` is what the other array says of its half, if it has one."""
+        half = self.half
+        self._offer = offer
+        if offer is None:
+            log.warning("pair %s is not configured at array %s", half.identity.name, half.identity.peer_serial)
+            return
+        payload = encode_parts(half.record.decided.encode().encode(), self._bits())
+        half.link.send(Frame(FrameType.PAIR_STATUS, offer.ldev, length_bytes=half.state, payload=payload))
+
+    async def link_lost(self, reason: str) -> None:
+        """The other array is out of reach: mirroring stops (¶31)."""
+        self._offer = None
+        self.half.peer = None
+        await self.half.suspend(reason)
+
+    async def receive(self, frame: Frame) -> None:
+        """A frame of the other array for this pair. Raises RemoteProtocolError, after which the link is cut."""
+        half = self.half
+        if frame.type is FrameType.PAIR_STATUS:
+            await self._compare(frame)
+            return
+        if frame.type is FrameType.PROPOSE:
+            reply = await self._give_vote(frame)
+        elif frame.type is FrameType.REQUEST:
+            reply = await self._requested(frame)
+        else:
+            reply = await self.secondary.receive(frame)
+        reply.request = frame.request
+        half.link.send(reply)
+
+    async def _requested(self, frame: Frame) -> Frame:
+        try:
+            request = PairRequest.decode(bytes(frame.payload).decode())
+        except ValueError as error:
+            raise RemoteProtocolError(str(error), 0) from None
+        try:
+            if not self.half.register.leads:
+                raise PairRefused(Refusal.BUSY)
+            return Frame(FrameType.ANSWER, epoch=await self.request(request))
+        except PairRefused as error:
+            payload = json.dumps({"refusal": error.refusal.name}).encode()
+            return Frame(FrameType.ANSWER, flags=Answer.REFUSED, payload=payload)
+
+    async def _give_vote(self, frame: Frame) -> Frame:
+        half = self.half
+        value, decided, bits = _proposal(frame)
+        async with half.changing:
+            await half.gate.close()
+            try:
+                mine = self._bits()
+                voted = await self._carry_out(half.register.proposed(half.identity.peer_serial, value, decided), bits)
+            finally:
+                half.gate.open()
+        if not voted:
+            return Frame(FrameType.ANSWER, flags=Answer.REFUSED)
+        return Frame(FrameType.ANSWER, epoch=value.epoch, payload=mine)
+
+    async def _carry_out(self, effects: list[Effect], bits: bytes | None) -> bool:
+        """Do what the register says, in its order; True if the vote it was asked for is given."""
+        half, accepted = self.half, False
+        for effect in effects:
+            if isinstance(effect, Vote):
+                await half.save_vote(effect.value)
+                accepted |= await self._carry_out(self._vote(effect.value), bits)
+            elif isinstance(effect, Decide):
+                await self._enter(effect.value, bits)
+            elif isinstance(effect, Accepted):
+                accepted = True
+        return accepted
+
+    async def _compare(self, frame: Frame) -> None:
+        """What the other array knows, at reconnection: adopt what was decided, repeat what is in doubt, suspend alike."""
+        half = self.half
+        decided_text, bits = decode_parts(frame.payload, 2)
+        decided, state = _epoch(decided_text), PairState(frame.length_bytes)
+        async with half.changing:
+            await half.gate.close()
+            try:
+                await self._carry_out(half.register.heard_decided(decided), bits)
+                if decided.epoch == half.record.decided.epoch and state is PairState.PSUE:
+                    await half.suspend("it broke off while the arrays could not reach each other")
+                half.peer_suspended = state in (PairState.PSUS, PairState.PSUE)
+                half.peer = self._offer
+                doubtful = half.register.accepted
+                if doubtful is not None and half.register.reconnected(half.identity.peer_serial):
+                    await self._propose(doubtful)
+            except PairRefused as error:
+                log.warning("pair %s: epoch still in doubt: %s", half.identity.name, error)
+            finally:
+                half.gate.open()
+
+    async def start(self) -> None:
+        """After the array's start: what was mirroring when it stopped is suspended until somebody resyncs."""
+        await self.half.suspend("the array was restarted")
+
+    async def stop(self) -> None:
+        """End the tasks of this pair."""
+        tasks = list(self._background)
+        for task in tasks:
+            task.cancel()
+        await gather(*tasks, return_exceptions=True)
+
+    def _keep(self, task: Task[Any]) -> None:
+        self._background.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: Task[Any]) -> None:
+        self._background.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if error is not None and not isinstance(error, PairRefused):
+            log.error("pair %s: %r", self.half.identity.name, error)
+
+
+def _other(half: PairHalf, serial: str) -> str:
+    identity = half.identity
+    return identity.peer_serial if serial == identity.serial else identity.serial
+
+
+def _epoch(text: bytes) -> PairEpoch:
+    try:
+        return PairEpoch.decode(text.decode())
+    except ValueError as error:
+        raise RemoteProtocolError(str(error), 0) from None
+
+
+def _unpacked(bits: bytes, half: PairHalf) -> bytes:
+    size = len(half.marks.bitmap.to_bytes())
+    try:
+        unpacked = zlib.decompressobj().decompress(bits, size + 1)
+    except zlib.error as error:
+        raise RemoteProtocolError(f"differing regions cannot be read: {error}", 0) from None
+    if len(unpacked) != size:
+        raise RemoteProtocolError(f"{len(unpacked)} bytes of differing regions, {size} are needed", 0)
+    return unpacked
+
+
+def _proposal(frame: Frame) -> tuple[PairEpoch, PairEpoch, bytes]:
+    value, decided, bits = decode_parts(frame.payload, 3)
+    return _epoch(value), _epoch(decided), bits
+
+
+def _refusal_of(reply: Frame) -> PairRefused:
+    name = decode_json(reply.payload).get("refusal", "") if reply.payload else ""
+    return PairRefused(Refusal.__members__.get(str(name), Refusal.NO_VOTE))

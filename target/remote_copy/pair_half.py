@@ -1,0 +1,228 @@
+"""The local half of one pair: what is durably known of it, and what follows for host I/O. [C]
+
+Everything that handles a pair at this array shares this object: the control plane (``pair_control``) changes it, the data path
+(``primary_volume``, ``secondary_volume``, ``copy_task``) obeys it.
+"""
+
+import logging
+from asyncio import Lock, Task
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from storage_model.errors import CheckCondition
+from storage_model.nexus import ITNexus
+from storage_model.ownership import EpochRegister
+from storage_model.pair import PairEpoch, PairRecord
+from storage_model.pair_state import FenceLevel, PairRole, PairState, Side
+from storage_model.spec.copy_frames import PairOffer
+from storage_model.spec.pair_cdb import PairStatus, StatusFlag
+from storage_model.volume import Volume
+from target.remote_copy.copy_link import CopyLink
+from target.remote_copy.region_marks import RegionMarks
+from target.remote_copy.write_gate import WriteGate
+from target.scsi.block_range_lock import BlockRangeLock
+from target.scsi.task import Status
+
+log = logging.getLogger("pairvol.pair")
+
+MIRRORED = (PairState.COPY, PairState.PAIR)
+"""The states in which a P-VOL's writes go to both halves."""
+
+_DATA_PROTECT_WRITE_PROTECTED = (0x7, 0x2700)
+_NOT_READY_CAUSE_NOT_REPORTABLE = (0x2, 0x0400)
+
+
+@dataclass(frozen=True, slots=True)
+class PairIdentity:
+    """What the configuration says of a pair and of its local half. ``ldev`` is the local volume's number in its array."""
+
+    name: str
+    group: str
+    volume_name: str
+    serial: str
+    peer_serial: str
+    ldev: int
+    quorum: bool
+    fence: FenceLevel
+
+
+class RecordStore(Protocol):
+    """Keeps pair records."""
+
+    async def save_pair(self, name: str, record: PairRecord) -> None:
+        """Durable on return."""
+        ...
+
+
+class PairHalf:
+    """State by attribute; who may change what is said at each."""
+
+    def __init__(
+        self,
+        identity: PairIdentity,
+        volume: Volume,
+        record: PairRecord,
+        marks: RegionMarks,
+        store: RecordStore,
+        link: CopyLink,
+        changed: Callable[["PairHalf"], None] = lambda half: None,
+    ) -> None:
+        self.identity = identity
+        self.volume = volume
+        self.marks = marks
+        self.link = link
+        self.record = record
+        voters = tuple(sorted((identity.serial, identity.peer_serial)))
+        self.register = EpochRegister(identity.serial, voters, record.decided, record.accepted)
+        self.gate = WriteGate()
+        self.ranges = BlockRangeLock()
+        self.changing = Lock()
+        """Held by whoever changes the pair: one change at a time."""
+        self.copying: Task[None] | None = None
+        self.peer: PairOffer | None = None
+        """What the other array says of its half; None while the link is down or the peer has no such pair."""
+        self.peer_suspended = False
+        """True when the other array is known to show the pair as suspended: what fence level *status* asks for."""
+        self._store = store
+        self._saving = Lock()
+        self._changed = changed
+
+    @property
+    def role(self) -> PairRole:
+        """Which half is ours."""
+        return self.record.decided.role_of(self.identity.serial)
+
+    @property
+    def state(self) -> PairState:
+        """The state of the pair as this half knows it."""
+        return self.record.state
+
+    @property
+    def connected(self) -> bool:
+        """True if the other half can be reached."""
+        return self.peer is not None and self.link.up
+
+    @property
+    def fetching(self) -> bool:
+        """True at a P-VOL that still lacks regions which the S-VOL has (after a swap)."""
+        decided = self.record.decided
+        behind = decided.state is PairState.COPY and decided.source is Side.S_VOL
+        return behind and self.role is PairRole.P_VOL and self.state in (PairState.COPY, PairState.PSUE)
+
+    @property
+    def doubtful_owner(self) -> bool:
+        """True while a vote is out that may already have moved the ownership or the roles."""
+        accepted, decided = self.register.accepted, self.record.decided
+        return accepted is not None and (accepted.owner, accepted.p_serial) != (decided.owner, decided.p_serial)
+
+    async def save_vote(self, value: PairEpoch) -> None:
+        """Our vote for ``value``, durable on return."""
+        await self._save(lambda record: replace(record, accepted=value))
+
+    async def save_decision(self, value: PairEpoch) -> None:
+        """``value`` is decided; durable on return."""
+        await self._save(lambda record: PairRecord(value, value.state))
+
+    async def save_mirroring(self, epoch: int) -> bool:
+        """COPY has become PAIR, unless the pair moved on since ``epoch``; durable on return. True if it is PAIR now."""
+        await self._save(lambda record: _moved_inside(record, epoch, (PairState.COPY,), PairState.PAIR))
+        return self.state is PairState.PAIR and self.record.decided.epoch == epoch
+
+    async def suspend(self, reason: str) -> None:
+        """A fault stops mirroring: COPY or PAIR becomes PSUE (¶31); durable on return, so that a write may then be acknowledged.
+
+        Needs no lock of the control plane: a change that waits for the writes inside the gate must not wait for their fault.
+        """
+        epoch = self.record.decided.epoch
+        before = self.state
+        await self._save(lambda record: _moved_inside(record, epoch, MIRRORED, PairState.PSUE))
+        if before is not self.state:
+            self.peer_suspended = False
+            log.warning("pair %s is suspended by an error: %s", self.identity.name, reason)
+
+    async def _save(self, change: Callable[[PairRecord], PairRecord]) -> None:
+        async with self._saving:
+            before = self.record
+            record = change(before)
+            if record == before:
+                return
+            await self._store.save_pair(self.identity.name, record)
+            self.record = record
+        if (before.decided, before.state) != (record.decided, record.state):
+            self._log_change(before)
+            self._changed(self)
+
+    def _log_change(self, before: PairRecord) -> None:
+        decided = self.record.decided
+        owner = f", owner {decided.owner or 'none'}" if self.identity.quorum else ""
+        log.info(
+            "pair %s: %s %s -> %s %s, epoch %d%s",
+            self.identity.name,
+            before.decided.role_of(self.identity.serial).label,
+            before.state.name,
+            self.role.label,
+            self.state.name,
+            decided.epoch,
+            owner,
+        )
+
+    def refuse(self, nexus: ITNexus, *, writes: bool) -> Status:
+        """What host access ends with before it touches the medium: GOOD, or a conflict with the owner (claim 1).
+
+        Raises CheckCondition for the S-VOL: no writes (¶26), no reads while it is being copied to.
+        """
+        if writes and self.identity.quorum and not self._may_update_quorum(nexus):
+            return Status.RESERVATION_CONFLICT
+        if self.role is PairRole.S_VOL:
+            if writes and not (self.state is PairState.PSUS and self.record.decided.s_vol_writable):
+                raise CheckCondition(*_DATA_PROTECT_WRITE_PROTECTED)
+            if self.state in (PairState.COPY, PairState.PSUE):
+                raise CheckCondition(*_NOT_READY_CAUSE_NOT_REPORTABLE)
+        return Status.GOOD
+
+    def _may_update_quorum(self, nexus: ITNexus) -> bool:
+        decided = self.record.decided
+        if self.doubtful_owner:
+            return False
+        return decided.owner is None or decided.owned_by(self.identity.serial, nexus)
+
+    def status(self) -> PairStatus:
+        """What REPORT PAIR STATUS answers."""
+        identity, decided = self.identity, self.record.decided
+        flags = StatusFlag.CONFIGURED
+        for flag, holds in (
+            (StatusFlag.QUORUM, identity.quorum),
+            (StatusFlag.LINK_UP, self.connected),
+            (StatusFlag.S_VOL_WRITABLE, decided.s_vol_writable),
+            (StatusFlag.IN_DOUBT, self.register.in_doubt),
+        ):
+            if holds:
+                flags |= flag
+        regions = self.marks.bitmap.region_count
+        differing = 0 if self.role is PairRole.SMPL else len(self.marks)
+        return PairStatus(
+            role=self.role,
+            state=self.state,
+            fence=identity.fence if self.role is PairRole.SMPL else decided.fence,
+            flags=flags,
+            copy_percent=100 if not differing else min(99, 100 * (regions - differing) // regions),
+            epoch=decided.epoch,
+            ldev=identity.ldev,
+            peer_ldev=self.peer.ldev if self.peer is not None else 0,
+            differing_bytes=min(differing * (64 << 10), self.volume.size_bytes),
+            size_bytes=self.volume.size_bytes,
+            serial=identity.serial,
+            peer_serial=identity.peer_serial,
+            owner_serial=decided.owner.serial if decided.owner else "",
+            owner=decided.owner.nexus if decided.owner else None,
+            pair_name=identity.name,
+            group_name=identity.group,
+            volume_name=identity.volume_name,
+        )
+
+
+def _moved_inside(record: PairRecord, epoch: int, states: tuple[PairState, ...], to: PairState) -> PairRecord:
+    if record.decided.epoch != epoch or record.state not in states:
+        return record
+    return replace(record, state=to)

@@ -1,0 +1,75 @@
+"""The Volume that hosts see where a pair is configured: a filter over the local half. [C]
+
+Without a pair it passes straight through; otherwise the role says which data path a command takes.
+"""
+
+from collections.abc import Sequence
+
+from storage_model.errors import CheckCondition
+from storage_model.pair_state import PairRole
+from storage_model.volume import Buffer, Extent, NotReady
+from target.remote_copy.pair_half import MIRRORED, PairHalf
+from target.remote_copy.primary_volume import PrimaryVolume
+from target.remote_copy.secondary_volume import SecondaryVolume
+
+_DATA_PROTECT_WRITE_PROTECTED = (0x7, 0x2700)
+
+
+class PairedVolume:
+    """Implements ``storage_model.volume.Volume``."""
+
+    def __init__(self, half: PairHalf, primary: PrimaryVolume, secondary: SecondaryVolume) -> None:
+        self._half = half
+        self._primary = primary
+        self._secondary = secondary
+        self.size_bytes = half.volume.size_bytes
+        self.block_length = half.volume.block_length
+
+    async def read(self, offset_bytes: int, length_bytes: int) -> Buffer:
+        """At the S-VOL, what the last mirrored writes left."""
+        if self._half.role is PairRole.P_VOL:
+            return await self._primary.read(offset_bytes, length_bytes)
+        return await self._half.volume.read(offset_bytes, length_bytes)
+
+    async def write(self, offset_bytes: int, data: Buffer, *, fua: bool = False) -> None:
+        """Acknowledged when every half that counts has it."""
+        await self._update(offset_bytes, len(data), data, fua)
+
+    async def unmap(self, offset_bytes: int, length_bytes: int) -> None:
+        """Travels to the other half like a write."""
+        await self._update(offset_bytes, length_bytes, None, False)
+
+    async def _update(self, offset_bytes: int, length_bytes: int, data: Buffer | None, fua: bool) -> None:
+        half = self._half
+        await half.gate.enter()
+        try:
+            role = half.role
+            if role is PairRole.P_VOL:
+                await self._primary.write(offset_bytes, length_bytes, data, fua=fua)
+            elif role is PairRole.S_VOL:
+                if half.state in MIRRORED or not half.record.decided.s_vol_writable:
+                    raise CheckCondition(*_DATA_PROTECT_WRITE_PROTECTED)
+                await self._secondary.write(offset_bytes, length_bytes, data, fua=fua)
+            elif half.doubtful_owner:
+                raise NotReady("the volume may have become half of a pair: the write waits for the link")
+            elif data is None:
+                await half.volume.unmap(offset_bytes, length_bytes)
+            else:
+                await half.volume.write(offset_bytes, data, fua=fua)
+        finally:
+            half.gate.leave()
+
+    async def flush(self) -> None:
+        """Both media, while both halves count."""
+        if self._half.role is PairRole.P_VOL:
+            await self._primary.flush()
+        else:
+            await self._half.volume.flush()
+
+    async def block_status(self, offset_bytes: int, length_bytes: int) -> Sequence[Extent]:
+        """Of the local half."""
+        return await self._half.volume.block_status(offset_bytes, length_bytes)
+
+    async def close(self) -> None:
+        """Closes the local half's volume."""
+        await self._half.volume.close()

@@ -1,0 +1,157 @@
+"""The P-VOL's data path: every write is marked, then made at both halves, then acknowledged (¶30). [C]"""
+
+from storage_model.differential_bitmap import REGION_BYTES
+from storage_model.errors import CheckCondition
+from storage_model.pair_state import FenceLevel, PairRole, PairState
+from storage_model.spec.copy_frames import Answer, Frame, FrameType, WriteFlag
+from storage_model.volume import Buffer, NotReady, ReplicationRefused, VolumeError
+from target.remote_copy.copy_link import LinkDown
+from target.remote_copy.pair_half import MIRRORED, PairHalf
+
+_ABORTED_COMMAND = (0xB, 0x0000)
+
+
+class PrimaryVolume:
+    """Host I/O to the half while it is the P-VOL."""
+
+    def __init__(self, half: PairHalf) -> None:
+        self._half = half
+
+    async def read(self, offset_bytes: int, length_bytes: int) -> Buffer:
+        """Never stale: what only the S-VOL has is fetched first."""
+        if self._half.fetching:
+            await self.fetch(offset_bytes, length_bytes)
+        return await self._half.volume.read(offset_bytes, length_bytes)
+
+    async def write(self, offset_bytes: int, length_bytes: int, data: Buffer | None, *, fua: bool) -> None:
+        """``data`` None makes a hole. The caller is inside the gate."""
+        half = self._half
+        if half.fetching:
+            await self.fetch(offset_bytes, length_bytes)
+        # Overlapping writes one after the other: so they reach both halves in the same order.
+        held = await half.ranges.exclude(offset_bytes, offset_bytes + length_bytes)
+        try:
+            if half.role is not PairRole.P_VOL:
+                raise CheckCondition(*_ABORTED_COMMAND)  # the roles were swapped while the write waited: look again
+            if half.doubtful_owner:
+                raise NotReady("the other array may have become the P-VOL's: the write waits for the link")
+            if half.state in MIRRORED:
+                await self._mirror(offset_bytes, length_bytes, data, fua)
+            else:
+                await self._write_alone(offset_bytes, length_bytes, data, fua)
+        finally:
+            half.ranges.release(held)
+
+    async def flush(self) -> None:
+        """Both media, while both halves count."""
+        half = self._half
+        if half.state not in MIRRORED:
+            await half.volume.flush()
+            return
+        answer = half.link.request(self._frame(FrameType.FLUSH))
+        await half.volume.flush()
+        try:
+            reply = await answer
+            if reply.flags == Answer.DONE:
+                return
+            reason = f"the other array answers a flush with {Answer(reply.flags).name}"
+        except LinkDown as error:
+            reason = str(error)
+        await half.suspend(reason)
+        await self._check_fence()
+
+    async def _mirror(self, offset_bytes: int, length_bytes: int, data: Buffer | None, fua: bool) -> None:
+        half = self._half
+        regions = half.marks.bitmap.regions(offset_bytes, length_bytes)
+        await half.marks.begin(regions)
+        equal = False
+        try:
+            flags = (WriteFlag.FUA if fua else 0) | (WriteFlag.ZEROS if data is None else 0)
+            frame = self._frame(FrameType.WRITE, offset_bytes, length_bytes, flags, b"" if data is None else data)
+            answer = half.link.request(frame)  # on its way while the local half is written
+            await self._write_local(offset_bytes, length_bytes, data, fua)
+            try:
+                reply = await answer
+                equal = reply.flags == Answer.DONE
+                reason = f"the other array answers a write with {Answer(reply.flags).name}"
+            except LinkDown as error:
+                reason = str(error)
+        except VolumeError as error:
+            await half.suspend(f"the local volume fails: {error}")
+            raise
+        finally:
+            half.marks.end(regions, equal=equal)
+        if not equal:
+            await half.suspend(reason)
+            await self._check_fence()
+
+    async def _write_alone(self, offset_bytes: int, length_bytes: int, data: Buffer | None, fua: bool) -> None:
+        half = self._half
+        if half.state is PairState.PSUE:
+            if half.fetching:
+                raise NotReady("the pair broke off before the P-VOL had everything: resync it first")
+            await self._check_fence()
+        await half.marks.last(half.marks.bitmap.regions(offset_bytes, length_bytes))
+        await self._write_local(offset_bytes, length_bytes, data, fua)
+
+    async def _write_local(self, offset_bytes: int, length_bytes: int, data: Buffer | None, fua: bool) -> None:
+        if data is None:
+            await self._half.volume.unmap(offset_bytes, length_bytes)
+        else:
+            await self._half.volume.write(offset_bytes, data, fua=fua)
+
+    async def _check_fence(self) -> None:
+        """After a fault: may a write that only the P-VOL has be acknowledged?"""
+        half = self._half
+        fence = half.record.decided.fence
+        if fence is FenceLevel.DATA:
+            raise ReplicationRefused("fence level data: the write cannot be mirrored")
+        if fence is FenceLevel.STATUS and not await self._tell_suspended():
+            raise ReplicationRefused("fence level status: the other array cannot be told that the pair is suspended")
+
+    async def _tell_suspended(self) -> bool:
+        half = self._half
+        if not half.peer_suspended and half.connected:
+            try:
+                reply = await half.link.request(self._frame(FrameType.STATE, length_bytes=PairState.PSUE))
+                half.peer_suspended = reply.flags == Answer.DONE
+            except LinkDown:
+                pass
+        return half.peer_suspended
+
+    async def fetch(self, offset_bytes: int, length_bytes: int) -> None:
+        """Bring the regions up to date that only the S-VOL has; raises NotReady when it cannot be reached."""
+        half = self._half
+        for region in half.marks.bitmap.regions(offset_bytes, length_bytes):
+            if not half.marks.lasting(region):
+                continue
+            start = region * REGION_BYTES
+            end = min(start + REGION_BYTES, half.volume.size_bytes)
+            held = await half.ranges.exclude(start, end)
+            try:
+                if half.marks.lasting(region):
+                    await self._fetch_region(start, end - start)
+                    half.marks.copied(region)
+            finally:
+                half.ranges.release(held)
+
+    async def _fetch_region(self, start: int, length: int) -> None:
+        half = self._half
+        if half.state is PairState.PSUE:
+            raise NotReady("the region is at the other array only, and the pair is suspended")
+        try:
+            reply = await half.link.request(self._frame(FrameType.READ, start, length))
+        except LinkDown as error:
+            await half.suspend(str(error))
+            raise NotReady(f"the region is at the other array only: {error}") from None
+        if reply.flags != Answer.DONE or len(reply.payload) != length:
+            await half.suspend(f"the other array answers a read with {Answer(reply.flags).name}")
+            raise NotReady("the region is at the other array only, and it cannot be read there")
+        await half.volume.write(start, reply.payload)
+
+    def _frame(
+        self, kind: FrameType, offset_bytes: int = 0, length_bytes: int = 0, flags: int = 0, payload: Buffer = b""
+    ) -> Frame:
+        half = self._half
+        ldev = half.peer.ldev if half.peer is not None else 0
+        return Frame(kind, ldev, 0, half.record.decided.epoch, offset_bytes, length_bytes, flags, payload)

@@ -1,0 +1,135 @@
+"""Marks on regions that may differ, durable before the difference can exist. [C]
+
+A mark is *lasting* when the region is known to differ (not copied yet, or written while suspended), and *passing* while mirrored
+writes are under way in it, and for a while after: a region that is written again and again then costs one durable mark, not one a
+write. After a restart every mark is lasting: the copies are made equal from the marks.
+"""
+
+from asyncio import Lock
+from collections.abc import Iterable, Mapping
+from typing import Protocol
+
+from storage_model.differential_bitmap import DifferentialBitmap
+
+PASSING_LIMIT = 1024
+"""Regions kept marked after their writes ended: what a crash makes a resync copy at most without need (64 MiB)."""
+
+
+class MarkStore(Protocol):
+    """Keeps the bitmap's pages."""
+
+    async def save(self, pages: Mapping[int, bytes]) -> None:
+        """Durable on return."""
+        ...
+
+
+class RegionMarks:
+    """The differential bitmap of one half, with its way to the medium."""
+
+    def __init__(self, bitmap: DifferentialBitmap, store: MarkStore) -> None:
+        self.bitmap = bitmap
+        self._store = store
+        self._passing: dict[int, int] = {}  # region -> mirrored writes under way in it; oldest use first
+        self._saving = Lock()
+        self._asked = 0
+        self._saved = 0
+
+    def __len__(self) -> int:
+        """How many regions have a lasting mark."""
+        return len(self.bitmap) - len(self._passing)
+
+    def lasting(self, region: int) -> bool:
+        """True if the region is known to differ."""
+        return region in self.bitmap and region not in self._passing
+
+    def next_lasting(self, start: int) -> int | None:
+        """The first region at or after ``start`` that is known to differ."""
+        region = self.bitmap.next_marked(start)
+        while region is not None and region in self._passing:
+            region = self.bitmap.next_marked(region + 1)
+        return region
+
+    async def begin(self, regions: Iterable[int]) -> None:
+        """A mirrored write starts in these regions; they are durably marked on return."""
+        fresh = False
+        passing = self._passing
+        for region in regions:
+            count = passing.pop(region, None)
+            if count is not None:
+                passing[region] = count + 1
+            elif self.bitmap.mark(region):
+                passing[region] = 1
+                fresh = True
+        if fresh or self._saved != self._asked:
+            await self.save()
+
+    def end(self, regions: Iterable[int], *, equal: bool) -> None:
+        """A mirrored write ended; ``equal`` if both copies have it."""
+        passing = self._passing
+        for region in regions:
+            count = passing.get(region)
+            if count is None:
+                continue  # lasting already
+            if equal:
+                passing[region] = count - 1
+            else:
+                del passing[region]
+        if len(passing) > PASSING_LIMIT:
+            self._forget_oldest()
+
+    def _forget_oldest(self) -> None:
+        idle = [region for region, count in self._passing.items() if not count]
+        for region in idle[: max(0, len(self._passing) - PASSING_LIMIT)]:
+            del self._passing[region]
+            self.bitmap.clear(region)  # reaches the medium with the next save: lazily
+
+    async def last(self, regions: Iterable[int]) -> None:
+        """A write that is not mirrored starts in these regions; they are durably marked on return."""
+        fresh = False
+        for region in regions:
+            self._passing.pop(region, None)
+            fresh |= self.bitmap.mark(region)
+        if fresh or self._saved != self._asked:
+            await self.save()
+
+    def copied(self, region: int) -> None:
+        """The region is equal now; the caller kept writes out of it meanwhile."""
+        self._passing.pop(region, None)
+        self.bitmap.clear(region)
+
+    def settle(self) -> None:
+        """No write is under way and the pair was mirroring: what is marked in passing is equal."""
+        for region in self._passing:
+            self.bitmap.clear(region)
+        self._passing.clear()
+
+    async def merge(self, bits: bytes) -> None:
+        """The other half's marks count here as well; durable on return. Raises ValueError on another size."""
+        self.bitmap.union(bits)
+        self._passing.clear()
+        await self.save()
+
+    async def reset(self, *, marked: bool) -> None:
+        """Mark everything or nothing; durable on return."""
+        if marked:
+            self.bitmap.mark_all()
+        else:
+            self.bitmap.clear_all()
+        self._passing.clear()
+        await self.save()
+
+    async def save(self) -> None:
+        """Everything marked before this call is durable on return; callers that meet share one write."""
+        self._asked += 1
+        ticket = self._asked
+        async with self._saving:
+            if self._saved >= ticket:
+                return
+            covers = self._asked
+            pages = self.bitmap.take_unsaved()
+            try:
+                await self._store.save(pages)
+            except BaseException:
+                self.bitmap.keep_unsaved(pages)
+                raise
+            self._saved = covers

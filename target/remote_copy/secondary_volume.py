@@ -1,0 +1,65 @@
+"""The S-VOL's data path: apply what the P-VOL's array sends, and say so. [C]"""
+
+from storage_model.pair_state import PairRole, PairState
+from storage_model.spec.copy_frames import Answer, Frame, FrameType, WriteFlag
+from storage_model.volume import Buffer, MediumFailure, SpaceExhausted, VolumeError
+from target.remote_copy.pair_half import MIRRORED, PairHalf
+
+
+class SecondaryVolume:
+    """Frames of the data path, at the half while it is the S-VOL."""
+
+    def __init__(self, half: PairHalf) -> None:
+        self._half = half
+
+    async def receive(self, frame: Frame) -> Frame:
+        """Carry out WRITE, READ, FLUSH or STATE; the answer's request number is the caller's to fill in.
+
+        A frame of another epoch than the decided one is refused: its sender may have lost the P-VOL since.
+        """
+        half = self._half
+        if frame.epoch != half.record.decided.epoch or half.role is not PairRole.S_VOL:
+            return Frame(FrameType.ANSWER, flags=Answer.STALE_EPOCH)
+        if frame.type is not FrameType.STATE and half.state not in MIRRORED:
+            return Frame(FrameType.ANSWER, flags=Answer.STALE_EPOCH)
+        try:
+            return await self._carry_out(frame)
+        except SpaceExhausted:
+            return Frame(FrameType.ANSWER, flags=Answer.SPACE_EXHAUSTED)
+        except (VolumeError, ValueError):
+            return Frame(FrameType.ANSWER, flags=Answer.MEDIUM_FAILURE)
+
+    async def _carry_out(self, frame: Frame) -> Frame:
+        half = self._half
+        if frame.type is FrameType.STATE:
+            await self._take_over_state(PairState(frame.length_bytes), frame.epoch)
+            return Frame(FrameType.ANSWER)
+        if frame.type is FrameType.FLUSH:
+            await half.volume.flush()
+            return Frame(FrameType.ANSWER)
+        if frame.offset_bytes + frame.length_bytes > half.volume.size_bytes:
+            raise MediumFailure(f"{frame.type.name} beyond the end of the volume")
+        if frame.type is FrameType.READ:
+            data = await half.volume.read(frame.offset_bytes, frame.length_bytes)
+            return Frame(FrameType.ANSWER, payload=data)
+        if frame.flags & WriteFlag.ZEROS:
+            await half.volume.unmap(frame.offset_bytes, frame.length_bytes)
+        else:
+            await half.volume.write(frame.offset_bytes, frame.payload, fua=bool(frame.flags & WriteFlag.FUA))
+        return Frame(FrameType.ANSWER)
+
+    async def _take_over_state(self, state: PairState, epoch: int) -> None:
+        half = self._half
+        if state is PairState.PSUE:
+            await half.suspend("the other array says so")
+        elif state is PairState.PAIR and await half.save_mirroring(epoch):
+            await half.marks.reset(marked=False)
+
+    async def write(self, offset_bytes: int, length_bytes: int, data: Buffer | None, *, fua: bool) -> None:
+        """A host's write to an S-VOL that a split opened for writing; remembered as the S-VOL's own."""
+        half = self._half
+        await half.marks.last(half.marks.bitmap.regions(offset_bytes, length_bytes))
+        if data is None:
+            await half.volume.unmap(offset_bytes, length_bytes)
+        else:
+            await half.volume.write(offset_bytes, data, fua=fua)

@@ -1,0 +1,51 @@
+"""A gate that every write of one half passes, and that a change of the pair closes until it is decided. [C]"""
+
+from asyncio import Event
+
+
+class WriteGate:
+    """Counts the writes inside; as many as the logical unit has tasks, and the copy task's window."""
+
+    __slots__ = ("_closed", "_idle", "_inside", "_open")
+
+    def __init__(self) -> None:
+        self._inside = 0
+        self._closed = 0
+        self._open = Event()
+        self._idle = Event()
+        self._open.set()
+        self._idle.set()
+
+    @property
+    def closed(self) -> bool:
+        """True while a change waits for, or has, the volume to itself."""
+        return self._closed > 0
+
+    async def enter(self) -> None:
+        """Pass the gate; whoever waited must look again at who may write."""
+        while self._closed:
+            await self._open.wait()
+        self._inside += 1
+        self._idle.clear()
+
+    def leave(self) -> None:
+        """The write has ended, however it did."""
+        self._inside -= 1
+        if not self._inside:
+            self._idle.set()
+
+    async def close(self) -> None:
+        """Let nobody in, and wait until those inside have left."""
+        self._closed += 1
+        self._open.clear()
+        try:
+            await self._idle.wait()
+        except BaseException:
+            self.open()
+            raise
+
+    def open(self) -> None:
+        """Undo one :meth:`close`."""
+        self._closed -= 1
+        if not self._closed:
+            self._open.set()

@@ -1,0 +1,227 @@
+"""Commands that move or check blocks (SBC-3 5). READ and WRITE are the data path: few calls, one copy."""
+
+from storage_model.errors import CheckCondition
+from storage_model.spec import scsi_pages as pages
+from storage_model.spec.scsi_cdb import FUA, cdb_length, decode_block_cdb
+from storage_model.spec.scsi_sense import AscAscq, SenseKey
+from storage_model.volume import Buffer
+from target.scsi.command_context import CommandContext, invalid_field
+from target.scsi.logical_unit import MAXIMUM_COMPARE_AND_WRITE_BLOCKS, MAXIMUM_TRANSFER_BYTES, LogicalUnit
+from target.scsi.task import ScsiTask, TaskOutcome
+
+CHUNK_BYTES = 1 << 20
+"""A command without a transfer limit works in pieces of this size, and looks between them whether it was aborted."""
+
+_TRANSFER_LENGTH_BYTE = {6: 4, 10: 7, 12: 6, 16: 10}
+
+
+def check_range(lu: LogicalUnit, lba: int, count: int) -> None:
+    """LOGICAL BLOCK ADDRESS OUT OF RANGE, also for no blocks at an address beyond the last (SBC-3 4.5.2)."""
+    if lba + count > lu.block_count or lba >= lu.block_count:
+        raise CheckCondition(
+            SenseKey.ILLEGAL_REQUEST, AscAscq.LOGICAL_BLOCK_ADDRESS_OUT_OF_RANGE, information=max(lba, lu.block_count)
+        )
+
+
+def _transfer(context: CommandContext) -> tuple[int, int, int]:
+    """Flags, LBA and count of a data transfer, checked against capacity and MAXIMUM TRANSFER LENGTH (SBC-3 6.6.4)."""
+    lu = context.lu
+    fields = decode_block_cdb(context.cdb)
+    _, lba, count = fields
+    if lba + count > lu.block_count or lba >= lu.block_count:
+        check_range(lu, lba, count)
+    if count * lu.block_length > MAXIMUM_TRANSFER_BYTES:
+        raise invalid_field(_TRANSFER_LENGTH_BYTE[cdb_length(context.cdb[0])])
+    return fields
+
+
+def received_blocks(context: CommandContext, count: int) -> Buffer:
+    """The Data-Out that the command may use: whole blocks, at most ``count``.
+
+    An initiator whose Expected Data Transfer Length is less than the CDB asks for has what it sent written, and reads
+    the difference in the residual count (RFC 7143 §11.4.5.1).
+    """
+    data, block_length = context.task.data_out, context.lu.block_length
+    if len(data) == count * block_length:
+        return data
+    usable = min(len(data) // block_length, count) * block_length
+    return memoryview(data)[:usable]
+
+
+async def write_blocks(lu: LogicalUnit, task: ScsiTask, lba: int, data: Buffer, *, fua: bool) -> None:
+    """Write whole blocks, outside the range of any COMPARE AND WRITE under way; nothing once the task is aborted."""
+    if not data:
+        return
+    block_length, ranges = lu.block_length, lu.write_ranges
+    end = lba + len(data) // block_length
+    held = await ranges.share(lba, end) if ranges.exclusive else ranges.enter(lba, end)
+    try:
+        if not task.aborted:
+            await lu.volume.write(lba * block_length, data, fua=fua or lu.write_through)
+    finally:
+        ranges.release(held)
+
+
+async def read(context: CommandContext) -> TaskOutcome:
+    """READ 6, 10, 12, 16 (SBC-3 5.9 to 5.12). FUA: what the cache holds of it reaches the medium first."""
+    flags, lba, count = _transfer(context)
+    if not count:
+        return TaskOutcome()
+    volume, block_length = context.lu.volume, context.lu.block_length
+    if flags & FUA:
+        await volume.flush()
+    data = await volume.read(lba * block_length, count * block_length)
+    return TaskOutcome(data_in=data, transfer_length_bytes=count * block_length)
+
+
+async def write(context: CommandContext) -> TaskOutcome:
+    """WRITE 6, 10, 12, 16 (SBC-3 5.30 to 5.33)."""
+    flags, lba, count = _transfer(context)
+    data = received_blocks(context, count)
+    await write_blocks(context.lu, context.task, lba, data, fua=bool(flags & FUA))
+    return TaskOutcome(transfer_length_bytes=count * context.lu.block_length)
+
+
+async def write_and_verify(context: CommandContext) -> TaskOutcome:
+    """WRITE AND VERIFY 10, 12, 16 (SBC-3 5.34): on the medium, then with BYTCHK 01b read back and compared."""
+    flags, lba, count = _transfer(context)
+    byte_check = flags >> 1 & 0x03
+    if byte_check > 1:
+        raise invalid_field(1)
+    data = received_blocks(context, count)
+    await write_blocks(context.lu, context.task, lba, data, fua=True)
+    if byte_check == 1 and data:
+        await _compare(context.lu, lba, data)
+    return TaskOutcome(transfer_length_bytes=count * context.lu.block_length)
+
+
+async def verify(context: CommandContext) -> TaskOutcome:
+    """VERIFY 10, 12, 16 (SBC-3 5.29). BYTCHK: 0 can it be read, 1 equal to the data, 3 each block equal to the one."""
+    lu, task = context.lu, context.task
+    flags, lba, count = decode_block_cdb(context.cdb)
+    byte_check = flags >> 1 & 0x03
+    if byte_check == 2:
+        raise invalid_field(1)
+    check_range(lu, lba, count)
+    if byte_check == 1:
+        _transfer(context)
+        data = received_blocks(context, count)
+        if data:
+            await _compare(lu, lba, data)
+        return TaskOutcome(transfer_length_bytes=count * lu.block_length)
+    pattern = bytes(received_blocks(context, 1)) if byte_check == 3 and count else b""
+    step = CHUNK_BYTES // lu.block_length
+    for first in range(lba, lba + count, step):
+        if task.aborted:
+            break
+        blocks = min(step, lba + count - first)
+        if pattern:
+            await _compare(lu, first, pattern * blocks, wrap=lu.block_length)
+        elif await _allocated(lu, first, blocks):  # a hole has no medium that could be bad
+            await lu.volume.read(first * lu.block_length, blocks * lu.block_length)
+    return TaskOutcome(transfer_length_bytes=lu.block_length if byte_check == 3 and count else 0)
+
+
+async def _allocated(lu: LogicalUnit, lba: int, count: int) -> bool:
+    extents = await lu.volume.block_status(lba * lu.block_length, count * lu.block_length)
+    return any(extent.mapped for extent in extents)
+
+
+async def _compare(lu: LogicalUnit, lba: int, expected: Buffer, *, wrap: int = 0) -> None:
+    """MISCOMPARE with the offset of the first unequal byte in the Data-Out (SBC-3 5.29); ``wrap``: of its one block."""
+    actual = await lu.volume.read(lba * lu.block_length, len(expected))
+    if actual == expected:
+        return
+    offset = first_difference(actual, expected)
+    raise CheckCondition(
+        SenseKey.MISCOMPARE,
+        AscAscq.MISCOMPARE_DURING_VERIFY_OPERATION,
+        information=offset % wrap if wrap else offset,
+    )
+
+
+def first_difference(one: Buffer, other: Buffer) -> int:
+    """Index of the first unequal byte of two buffers of one length that are not equal."""
+    low, high = 0, len(one)
+    one, other = memoryview(one), memoryview(other)
+    while high - low > 1:  # halve towards it: comparing slices is far quicker than bytes
+        middle = (low + high) // 2
+        if one[low:middle] == other[low:middle]:
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+async def compare_and_write(context: CommandContext) -> TaskOutcome:
+    """SBC-3 5.2: one indivisible step over at most 255 blocks; the Data-Out is what is expected, then what to write."""
+    lu, task, cdb = context.lu, context.task, context.cdb
+    lba, count = int.from_bytes(cdb[2:10], "big"), cdb[13]
+    if count > MAXIMUM_COMPARE_AND_WRITE_BLOCKS:
+        raise invalid_field(13)
+    check_range(lu, lba, count)
+    length = count * lu.block_length
+    if not count:
+        return TaskOutcome()
+    if len(task.data_out) < 2 * length:
+        # Half an instance can be neither compared nor written: unlike a WRITE, this is refused (SBC-3 5.2.1).
+        raise CheckCondition(SenseKey.ILLEGAL_REQUEST, AscAscq.INVALID_FIELD_IN_CDB, field_pointer=13)
+    data = memoryview(task.data_out)
+    held = await lu.write_ranges.exclude(lba, lba + count)
+    try:
+        await _compare(lu, lba, data[:length])
+        if not task.aborted:
+            fua = bool(cdb[1] & FUA) or lu.write_through
+            await lu.volume.write(lba * lu.block_length, data[length : 2 * length], fua=fua)
+    finally:
+        lu.write_ranges.release(held)
+    return TaskOutcome(transfer_length_bytes=2 * length)
+
+
+async def synchronize_cache(context: CommandContext) -> TaskOutcome:
+    """SBC-3 5.26: the whole cache, whatever the range. IMMED may be answered late; nothing is promised by it."""
+    _, lba, count = decode_block_cdb(context.cdb)
+    check_range(context.lu, lba, count)
+    await context.lu.volume.flush()
+    return TaskOutcome()
+
+
+async def pre_fetch(context: CommandContext) -> TaskOutcome:
+    """SBC-3 5.7: GOOD says that the cache may not hold all of it; the host's page cache decides that better."""
+    _, lba, count = decode_block_cdb(context.cdb)
+    check_range(context.lu, lba, count)
+    return TaskOutcome()
+
+
+async def read_capacity_10(context: CommandContext) -> TaskOutcome:
+    """SBC-3 5.15: FFFFFFFFh sends the initiator to READ CAPACITY(16)."""
+    lu = context.lu
+    last = min(lu.block_count - 1, 0xFFFFFFFF)
+    return context.data_in(pages.READ_CAPACITY_10.build({"last_lba": last, "block_length": lu.block_length}), 8)
+
+
+async def read_capacity_16(context: CommandContext) -> TaskOutcome:
+    """SBC-3 5.16: no protection information, thin provisioned, unmapped blocks read as zeros."""
+    lu = context.lu
+    data = pages.READ_CAPACITY_16.build(
+        {
+            "last_lba": lu.block_count - 1,
+            "block_length": lu.block_length,
+            "protection": 0,
+            "exponents": max(4096 // lu.block_length, 1).bit_length() - 1,
+            "provisioning": pages.LBPME_LBPRZ,
+        }
+    )
+    return context.data_in(data, int.from_bytes(context.cdb[10:14], "big"))
+
+
+async def read_defect_data_10(context: CommandContext) -> TaskOutcome:
+    """SBC-3 5.17: the lists asked for, both empty: a file has no defects."""
+    cdb = context.cdb
+    return context.data_in(bytes((0, cdb[2] & 0x1F, 0, 0)), cdb[7] << 8 | cdb[8])
+
+
+async def read_defect_data_12(context: CommandContext) -> TaskOutcome:
+    """SBC-3 5.18."""
+    cdb = context.cdb
+    return context.data_in(bytes((0, cdb[1] & 0x1F)) + b"\0" * 6, int.from_bytes(cdb[6:10], "big"))

@@ -1,0 +1,256 @@
+"""The one gate that every command and task management function passes (SAM-5 5 to 7).
+
+Order of the checks, from the precedence of SAM-5 5.3.3 and the commands each standard exempts:
+ 1. the logical unit exists (SAM-5 4.7; INQUIRY, REPORT LUNS and REQUEST SENSE have an answer of their own: SPC-4 6.4.1)
+ 2. the task set has room, and older ordered tasks have ended (SAM-5 8)
+ 3. the command exists (SPC-4 4.2.5); its row says how it is treated from here on
+ 4. unit attention after a reset (before RESERVATION CONFLICT)
+ 5. SCSI-2 reservation (before every other CHECK CONDITION)
+ 6. other unit attentions
+ 7. the bits of the CDB that the row does not know
+ 8. the medium: ready, not write protected
+ 9. the pair that the unit belongs to
+10. the handler
+An unknown operation code is told after a reset's unit attention and before the reservation: it has no row that could
+say whether it conflicts.
+"""
+
+from asyncio import Event
+from collections.abc import Mapping, Sequence
+
+from storage_model.errors import CheckCondition
+from storage_model.nexus import ITNexus
+from storage_model.spec import scsi_pages as pages
+from storage_model.spec.scsi_cdb import OperationCode
+from storage_model.spec.scsi_sense import AscAscq, SenseData, SenseKey, encode_sense
+from storage_model.volume import MediumFailure, NotReady, ReplicationRefused, SpaceExhausted, VolumeError
+from target.scsi.command_context import CommandContext, CommandRow, UnderReserve, invalid_field
+from target.scsi.command_table import COMMAND_ROWS, ROWS_BY_OPCODE
+from target.scsi.logical_unit import LogicalUnit
+from target.scsi.primary_commands import check_ready
+from target.scsi.task import ScsiTask, Status, TaskAttribute, TaskFunction, TaskFunctionResponse, TaskOutcome
+from target.scsi.task_manager import abort
+from target.scsi.unit_attention import RESET_CONDITIONS
+
+_CDB_LENGTH = 16
+
+
+class DeviceServer:
+    """Serves one array's logical units to every nexus.
+
+    ``logical_units`` maps LUN to unit and may change while serving. ``target_iqn`` and ``portal_group_tag`` name the
+    target port in VPD page 83h.
+    """
+
+    def __init__(
+        self,
+        logical_units: Mapping[int, LogicalUnit],
+        *,
+        target_iqn: str = "iqn.2026-11.org.pairvol:array",
+        portal_group_tag: int = 1,
+    ) -> None:
+        self.logical_units = logical_units
+        self._target_iqn = target_iqn
+        self._portal_group_tag = portal_group_tag
+
+    @property
+    def command_rows(self) -> Sequence[CommandRow]:
+        return COMMAND_ROWS
+
+    def port_designators(self, relative_target_port: int) -> tuple[pages.Designator, ...]:
+        return pages.port_designators(self._target_iqn, self._portal_group_tag, relative_target_port)
+
+    # --- commands
+
+    async def execute(self, task: ScsiTask) -> TaskOutcome:
+        """Run one command to its end; never raises for what an initiator or a volume did."""
+        lu = self.logical_units.get(task.lun)
+        if lu is None:
+            return self._execute_without_unit(task)
+        tasks = lu.tasks
+        if not tasks.enter(task):
+            return TaskOutcome(Status.TASK_SET_FULL)
+        try:
+            if tasks.ordered or task.attribute is not TaskAttribute.SIMPLE:
+                await self._wait_for_turn(lu, task)
+            return await self._execute(lu, task)
+        except CheckCondition as error:
+            return _check_condition(error, lu)
+        except VolumeError as error:
+            return _check_condition(_volume_sense(error, task), lu)
+        finally:
+            tasks.leave(task)
+
+    async def _execute(self, lu: LogicalUnit, task: ScsiTask) -> TaskOutcome:
+        nexus, cdb = task.nexus, task.cdb
+        if len(cdb) < _CDB_LENGTH:
+            cdb = cdb.ljust(_CDB_LENGTH, b"\0")
+        entry = ROWS_BY_OPCODE[cdb[0]]
+        row = entry if entry is None or isinstance(entry, CommandRow) else entry.get(cdb[1] & 0x1F)
+        # An empty dict, a missing holder: the data path passes these by at the cost of one test each.
+        if lu.unit_attentions.pending and (row is None or row.unit_attention):
+            _report_unit_attention(lu, nexus, resets=True)
+        if row is None:
+            raise _unsupported(entry is not None)
+        if lu.reservation.holder is not None and lu.reservation.conflicts(nexus) and not _allowed(row, cdb):
+            return TaskOutcome(Status.RESERVATION_CONFLICT)
+        if lu.unit_attentions.pending and row.unit_attention:
+            _report_unit_attention(lu, nexus, resets=False)
+        length = row.length
+        if int.from_bytes(cdb[:length], "big") & row.forbidden:
+            raise invalid_field(row.first_forbidden_byte(cdb))
+        if row.touches_medium:
+            if not (lu.started and lu.loaded):
+                check_ready(lu)
+            if row.writes and lu.write_protected:
+                raise CheckCondition(SenseKey.DATA_PROTECT, lu.write_protection)
+            if lu.pair is not None:
+                refused = lu.pair.refuse(nexus, writes=row.writes)
+                if refused is not Status.GOOD:
+                    return TaskOutcome(refused)
+        return await row.handler(CommandContext(self, lu, task, cdb, row))
+
+    def _execute_without_unit(self, task: ScsiTask) -> TaskOutcome:
+        """A LUN where no unit is (SPC-4 6.4.1, 6.35.1, 6.39.1): these three answer, anything else is 25h/00h."""
+        cdb = task.cdb.ljust(_CDB_LENGTH, b"\0")
+        not_supported = CheckCondition(SenseKey.ILLEGAL_REQUEST, AscAscq.LOGICAL_UNIT_NOT_SUPPORTED)
+        if cdb[0] == OperationCode.INQUIRY and not cdb[1] and not cdb[2]:
+            data = pages.standard_inquiry("PAIRVOL", "", "", present=False)[: cdb[3] << 8 | cdb[4]]
+        elif cdb[0] == OperationCode.REPORT_LUNS and cdb[2] <= 0x02 and int.from_bytes(cdb[6:10], "big") >= 16:
+            luns = [] if cdb[2] == 0x01 else sorted(self.logical_units)
+            data = pages.report_luns(luns)[: int.from_bytes(cdb[6:10], "big")]
+        elif cdb[0] == OperationCode.REQUEST_SENSE:
+            sense = SenseData(not_supported.sense_key, not_supported.asc_ascq)
+            data = encode_sense(sense, descriptor_format=bool(cdb[1] & 0x01))[: cdb[4]]
+        else:
+            return _check_condition(not_supported, None)
+        return TaskOutcome(data_in=data, transfer_length_bytes=len(data))
+
+    async def _wait_for_turn(self, lu: LogicalUnit, task: ScsiTask) -> None:
+        """SAM-5 8.7. ACA does not exist here (NORMACA 0), so that a task of that attribute is an error."""
+        if task.attribute is TaskAttribute.ACA:
+            raise CheckCondition(SenseKey.ILLEGAL_REQUEST, AscAscq.INVALID_MESSAGE_ERROR)
+        blockers = lu.tasks.blockers(task)
+        if blockers:
+            turn = Event()
+            lu.tasks.when_ended(blockers, turn.set)
+            await turn.wait()
+        if task.aborted:
+            raise CheckCondition(SenseKey.ABORTED_COMMAND, AscAscq.NO_ADDITIONAL_SENSE)  # not sent: it was aborted
+
+    # --- task management
+
+    async def manage(
+        self, nexus: ITNexus, function: TaskFunction, lun: int, referenced_tag: int
+    ) -> TaskFunctionResponse:
+        """Answers when the function has done its work: no aborted task writes after COMPLETE (SAM-5 7)."""
+        if function in (TaskFunction.TARGET_WARM_RESET, TaskFunction.TARGET_COLD_RESET):
+            for lu in list(self.logical_units.values()):
+                await self._reset(lu, nexus, AscAscq.SCSI_BUS_RESET_OCCURRED)
+            return TaskFunctionResponse.COMPLETE
+        if function is TaskFunction.TASK_REASSIGN:
+            return TaskFunctionResponse.REASSIGN_NOT_SUPPORTED
+        if function is TaskFunction.CLEAR_ACA:
+            return TaskFunctionResponse.NOT_SUPPORTED
+        unit = self.logical_units.get(lun)
+        if unit is None:
+            return TaskFunctionResponse.LUN_DOES_NOT_EXIST
+        if function is TaskFunction.LOGICAL_UNIT_RESET:
+            await self._reset(unit, nexus, AscAscq.BUS_DEVICE_RESET_FUNCTION_OCCURRED)
+        elif function is TaskFunction.ABORT_TASK:
+            task = unit.tasks.find(nexus, referenced_tag)
+            if task is None:
+                return TaskFunctionResponse.TASK_DOES_NOT_EXIST
+            await _abort_and_wait(unit, [task])
+        elif function is TaskFunction.ABORT_TASK_SET:
+            await _abort_and_wait(unit, unit.tasks.of_nexus(nexus))
+        elif function is TaskFunction.CLEAR_TASK_SET:
+            for other in await _abort_and_wait(unit, unit.tasks.all()) - {nexus}:
+                # TAS is 0: the others' tasks end without a status, so that they are told this way (SAM-5 5.6).
+                unit.unit_attentions.establish(AscAscq.COMMANDS_CLEARED_BY_ANOTHER_INITIATOR, only=other)
+        return TaskFunctionResponse.COMPLETE
+
+    async def _reset(self, lu: LogicalUnit, nexus: ITNexus, condition: AscAscq) -> None:
+        """The reservation falls after the last write under it has ended, not before."""
+        await _abort_and_wait(lu, lu.tasks.all())
+        lu.reset(condition)
+
+    # --- nexuses
+
+    def nexus_established(self, nexus: ITNexus) -> None:
+        for lu in self.logical_units.values():
+            lu.unit_attentions.add_nexus(nexus)
+
+    async def nexus_lost(self, nexus: ITNexus) -> None:
+        """SAM-5 6.3.4: its tasks end, then its reservations and its prevention of removal (SPC-2 5.5.1)."""
+        for lu in list(self.logical_units.values()):
+            await _abort_and_wait(lu, lu.tasks.of_nexus(nexus))
+            lu.reservation.drop(nexus)
+            lu.prevents_removal.discard(nexus)
+            lu.unit_attentions.remove_nexus(nexus)
+
+
+async def _abort_and_wait(lu: LogicalUnit, tasks: list[ScsiTask]) -> set[ITNexus]:
+    """Abort, wait until all have ended, and return the nexuses they belonged to."""
+    nexuses = abort(tasks)
+    if tasks:
+        ended = Event()
+        lu.tasks.when_ended(tasks, ended.set)
+        await ended.wait()
+    return nexuses
+
+
+def _report_unit_attention(lu: LogicalUnit, nexus: ITNexus, *, resets: bool) -> None:
+    condition = lu.unit_attentions.peek(nexus)
+    if condition is not None and (condition in RESET_CONDITIONS) is resets:
+        lu.unit_attentions.take(nexus)
+        raise CheckCondition(SenseKey.UNIT_ATTENTION, condition)
+
+
+def _unsupported(operation_code_known: bool) -> CheckCondition:
+    """SPC-4 4.2.5.2: an unknown service action is a bad field of a known command."""
+    if operation_code_known:
+        return invalid_field(1)
+    return CheckCondition(SenseKey.ILLEGAL_REQUEST, AscAscq.INVALID_COMMAND_OPERATION_CODE, field_pointer=0)
+
+
+def _allowed(row: CommandRow, cdb: bytes) -> bool:
+    """Whether the command may run while another nexus holds the unit (SPC-2 table 10, SBC-3 table 4)."""
+    match row.under_reserve:
+        case UnderReserve.ALLOWED:
+            return True
+        case UnderReserve.ALLOWED_TO_ALLOW_REMOVAL:
+            return not cdb[4] & 0x03
+        case UnderReserve.ALLOWED_TO_START:
+            return cdb[4] & 0xF1 == 0x01
+        case UnderReserve.CONFLICT:
+            return False
+
+
+def _volume_sense(error: VolumeError, task: ScsiTask) -> CheckCondition:
+    match error:
+        case SpaceExhausted():
+            return CheckCondition(SenseKey.DATA_PROTECT, AscAscq.SPACE_ALLOCATION_FAILED_WRITE_PROTECT)
+        case ReplicationRefused():
+            return CheckCondition(SenseKey.DATA_PROTECT, AscAscq.WRITE_PROTECTED)
+        case NotReady():
+            return CheckCondition(SenseKey.NOT_READY, AscAscq.LOGICAL_UNIT_NOT_READY_CAUSE_NOT_REPORTABLE)
+        case MediumFailure():
+            entry = ROWS_BY_OPCODE[task.cdb[0]]
+            writes = isinstance(entry, CommandRow) and entry.writes
+            return CheckCondition(
+                SenseKey.MEDIUM_ERROR, AscAscq.WRITE_ERROR if writes else AscAscq.UNRECOVERED_READ_ERROR
+            )
+        case _:
+            return CheckCondition(SenseKey.HARDWARE_ERROR, AscAscq.INTERNAL_TARGET_FAILURE)
+
+
+def _check_condition(error: CheckCondition, lu: LogicalUnit | None) -> TaskOutcome:
+    """Where sense data is made, in the format that the control mode page asks for (SPC-4 7.5.8, D_SENSE)."""
+    sense = SenseData(
+        error.sense_key, error.asc_ascq, error.information, error.field_pointer, error.in_parameter_list
+    )
+    return TaskOutcome(
+        Status.CHECK_CONDITION,
+        sense=encode_sense(sense, descriptor_format=lu is not None and lu.descriptor_sense),
+    )

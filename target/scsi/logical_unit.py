@@ -1,0 +1,141 @@
+"""One logical unit: its volume, its identity and the state that commands leave behind (SAM-5 4.7.4)."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from storage_model.nexus import ITNexus
+from storage_model.pair import PairRequest
+from storage_model.reservation import Reservation
+from storage_model.spec.pair_cdb import PairStatus
+from storage_model.spec.scsi_pages import (
+    CACHING_WCE,
+    CONTROL_D_SENSE,
+    CONTROL_SWP,
+    MODE_PAGES,
+    Designator,
+    ModePage,
+    unit_designators,
+)
+from storage_model.spec.scsi_sense import AscAscq
+from storage_model.volume import Volume
+from target.scsi.block_range_lock import BlockRangeLock
+from target.scsi.task import Status
+from target.scsi.task_manager import TaskSet
+from target.scsi.unit_attention import UnitAttentions
+
+MAXIMUM_TRANSFER_BYTES = 16 << 20
+"""Data of one command; what the block limits page tells, and what bounds the memory a command may ask for."""
+MAXIMUM_COMPARE_AND_WRITE_BLOCKS = 255
+MAXIMUM_UNMAP_BYTES = 1 << 30
+MAXIMUM_UNMAP_DESCRIPTORS = 256
+MAXIMUM_WRITE_SAME_BYTES = 1 << 30
+
+
+class PairPort(Protocol):
+    """What a volume that belongs to a pair adds to its logical unit."""
+
+    def refuse(self, nexus: ITNexus, *, writes: bool) -> Status:
+        """GOOD, or the status to end with; raises ``CheckCondition``. Asked before a command touches the medium."""
+        ...
+
+    async def released(self, nexus: ITNexus) -> None:
+        """A RELEASE by ``nexus`` ends with GOOD; whether that nexus owns anything is the pair's knowledge."""
+        ...
+
+    def status(self) -> PairStatus:
+        """What REPORT PAIR STATUS answers."""
+        ...
+
+    async def request(self, request: PairRequest) -> int:
+        """Carry out a pair-control command, to the epoch it led to; raises ``PairRefused``."""
+        ...
+
+    async def withdraw(self, nexus: ITNexus) -> None:
+        """The claim of ``nexus`` lost at its host: it must not own the pair."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class UnitIdentity:
+    """What INQUIRY tells of a unit. Two halves of a pair have equal identities, so that a host sees one volume.
+
+    ``serial`` is printable ASCII; ``designators`` those of the logical unit (see ``scsi_pages.unit_designators``); when
+    empty they are derived from vendor, product and serial. Longer texts are cut to their INQUIRY fields.
+    """
+
+    serial: str
+    vendor: str = "PAIRVOL"
+    product: str = "VIRTUAL DISK"
+    revision: str = "0001"
+    designators: tuple[Designator, ...] = ()
+
+    def unit_designators(self) -> tuple[Designator, ...]:
+        return self.designators or unit_designators(f"{self.product} {self.serial}", self.vendor)
+
+
+class LogicalUnit:
+    """State is reached by attribute: handlers are its methods in all but place, one file per command set.
+
+    ``identity`` and ``pair`` may be replaced while the unit serves (a pair is created, deleted); ``volume`` too, by a
+    filter over the same blocks.
+    """
+
+    def __init__(
+        self,
+        lun: int,
+        volume: Volume,
+        identity: UnitIdentity,
+        pair: PairPort | None = None,
+        *,
+        write_protected: bool = False,
+        removable: bool = False,
+    ) -> None:
+        self.lun = lun
+        self.volume = volume
+        self.identity = identity
+        self.pair = pair
+        self.removable = removable
+        self.reservation = Reservation()
+        self.unit_attentions = UnitAttentions()
+        self.tasks = TaskSet()
+        self.write_ranges = BlockRangeLock()
+        self.prevents_removal: set[ITNexus] = set()
+        self.started = True
+        self.loaded = True
+        self._write_protected = write_protected
+        self.block_length = volume.block_length
+        self.block_count = volume.size_bytes // volume.block_length
+        self.mode_pages: dict[int, bytearray] = {}
+        self.reset_mode_pages()
+
+    def reset_mode_pages(self) -> None:
+        """Back to the defaults: nothing is saved (SPC-4 7.5.1)."""
+        self.mode_pages = {layout.page_code: bytearray(layout.default) for layout in MODE_PAGES}
+        self.mode_pages_changed()
+
+    def mode_pages_changed(self) -> None:
+        """Take over what the pages say, so that the data path reads plain attributes."""
+        caching, control = self.mode_pages[ModePage.CACHING], self.mode_pages[ModePage.CONTROL]
+        self.write_through = not caching[CACHING_WCE[0]] & CACHING_WCE[1]
+        self.descriptor_sense = bool(control[CONTROL_D_SENSE[0]] & CONTROL_D_SENSE[1])
+        self.software_write_protected = bool(control[CONTROL_SWP[0]] & CONTROL_SWP[1])
+        self.write_protected = self._write_protected or self.software_write_protected
+
+    @property
+    def write_protection(self) -> AscAscq:
+        """The additional sense code of a refused write (SBC-3 4.12)."""
+        if self._write_protected:
+            return AscAscq.WRITE_PROTECTED
+        return AscAscq.LOGICAL_UNIT_SOFTWARE_WRITE_PROTECTED
+
+    @property
+    def accessible(self) -> bool:
+        return self.started and self.loaded
+
+    def reset(self, condition: AscAscq) -> None:
+        """What every kind of reset does to the unit once its tasks have ended (SAM-5 6.3.3)."""
+        self.reservation.clear()
+        self.prevents_removal.clear()
+        self.started = True
+        self.reset_mode_pages()
+        self.unit_attentions.establish(condition)

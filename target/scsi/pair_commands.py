@@ -1,0 +1,115 @@
+"""PAIR CONTROL IN and OUT: the vendor commands that a shim and ``pairctl`` speak (¶31, Figure 4). [C]
+
+An abnormal end is CHECK CONDITION with a sense code of its own per reason, see ``storage_model.pair_state.Refusal``.
+"""
+
+from storage_model.errors import CheckCondition
+from storage_model.nexus import ITNexus
+from storage_model.pair import PairRefused, PairRequest
+from storage_model.pair_state import FenceLevel, PairRole, PairState, PairVerb, Refusal, Side
+from storage_model.spec.pair_cdb import (
+    PairControlOut,
+    PairOption,
+    PairOut,
+    PairStatus,
+    StatusFlag,
+    decode_claim,
+    decode_pair_control_in,
+)
+from target.scsi.command_context import CommandContext
+from target.scsi.logical_unit import LogicalUnit
+from target.scsi.task import TaskOutcome
+
+_VERBS = {
+    PairOut.CREATE: PairVerb.CREATE,
+    PairOut.SPLIT: PairVerb.SPLIT,
+    PairOut.RESYNC: PairVerb.RESYNC,
+    PairOut.SWAP_RESYNC: PairVerb.SWAP_RESYNC,
+    PairOut.DELETE: PairVerb.DELETE,
+}
+_CLAIMABLE = (PairOut.RESYNC, PairOut.SWAP_RESYNC)
+_NAMED_GOOD = {PairVerb.RESYNC: PairVerb.RECOVER, PairVerb.SWAP_RESYNC: PairVerb.SWAP_RECOVER}
+
+
+async def pair_control_in(context: CommandContext) -> TaskOutcome:
+    """REPORT PAIR STATUS: 113 of Figure 5."""
+    _, allocation_length = decode_pair_control_in(context.cdb)
+    pair = context.lu.pair
+    status = pair.status() if pair is not None else _unpaired_status(context.lu)
+    return context.data_in(status.encode(), allocation_length)
+
+
+async def pair_control_out(context: CommandContext) -> TaskOutcome:
+    """The verbs; 114 and 115 of Figure 5 when they carry a claim."""
+    command = PairControlOut.decode(context.cdb)
+    claim = None
+    if command.parameter_list_length:
+        claim = decode_claim(context.parameter_list(command.parameter_list_length))
+    lu = context.lu
+    if command.service_action is PairOut.WITHDRAW:
+        return await _withdraw(lu, claim)
+    if lu.pair is None:
+        raise _abnormal_end(Refusal.NOT_CONFIGURED)
+    try:
+        await lu.pair.request(_request(command, claim, lu.pair.status().serial))
+    except PairRefused as refused:
+        raise _abnormal_end(refused.refusal) from None
+    return TaskOutcome(transfer_length_bytes=command.parameter_list_length)
+
+
+async def _withdraw(lu: LogicalUnit, claim: ITNexus | None) -> TaskOutcome:
+    """116 of Figure 5: the loser's local reservation is given back, and its claim with it."""
+    if claim is None:
+        raise CheckCondition(0x5, 0x1A00)  # PARAMETER LIST LENGTH ERROR: a claim is what WITHDRAW is about
+    lu.reservation.drop(claim)
+    if lu.pair is not None:
+        await lu.pair.withdraw(claim)
+    return TaskOutcome()
+
+
+def _request(command: PairControlOut, claim: ITNexus | None, serial: str) -> PairRequest:
+    if claim is not None and command.service_action not in _CLAIMABLE:
+        raise CheckCondition(0x5, 0x2400, field_pointer=10)
+    verb = _VERBS[command.service_action]
+    if command.good_side is not Side.NONE:
+        if verb not in _NAMED_GOOD:
+            raise CheckCondition(0x5, 0x2400, field_pointer=2)
+        verb = _NAMED_GOOD[verb]
+    return PairRequest(
+        verb,
+        serial,
+        command.expected_epoch,
+        claim,
+        command.fence,
+        command.good_side,
+        s_vol_writable=PairOption.S_VOL_WRITABLE in command.options,
+        remote_p_vol=PairOption.REMOTE_P_VOL in command.options,
+        no_copy=PairOption.NO_COPY in command.options,
+        force=PairOption.FORCE in command.options,
+    )
+
+
+def _abnormal_end(refusal: Refusal) -> CheckCondition:
+    return CheckCondition(refusal.sense_key, refusal.asc_ascq)
+
+
+def _unpaired_status(lu: LogicalUnit) -> PairStatus:
+    return PairStatus(
+        role=PairRole.SMPL,
+        state=PairState.SMPL,
+        fence=FenceLevel.NEVER,
+        flags=StatusFlag.NONE,
+        copy_percent=100,
+        epoch=0,
+        ldev=0,
+        peer_ldev=0,
+        differing_bytes=0,
+        size_bytes=lu.volume.size_bytes,
+        serial="",
+        peer_serial="",
+        owner_serial="",
+        owner=None,
+        pair_name="",
+        group_name="",
+        volume_name="",
+    )

@@ -1,0 +1,240 @@
+"""A volume in a regular file: sparse, with real holes, on the host's page cache.
+
+What may block goes to threads. A read is first tried with RWF_NOWAIT, which succeeds exactly when the page cache has
+all of it. A small aligned write is done on the event loop: it is a copy into the page cache, which a thread's round
+trip would cost several times over; an unaligned one may have to read the rest of its page first, and a large one is
+where the kernel makes a writer wait for the disk, so that both take a thread. The file is never mapped: a full disk
+must be an ENOSPC that becomes a sense code, not a SIGBUS.
+"""
+
+import asyncio
+import ctypes
+import errno
+import fcntl
+import os
+import stat
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+from storage_model.errors import UserError
+from storage_model.volume import Buffer, Extent, MediumFailure, SpaceExhausted, VolumeError
+
+_THREADS = 4
+_DIRECT_WRITE_BYTES = 64 << 10
+_PAGE_BYTES = 4096
+_ZERO_CHUNK_BYTES = 1 << 20
+MAXIMUM_EXTENTS = 4096
+"""``block_status`` stops after this many: an answer that ends early is continued by asking from its end."""
+
+_FALLOC_FL_KEEP_SIZE = 0x01
+_FALLOC_FL_PUNCH_HOLE = 0x02
+_LIBC = ctypes.CDLL(None, use_errno=True)
+_LIBC.fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_longlong, ctypes.c_longlong)
+
+_T = TypeVar("_T")
+
+
+class FileVolume:
+    """Made by :meth:`open`. Errors of the host arrive as ``VolumeError``; ``OSError`` never leaves."""
+
+    def __init__(self, descriptor: int, path: Path, size_bytes: int, block_length: int, read_only: bool) -> None:
+        self._descriptor = descriptor
+        self.path = path
+        self.read_only = read_only
+        self._size_bytes = size_bytes
+        self._block_length = block_length
+        self._executor = ThreadPoolExecutor(_THREADS, thread_name_prefix=f"volume-{path.name}")
+        self._punches_holes = True
+
+    @classmethod
+    def open(
+        cls,
+        path: str | os.PathLike[str],
+        size_bytes: int | None = None,
+        block_length: int = 512,
+        create: bool = False,
+        read_only: bool = False,
+    ) -> "FileVolume":
+        """Open, or with ``create`` make, the file at ``path`` and lock it against other arrays.
+
+        ``size_bytes`` None takes the size that the file has. Raises ``UserError`` with one line that names the path.
+        """
+        path = Path(path)
+        if size_bytes is not None and (size_bytes <= 0 or size_bytes % block_length):
+            raise UserError(f"volume file {path}: {size_bytes} bytes are not whole {block_length}-byte blocks")
+        if create and size_bytes is None and not path.exists():
+            raise UserError(f"volume file {path}: a new file needs a size")
+        descriptor = _open_descriptor(path, create and not read_only, read_only)
+        try:
+            size_bytes = _check_file(descriptor, path, size_bytes, block_length, create and not read_only, read_only)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return cls(descriptor, path, size_bytes, block_length, read_only)
+
+    @property
+    def size_bytes(self) -> int:
+        return self._size_bytes
+
+    @property
+    def block_length(self) -> int:
+        return self._block_length
+
+    async def read(self, offset_bytes: int, length_bytes: int) -> Buffer:
+        buffer = bytearray(length_bytes)
+        try:
+            if os.preadv(self._descriptor, [buffer], offset_bytes, os.RWF_NOWAIT) == length_bytes:
+                return buffer
+        except OSError:
+            pass  # EAGAIN: not in the page cache; EOPNOTSUPP: the file system cannot tell. Whatever else: see below.
+        await self._in_thread(lambda: self._read_all(memoryview(buffer), offset_bytes), writes=False)
+        return buffer
+
+    async def write(self, offset_bytes: int, data: Buffer, *, fua: bool = False) -> None:
+        aligned = not offset_bytes % _PAGE_BYTES and not len(data) % _PAGE_BYTES
+        if aligned and not fua and len(data) <= _DIRECT_WRITE_BYTES:
+            try:
+                self._write_all(memoryview(data), offset_bytes, 0)
+            except OSError as error:
+                raise _volume_error(error, self.path, writes=True) from error
+            return
+        flags = os.RWF_DSYNC if fua else 0
+        await self._in_thread(lambda: self._write_all(memoryview(data), offset_bytes, flags), writes=True)
+
+    async def flush(self) -> None:
+        if not self.read_only:
+            await self._in_thread(lambda: os.fdatasync(self._descriptor), writes=True)
+
+    async def unmap(self, offset_bytes: int, length_bytes: int) -> None:
+        await self._in_thread(lambda: self._punch(offset_bytes, length_bytes), writes=True)
+
+    async def block_status(self, offset_bytes: int, length_bytes: int) -> Sequence[Extent]:
+        return await self._in_thread(lambda: self._extents(offset_bytes, length_bytes), writes=False)
+
+    async def close(self) -> None:
+        """Flush and close; a second time does nothing. Waits for what is under way in threads."""
+        if self._descriptor < 0:
+            return
+        try:
+            await self.flush()
+        finally:
+            # Threads are idle now but for commands that nobody waits for any more; they end by themselves.
+            await asyncio.to_thread(self._executor.shutdown)
+            descriptor, self._descriptor = self._descriptor, -1
+            os.close(descriptor)
+
+    async def _in_thread(self, work: Callable[[], _T], *, writes: bool) -> _T:
+        if self._descriptor < 0:
+            raise MediumFailure(f"{self.path} is closed")
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._executor, work)
+        except OSError as error:
+            raise _volume_error(error, self.path, writes=writes) from error
+
+    # --- in threads
+
+    def _read_all(self, view: memoryview, offset_bytes: int) -> None:
+        done = 0
+        while done < len(view):
+            count = os.preadv(self._descriptor, [view[done:]], offset_bytes + done)
+            if count == 0:  # somebody has cut the file short: blocks that were there are gone
+                raise OSError(errno.EIO, "the file is shorter than the volume")
+            done += count
+
+    def _write_all(self, view: memoryview, offset_bytes: int, flags: int) -> None:
+        done = 0
+        while done < len(view):
+            done += os.pwritev(self._descriptor, [view[done:]], offset_bytes + done, flags)
+
+    def _punch(self, offset_bytes: int, length_bytes: int) -> None:
+        if self._punches_holes:
+            mode = _FALLOC_FL_PUNCH_HOLE | _FALLOC_FL_KEEP_SIZE
+            if _LIBC.fallocate(self._descriptor, mode, offset_bytes, length_bytes) == 0:
+                return
+            code = ctypes.get_errno()
+            if code not in (errno.EOPNOTSUPP, errno.ENOSYS):
+                raise OSError(code, os.strerror(code))
+            self._punches_holes = False
+        zeros = memoryview(bytes(min(length_bytes, _ZERO_CHUNK_BYTES)))
+        for done in range(0, length_bytes, _ZERO_CHUNK_BYTES):
+            self._write_all(zeros[: length_bytes - done], offset_bytes + done, 0)
+
+    def _extents(self, offset_bytes: int, length_bytes: int) -> list[Extent]:
+        extents: list[Extent] = []
+        position, end = offset_bytes, offset_bytes + length_bytes
+        while position < end and len(extents) < MAXIMUM_EXTENTS:
+            data = self._seek(position, os.SEEK_DATA, end)
+            # A block that is partly allocated counts as mapped: a hole is only what is a hole from end to end.
+            data -= data % self._block_length
+            if data > position:
+                extents.append(Extent(position, data - position, mapped=False))
+                position = data
+                continue
+            hole = self._seek(position, os.SEEK_HOLE, end)
+            hole = min(-(-hole // self._block_length) * self._block_length, end)
+            if extents and extents[-1].mapped:  # the next data begins inside the block where the last ended
+                first = extents.pop().offset_bytes
+                extents.append(Extent(first, hole - first, mapped=True))
+            else:
+                extents.append(Extent(position, hole - position, mapped=True))
+            position = hole
+        return extents
+
+    def _seek(self, position: int, whence: int, end: int) -> int:
+        """The next data or hole, at most ``end``. The descriptor's own position is otherwise unused."""
+        try:
+            return min(os.lseek(self._descriptor, position, whence), end)
+        except OSError as error:
+            if error.errno == errno.ENXIO:  # no data after this
+                return end
+            raise
+
+
+def _volume_error(error: OSError, path: Path, *, writes: bool) -> VolumeError:
+    if writes and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return SpaceExhausted(f"{path}: {error.strerror}")
+    return MediumFailure(f"{path}: {error.strerror}")
+
+
+def _open_descriptor(path: Path, create: bool, read_only: bool) -> int:
+    flags = os.O_CLOEXEC | os.O_NONBLOCK | (os.O_RDONLY if read_only else os.O_RDWR) | (os.O_CREAT if create else 0)
+    try:
+        return os.open(path, flags, 0o600)
+    except FileNotFoundError as error:
+        missing = "no such directory" if create else "no such file"
+        raise UserError(f"volume file {path}: {missing}") from error
+    except IsADirectoryError as error:
+        raise UserError(f"volume file {path}: not a regular file") from error
+    except PermissionError as error:
+        access = "read" if read_only else "write"
+        raise UserError(f"volume file {path}: no permission to {access} it") from error
+    except OSError as error:
+        reason = "read-only file system" if error.errno == errno.EROFS else error.strerror
+        raise UserError(f"volume file {path}: {reason}") from error
+
+
+def _check_file(
+    descriptor: int, path: Path, size_bytes: int | None, block_length: int, create: bool, read_only: bool
+) -> int:
+    """Lock the file and settle its size, in that order: a file that another array serves is not touched."""
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
+        raise UserError(f"volume file {path}: not a regular file")
+    try:
+        fcntl.flock(descriptor, (fcntl.LOCK_SH if read_only else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+    except OSError as error:
+        raise UserError(f"volume file {path}: in use by another array") from error
+    current = os.fstat(descriptor).st_size
+    if current == 0 and create and size_bytes is not None:
+        try:
+            os.ftruncate(descriptor, size_bytes)
+        except OSError as error:
+            raise UserError(f"volume file {path}: cannot make it {size_bytes} bytes: {error.strerror}") from error
+        return size_bytes
+    if size_bytes is not None and current != size_bytes:
+        raise UserError(f"volume file {path}: it has {current} bytes, not the {size_bytes} of the volume")
+    if current == 0 or current % block_length:
+        raise UserError(f"volume file {path}: {current} bytes are not a whole number of {block_length}-byte blocks")
+    return current
