@@ -167,7 +167,8 @@ def keeps_ownership(record: PairRecord, request: PairRequest) -> bool:
     another site's swap resync would be normal, so the owner has to win an epoch like everybody else (Figure 12).
     """
     owned = record.decided.owned_by(request.serial, request.claim)
-    return request.claim is not None and owned and record.state is not PairState.PSUS
+    claims = request.claim is not None and request.verb is not PairVerb.RELEASE
+    return claims and owned and record.state is not PairState.PSUS
 
 
 def next_epoch(

@@ -85,8 +85,8 @@ class Frame:
     payload: Buffer = field(default=b"", repr=False)
 
     def encode(self) -> list[Buffer]:
-        """Header and payload, uncopied."""
-        payload = self.payload
+        """Header and payload. A payload that is not ``bytes`` is copied: its owner may change it, and the CRC needs it fixed."""
+        payload = self.payload if isinstance(self.payload, bytes) else bytes(self.payload)
         header = _HEADER.pack(
             self.type,
             self.flags,

@@ -68,6 +68,15 @@ class ServiceActionIn16(IntEnum):
     GET_LBA_STATUS = 0x12
 
 
+class PersistentReserveIn(IntEnum):
+    """PERSISTENT RESERVE IN, byte 1 bits 4:0 (SPC-4 6.15.1)."""
+
+    READ_KEYS = 0x00
+    READ_RESERVATION = 0x01
+    REPORT_CAPABILITIES = 0x02
+    READ_FULL_STATUS = 0x03
+
+
 class MaintenanceIn(IntEnum):
     """MAINTENANCE IN, byte 1 bits 4:0 (SPC-4 6.1)."""
 

@@ -136,12 +136,19 @@ class LinkTransport:
             try:
                 await coroutine
             except RemoteProtocolError as error:
-                if self._connection is not None:
-                    self._connection.hang_up(str(error))
+                self._give_up(str(error))
+            except Exception:
+                # The peer waits for an answer that will not come: better a link that is down than a pair that hangs.
+                log.exception("a frame of array %s could not be handled", self.hello.peer_serial)
+                self._give_up("internal error at the other array, see its log")
 
         task = asyncio.create_task(run())
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
+
+    def _give_up(self, reason: str) -> None:
+        if self._connection is not None:
+            self._connection.hang_up(reason)
 
 
 class _Connection(asyncio.Protocol):
@@ -199,8 +206,8 @@ class _Connection(asyncio.Protocol):
     def request(self, frame: Frame) -> Awaitable[Frame]:
         frame.request = next(self._numbers) & 0xFFFFFFFF
         future: asyncio.Future[Frame] = asyncio.get_running_loop().create_future()
-        self._waiting[frame.request] = (future, time.monotonic())
         self.send(frame)
+        self._waiting[frame.request] = (future, time.monotonic())
         return future
 
     def send(self, frame: Frame) -> None:

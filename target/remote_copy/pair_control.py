@@ -16,7 +16,7 @@ from storage_model.errors import RemoteProtocolError
 from storage_model.nexus import ITNexus
 from storage_model.ownership import Accepted, Decide, Effect, Vote
 from storage_model.pair import PairEpoch, PairRefused, PairRequest, keeps_ownership, next_epoch
-from storage_model.pair_state import PairRole, PairState, PairVerb, Refusal
+from storage_model.pair_state import TRANSITIONS, PairRole, PairState, PairVerb, Refusal
 from storage_model.spec.copy_frames import Answer, Frame, FrameType, PairOffer, decode_json, decode_parts, encode_parts
 from storage_model.spec.pair_cdb import PairStatus
 from target.remote_copy.copy_link import LinkDown
@@ -30,6 +30,9 @@ log = logging.getLogger("pairvol.pair")
 
 DECISION_SECONDS = 2.0
 """How long a request waits for its decision; shorter than the shim's deadline, longer than a slow fsync."""
+
+FORWARD_SECONDS = 0.3
+"""How much longer the array waits that only forwards, so that the serialising one gives up first."""
 
 T = TypeVar("T")
 Within = Callable[[Task[T], float], Awaitable[T]]
@@ -45,7 +48,8 @@ class PairControl:
         self.secondary = secondary
         self._within = within
         self._offer: PairOffer | None = None
-        self._withdrawn: tuple[int, ITNexus] | None = None  # an undecided epoch, and the claim not wanted any more
+        self._withdrawn: ITNexus | None = None  # its claim may yet be decided, but is not wanted any more
+        self._forwarded = 0  # requests at the other array
         self._voting: Task[Any] | None = None
         self._background: set[Task[Any]] = set()  # a handful: requests are refused while one is deciding
 
@@ -70,18 +74,41 @@ class PairControl:
 
     async def withdraw(self, nexus: ITNexus) -> None:
         """The claim lost or ran out of time at its host: it must not own the pair, now or once a doubt is resolved."""
-        accepted = self.half.register.accepted
-        if accepted is not None and accepted.owned_by(self.half.identity.serial, nexus):
-            self._withdrawn = (accepted.epoch, nexus)
-        else:
+        half = self.half
+        if half.record.decided.owned_by(half.identity.serial, nexus):
             await self.released(nexus)
+        elif half.register.in_doubt or self._forwarded:
+            self._withdrawn = nexus
 
     async def request(self, request: PairRequest) -> int:
         """Carry out a pair-control command; the epoch it led to. Raises PairRefused, also when it takes too long."""
         half = self.half
         if keeps_ownership(half.record, request) and request.expected_epoch in (0, half.record.decided.epoch):
             return half.record.decided.epoch
-        task = create_task(self._lead(request) if half.register.leads else self._forward(request))
+        if request.verb is PairVerb.CREATE and request.fence is None:
+            request = replace(request, fence=half.identity.fence)
+        outcome = TRANSITIONS[(half.role, half.state), request.verb]
+        if isinstance(outcome, Refusal):
+            raise PairRefused(outcome)  # what Figure 4 refuses by the own volume's state needs nobody else's word
+        if request.claim is not None and request.claim == self._withdrawn:
+            self._withdrawn = None  # it claims anew
+        return await self._request_led(request) if half.register.leads else await self._request_forwarded(request)
+
+    async def _request_forwarded(self, request: PairRequest) -> int:
+        task = create_task(self._forward(request))
+        self._keep(task)
+        self._forwarded += 1
+        try:
+            return await self._within(task, DECISION_SECONDS + FORWARD_SECONDS)
+        except TimeoutError:
+            task.cancel()
+            raise PairRefused(Refusal.NO_VOTE, f"{DECISION_SECONDS:g} s passed") from None
+        finally:
+            self._forwarded -= 1
+
+    async def _request_led(self, request: PairRequest) -> int:
+        half = self.half
+        task = create_task(self._lead(request))
         self._keep(task)
         try:
             return await self._within(task, DECISION_SECONDS)
@@ -228,9 +255,9 @@ class PairControl:
         if value.state is PairState.COPY and role is PairRole.P_VOL:
             half.copying = create_task(self._copy(value))
             self._keep(half.copying)
-        if self._withdrawn is not None and self._withdrawn[0] <= value.epoch:
-            (_, nexus), self._withdrawn = self._withdrawn, None
-            self._keep(create_task(self.released(nexus)))
+        if self._withdrawn is not None and value.owned_by(half.identity.serial, self._withdrawn):
+            self._keep(create_task(self.released(self._withdrawn)))
+            self._withdrawn = None
 
     async def _prepare_marks(self, value: PairEpoch, role: PairRole, peer_bits: bytes | None) -> None:
         half = self.half
@@ -306,6 +333,10 @@ class PairControl:
         elif frame.type is FrameType.REQUEST:
             reply = await self._requested(frame)
         else:
+            if frame.epoch > half.record.decided.epoch:
+                # After a swap the new P-VOL may act before this half, which led the change, has saved the decision.
+                async with half.changing:
+                    pass
             reply = await self.secondary.receive(frame)
         reply.request = frame.request
         half.link.send(reply)
@@ -318,7 +349,7 @@ class PairControl:
         try:
             if not self.half.register.leads:
                 raise PairRefused(Refusal.BUSY)
-            return Frame(FrameType.ANSWER, epoch=await self.request(request))
+            return Frame(FrameType.ANSWER, epoch=await self._request_led(request))
         except PairRefused as error:
             payload = json.dumps({"refusal": error.refusal.name}).encode()
             return Frame(FrameType.ANSWER, flags=Answer.REFUSED, payload=payload)

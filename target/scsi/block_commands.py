@@ -1,4 +1,4 @@
-"""Commands that move or check blocks (SBC-3 5). READ and WRITE are the data path: few calls, one copy."""
+"""Commands that move or check blocks (SBC-3 5): READ and WRITE are the data path, few calls and one copy. [C]"""
 
 from storage_model.errors import CheckCondition
 from storage_model.spec import scsi_pages as pages
@@ -161,11 +161,12 @@ async def compare_and_write(context: CommandContext) -> TaskOutcome:
         raise invalid_field(13)
     check_range(lu, lba, count)
     length = count * lu.block_length
+    if len(task.data_out) != 2 * length:
+        # What is to be compared ends where what is to be written begins: with less or more data than the count says, it
+        # is not known where. Unlike a WRITE with a residual, this is refused.
+        raise CheckCondition(SenseKey.ILLEGAL_REQUEST, AscAscq.INVALID_FIELD_IN_CDB, field_pointer=13)
     if not count:
         return TaskOutcome()
-    if len(task.data_out) < 2 * length:
-        # Half an instance can be neither compared nor written: unlike a WRITE, this is refused (SBC-3 5.2.1).
-        raise CheckCondition(SenseKey.ILLEGAL_REQUEST, AscAscq.INVALID_FIELD_IN_CDB, field_pointer=13)
     data = memoryview(task.data_out)
     held = await lu.write_ranges.exclude(lba, lba + count)
     try:

@@ -1,4 +1,4 @@
-"""Keeps other writes out of the blocks of a COMPARE AND WRITE (SBC-3 5.2).
+"""Keeps other writes out of the blocks of a COMPARE AND WRITE (SBC-3 5.2). [C]
 
 Ordinary writes share: they run beside each other whatever they overlap, as simple commands may. A COMPARE AND WRITE is
 exclusive in its range: it waits for the writes under way there, and later ones wait for it.

@@ -1,4 +1,4 @@
-"""One row per operation code and service action. Nothing else says which commands exist; what has no row is refused.
+"""One row per operation code and service action: what has no row is refused. [C]
 
 A row drives dispatch, the checks of ``device_server`` and REPORT SUPPORTED OPERATION CODES (SPC-4 6.34).
 """
@@ -8,7 +8,13 @@ from enum import IntEnum
 from typing import TypeAlias
 
 from storage_model.spec.pair_cdb import PairIn, PairOut
-from storage_model.spec.scsi_cdb import MaintenanceIn, OperationCode, ServiceActionIn16, cdb_length
+from storage_model.spec.scsi_cdb import (
+    MaintenanceIn,
+    OperationCode,
+    PersistentReserveIn,
+    ServiceActionIn16,
+    cdb_length,
+)
 from target.scsi import block_commands as block
 from target.scsi import mode_commands as mode
 from target.scsi import pair_commands as pair
@@ -139,6 +145,19 @@ _RESERVATION = (
     _row(_C.RELEASE_6, reservation.release, "", _NO_DATA, _NONE, _ALLOWED, _QUICK, ignored="00 ff ffff"),
     _row(_C.RESERVE_10, reservation.reserve, "", _NO_DATA, _NONE, _CONFLICT, _QUICK, ignored="00 ff ff 000000 ffff"),
     _row(_C.RELEASE_10, reservation.release, "", _NO_DATA, _NONE, _ALLOWED, _QUICK, ignored="00 ff ff 000000 ffff"),
+    *(
+        _row(
+            _C.PERSISTENT_RESERVE_IN,
+            reservation.persistent_reserve_in,
+            "00 0000000000 ffff",
+            _IN,
+            _NONE,
+            _CONFLICT,
+            _QUICK,
+            service_action=action,
+        )
+        for action in PersistentReserveIn
+    ),
 )
 
 # Byte 1 has the flags: those that count, and those that SBC-3 calls obsolete (FUA_NV, SYNC_NV, RELADR) or that say

@@ -1,4 +1,4 @@
-"""The one gate that every command and task management function passes (SAM-5 5 to 7).
+"""The one gate that every command and task management function passes (SAM-5 5 to 7). [C]
 
 Order of the checks, from the precedence of SAM-5 5.3.3 and the commands each standard exempts:
  1. the logical unit exists (SAM-5 4.7; INQUIRY, REPORT LUNS and REQUEST SENSE have an answer of their own: SPC-4 6.4.1)

@@ -23,10 +23,10 @@ from target.scsi.task import Status
 from target.scsi.task_manager import TaskSet
 from target.scsi.unit_attention import UnitAttentions
 
-MAXIMUM_TRANSFER_BYTES = 16 << 20
+MAXIMUM_TRANSFER_BYTES = 32 << 20
 """Data of one command; what the block limits page tells, and what bounds the memory a command may ask for."""
 MAXIMUM_COMPARE_AND_WRITE_BLOCKS = 255
-MAXIMUM_UNMAP_BYTES = 1 << 30
+MAXIMUM_UNMAP_BYTES = 512 << 20
 MAXIMUM_UNMAP_DESCRIPTORS = 256
 MAXIMUM_WRITE_SAME_BYTES = 1 << 30
 

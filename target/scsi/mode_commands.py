@@ -1,4 +1,4 @@
-"""MODE SENSE and MODE SELECT, 6 and 10 (SPC-4 6.9 to 6.12)."""
+"""MODE SENSE and MODE SELECT, 6 and 10 (SPC-4 6.9 to 6.12). [C]"""
 
 from storage_model.errors import CheckCondition
 from storage_model.spec.scsi_cdb import OperationCode

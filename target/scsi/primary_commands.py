@@ -1,4 +1,4 @@
-"""Commands that every device type has (SPC-4 6), and START STOP UNIT with PREVENT ALLOW (SBC-3 5.23, 5.13)."""
+"""Commands that every device type has (SPC-4 6), and START STOP UNIT with PREVENT ALLOW (SBC-3 5.23, 5.13). [C]"""
 
 from storage_model.errors import CheckCondition
 from storage_model.spec import scsi_pages as pages

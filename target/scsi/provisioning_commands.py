@@ -1,4 +1,4 @@
-"""Thin provisioning: UNMAP, WRITE SAME, GET LBA STATUS (SBC-3 4.7, 5.28, 5.40, 5.4)."""
+"""Thin provisioning: UNMAP, WRITE SAME, GET LBA STATUS (SBC-3 4.7, 5.28, 5.40, 5.4). [C]"""
 
 from storage_model.errors import CheckCondition
 from storage_model.spec import scsi_pages as pages
@@ -45,7 +45,8 @@ async def unmap(context: CommandContext) -> TaskOutcome:
     ranges = []
     for index in range(whole):
         descriptor = pages.UNMAP_DESCRIPTOR.parse(parameters[8 + index * _UNMAP_DESCRIPTOR_LENGTH :])
-        check_range(lu, descriptor.lba, descriptor.blocks)
+        if descriptor.blocks or descriptor.lba > lu.block_count:  # none at the very end is none (SBC-3 5.28.2)
+            check_range(lu, descriptor.lba, descriptor.blocks)
         ranges.append((int(descriptor.lba), int(descriptor.blocks)))
     if sum(blocks for _, blocks in ranges) * lu.block_length > MAXIMUM_UNMAP_BYTES:
         raise invalid_parameter(8)

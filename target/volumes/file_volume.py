@@ -1,4 +1,4 @@
-"""A volume in a regular file: sparse, with real holes, on the host's page cache.
+"""A volume in a regular file: sparse, with real holes, on the host's page cache. [IO]
 
 What may block goes to threads. A read is first tried with RWF_NOWAIT, which succeeds exactly when the page cache has
 all of it. A small aligned write is done on the event loop: it is a copy into the page cache, which a thread's round

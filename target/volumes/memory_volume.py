@@ -1,4 +1,4 @@
-"""A volume in memory: sparse, so that a large one costs nothing until it is written."""
+"""A volume in memory: sparse, so that a large one costs nothing until it is written. [C]"""
 
 from collections.abc import Sequence
 
