@@ -62,24 +62,18 @@ class DifferentialBitmap:
 
     def mark_all(self) -> None:
         """Set every region's bit."""
-        full, rest = divmod(self.region_count, 8)
-        self._bits[:full] = b"\xff" * full
-        if rest:
-            self._bits[full] = (1 << rest) - 1
-        self._changed()
+        self._replace(((1 << self.region_count) - 1).to_bytes(len(self._bits), "little"))
 
     def clear_all(self) -> None:
         """Clear every region's bit."""
-        self._bits[:] = bytes(len(self._bits))
-        self._changed()
+        self._replace(bytes(len(self._bits)))
 
     def union(self, bits: bytes) -> None:
         """Set the bits of another bitmap of the same size, given as :meth:`to_bytes`; raises ValueError on another size."""
         if len(bits) != len(self._bits):
             raise ValueError(f"a bitmap of {len(bits)} bytes for a volume that has {len(self._bits)}")
         merged = int.from_bytes(self._bits, "little") | int.from_bytes(bits, "little")
-        self._bits[:] = merged.to_bytes(len(self._bits), "little")
-        self._changed()
+        self._replace(merged.to_bytes(len(self._bits), "little"))
 
     def to_bytes(self) -> bytes:
         """All bits, a whole number of pages."""
@@ -89,8 +83,7 @@ class DifferentialBitmap:
         """Take over saved bits; nothing is left to save. Raises ValueError on another size."""
         if len(bits) != len(self._bits):
             raise ValueError(f"a bitmap of {len(bits)} bytes for a volume that needs {len(self._bits)}")
-        self._bits[:] = bits
-        self._changed()
+        self._replace(bits)
         self._unsaved.clear()
 
     def next_marked(self, start: int) -> int | None:
@@ -132,6 +125,10 @@ class DifferentialBitmap:
         """These pages could not be saved after all."""
         self._unsaved.update(pages)
 
-    def _changed(self) -> None:
-        self._count = int.from_bytes(self._bits, "little").bit_count()
-        self._unsaved.update(range(len(self._bits) // PAGE_BYTES))
+    def _replace(self, bits: bytes) -> None:
+        for page in range(len(bits) // PAGE_BYTES):
+            where = slice(page * PAGE_BYTES, (page + 1) * PAGE_BYTES)
+            if self._bits[where] != bits[where]:
+                self._unsaved.add(page)
+        self._bits[:] = bits
+        self._count = int.from_bytes(bits, "little").bit_count()

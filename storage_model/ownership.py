@@ -90,6 +90,11 @@ class EpochRegister:
             raise LocalProtocolError(f"array {self.serial} may not propose epoch {value.epoch}")
         return [Vote(value)]
 
+    def completes(self, value: PairEpoch) -> bool:
+        """True if this array's vote is the one that decides: then vote and decision may become durable as one."""
+        others = {self.leader} - {self.serial}
+        return len(others) + 1 >= self.majority and bool(others)
+
     def voted(self, value: PairEpoch) -> list[Effect]:
         """This array's vote for ``value`` is durable."""
         self._expect_free_vote(value)

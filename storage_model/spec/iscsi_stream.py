@@ -139,9 +139,9 @@ class PduStream:
             self._head += view[start:]
             return 0
         bhs = bytes(view[start : start + BHS_LENGTH])
-        ahs = self._check_header(bhs, view[start + BHS_LENGTH : start + header_length]) if header_length > BHS_LENGTH else b""
-        segment_length = self._segment_length(bhs)
         segment_start = start + header_length
+        ahs = self._check_header(bhs, view[start + BHS_LENGTH : segment_start]) if header_length > BHS_LENGTH else b""
+        segment_length = self._segment_length(bhs)
         if available - header_length < segment_length:
             self._begin_segment(bhs, ahs, segment_length, view[segment_start:])
             return 0

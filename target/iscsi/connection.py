@@ -54,6 +54,7 @@ from target.scsi.task import TaskFunction, TaskFunctionResponse, TaskOutcome
 
 LOGIN_DATA_SEGMENT_LENGTH = 8192  # MaxRecvDataSegmentLength before it is declared (§13.12)
 ABORTS_ALL = (TaskFunction.TARGET_WARM_RESET, TaskFunction.TARGET_COLD_RESET)
+_ABORTS_LUN = (TaskFunction.ABORT_TASK_SET, TaskFunction.CLEAR_TASK_SET, TaskFunction.LOGICAL_UNIT_RESET)
 _FUNCTIONS = frozenset(TaskFunction)
 # The requests that take a CmdSN (§4.2.2.1).
 _NUMBERED = frozenset(
@@ -229,12 +230,14 @@ class Connection:
             self._tasks.complete(command, outcome)
 
     def abort_not_running(self, function: TaskFunction, lun: int) -> None:
-        """What a task management function on any nexus means for our commands that still wait for their data."""
+        """What a task management function of any nexus means for our commands that the SCSI side has not seen."""
         if self._tasks is not None:
             self._tasks.abort_not_running(lambda command: function in ABORTS_ALL or command.lun == lun)
 
     def task_management_done(self, itt: int, response: TaskFunctionResponse) -> None:
         self._management_itts.discard(itt)
+        if self._tasks is not None:
+            self._tasks.drop_aborted()
         if self.phase is Phase.FULL_FEATURE:
             self._outgoing.send(
                 TaskManagementResponsePdu(response, itt, self._outgoing.take_stat_sn(), *self._numbers)
@@ -386,8 +389,10 @@ class Connection:
         elif function is TaskFunction.ABORT_TASK and self._abort_here(pdu, lun, tasks):
             self.task_management_done(pdu.itt, TaskFunctionResponse.COMPLETE)
         else:
-            if function is TaskFunction.ABORT_TASK_SET:
+            if function in _ABORTS_LUN or function in ABORTS_ALL:
+                # Now, since what comes after this request in the same receive is not affected.
                 self.abort_not_running(function, lun)
+            self._events.extend(tasks.next_commands())  # what came before it starts before it
             self._events.append(TaskManagementReceived(pdu.itt, function, lun, pdu.referenced_task_tag))
 
     def _abort_here(self, pdu: TaskManagementRequestPdu, lun: int, tasks: TaskSet) -> bool:

@@ -110,8 +110,8 @@ class IscsiPortal:
     def forget(self, serving: "_Serving") -> None:
         self._serving.discard(serving)
 
-    def abort_not_running(self, function: TaskFunction, lun: int) -> None:
-        for serving in self._serving:
+    def abort_elsewhere(self, requester: "_Serving", function: TaskFunction, lun: int) -> None:
+        for serving in self._serving - {requester}:
             serving.abort_not_running(function, lun)
 
     def drop_all(self, reason: str) -> None:
@@ -276,7 +276,7 @@ class _Serving(asyncio.BufferedProtocol):
     def _task_management(self, event: TaskManagementReceived) -> None:
         assert self._session is not None
         if event.function in ABORTS_OF_ALL_NEXUS:
-            self._portal.abort_not_running(event.function, event.lun)
+            self._portal.abort_elsewhere(self, event.function, event.lun)
         nexus = self._session[1]
         managed = self._portal.scsi_port.manage(nexus, event.function, event.lun, event.referenced_task_tag)
         self._start(managed, partial(self._managed, event))

@@ -29,13 +29,17 @@ _ATTRIBUTES = tuple(TaskAttribute)
 
 @dataclass(slots=True)
 class Command:
-    """One command that has no status yet. ``transfer`` is None when it needs no Data-Out."""
+    """One command that has no status yet. ``transfer`` is None when it needs no Data-Out, ``task`` until it runs."""
 
     pdu: ScsiCommandPdu
     lun: int
     transfer: WriteTransfer | None
-    running: bool = False
+    task: ScsiTask | None = None
     ended: bool = False
+
+    @property
+    def running(self) -> bool:
+        return self.task is not None
 
 
 def _whole_cdb(pdu: ScsiCommandPdu) -> bytes:
@@ -183,8 +187,8 @@ class TaskSet:
             if command.ended:
                 continue
             self._data_in_reserved += reserve
-            command.running = True
-            events.append(CommandReceived(command, self._task(command)))
+            command.task = self._task(command)
+            events.append(CommandReceived(command, command.task))
         return events
 
     def _data_in_length(self, command: Command) -> int:
@@ -293,6 +297,11 @@ class TaskSet:
     def drop(self, command: Command) -> None:
         """The command was aborted: no status (SAM-5 5.3.1, RFC 7143 §11.5.1)."""
         self._end(command)
+
+    def drop_aborted(self) -> None:
+        """Task management is over: the ITTs of what it aborted may be used again as soon as its response is read."""
+        for command in [command for command in self._commands.values() if command.task and command.task.aborted]:
+            self._end(command)
 
     def abort_not_running(self, matches: Callable[[Command], bool]) -> int:
         """Drops the commands that the SCSI side has not seen yet and that match; how many."""

@@ -373,13 +373,20 @@ class PairControl:
         half, accepted = self.half, False
         for effect in effects:
             if isinstance(effect, Vote):
-                await half.save_vote(effect.value)
-                accepted |= await self._carry_out(self._vote(effect.value), bits)
+                accepted |= await self._give(effect.value, bits)
             elif isinstance(effect, Decide):
                 await self._enter(effect.value, bits)
             elif isinstance(effect, Accepted):
                 accepted = True
         return accepted
+
+    async def _give(self, value: PairEpoch, bits: bytes | None) -> bool:
+        """Vote for the leader's value. Where that decides it, the decision is the durable form of the vote."""
+        if not self.half.register.completes(value):
+            await self.half.save_vote(value)
+            return await self._carry_out(self._vote(value), bits)
+        await self._enter(value, bits)
+        return any(isinstance(effect, Accepted) for effect in self._vote(value))
 
     async def _compare(self, frame: Frame) -> None:
         """What the other array knows, at reconnection: adopt what was decided, repeat what is in doubt, suspend alike."""
