@@ -89,8 +89,8 @@ KEYS: Mapping[str, KeyRule] = {
     "SessionType": KeyRule(Kind.DECLARATIVE, "Normal", _LOGIN),
     "TaskReporting": KeyRule(Kind.LIST, "RFC3720", _NORMAL, values=_TASK_REPORTING),
     "iSCSIProtocolLevel": KeyRule(Kind.MINIMUM, "1", _NORMAL, 0, 31),  # RFC 7144 §3.1.1
-    "IFMarker": KeyRule(Kind.OBSOLETE, NO, _LOGIN),
-    "OFMarker": KeyRule(Kind.OBSOLETE, NO, _LOGIN),
+    "IFMarker": KeyRule(Kind.AND, NO, _LOGIN),  # obsolete too, but No is a permitted answer, and the one peers know
+    "OFMarker": KeyRule(Kind.AND, NO, _LOGIN),
     "IFMarkInt": KeyRule(Kind.OBSOLETE, None, _LOGIN),
     "OFMarkInt": KeyRule(Kind.OBSOLETE, None, _LOGIN),
 }

@@ -47,6 +47,8 @@ OWN_VALUES = {
     "ErrorRecoveryLevel": "0",
     "TaskReporting": "RFC3720",
     "iSCSIProtocolLevel": "1",
+    "IFMarker": "No",
+    "OFMarker": "No",
 }
 
 

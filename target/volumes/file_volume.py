@@ -208,8 +208,8 @@ def _open_descriptor(path: Path, create: bool, read_only: bool) -> int:
     except IsADirectoryError as error:
         raise UserError(f"volume file {path}: not a regular file") from error
     except PermissionError as error:
-        access = "read" if read_only else "write"
-        raise UserError(f"volume file {path}: no permission to {access} it") from error
+        reason = "no permission to read it" if read_only else "it is read-only, or not ours to write"
+        raise UserError(f"volume file {path}: {reason}") from error
     except OSError as error:
         reason = "read-only file system" if error.errno == errno.EROFS else error.strerror
         raise UserError(f"volume file {path}: {reason}") from error
@@ -222,6 +222,8 @@ def _check_file(
     status = os.fstat(descriptor)
     if not stat.S_ISREG(status.st_mode):
         raise UserError(f"volume file {path}: not a regular file")
+    if not read_only and not status.st_mode & 0o222:  # root could write it; its owner said that nobody should
+        raise UserError(f"volume file {path}: it is read-only")
     try:
         fcntl.flock(descriptor, (fcntl.LOCK_SH if read_only else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except OSError as error:

@@ -1,0 +1,204 @@
+"""What ``pairctl`` shows, apart from printing it: pairdisplay lines, JSON, error numbers.
+
+The table has the form that operators of real arrays know from CCI's ``pairdisplay``.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from storage_model.errors import UserError
+from storage_model.pair_state import PairRole, PairState, Refusal
+from storage_model.spec.pair_cdb import PairControlOut, PairOut, PairStatus, StatusFlag
+
+COMMAND_REJECTED, INVALID_STATE = 221, 228  # CCI's EX_CMDRJE and EX_INVSTP
+_REJECTED = frozenset(
+    {
+        Refusal.NOT_CONFIGURED,
+        Refusal.VOLUMES_DIFFER,
+        Refusal.NOT_QUORUM,
+        Refusal.PEER_UNREACHABLE,
+        Refusal.IN_DOUBT,
+        Refusal.NO_VOTE,
+        Refusal.BUSY,
+    }
+)
+
+_HEADER = "(Port#,TID, LU),Seq#,LDEV#.P/S,Status,Fence, %,P-LDEV# M"
+STATES = {state.name: state for state in PairState} | {"SSUS": PairState.PSUS}
+
+
+@dataclass(frozen=True, slots=True)
+class PairUnit:
+    """A pair as found behind a LUN. ``peer`` is the other array's own report of it, when it was asked."""
+
+    lun: int
+    status: PairStatus
+    peer: PairStatus | None = None
+
+
+def refusal_number(refusal: Refusal | None) -> int:
+    return COMMAND_REJECTED if refusal is None or refusal in _REJECTED else INVALID_STATE
+
+
+def select(units: Sequence[PairUnit], name: str) -> list[PairUnit]:
+    """The pair of this name, or the pairs of the group. Raises UserError when there is neither."""
+    chosen = [unit for unit in units if unit.status.pair_name == name]
+    chosen = chosen or [unit for unit in units if unit.status.group_name == name]
+    if not chosen:
+        known = ", ".join(sorted(unit.status.pair_name for unit in units)) or "none"
+        raise UserError(f"no pair or group {name} at this array (pairs: {known})")
+    return chosen
+
+
+def parse_state(text: str) -> PairState:
+    state = STATES.get(text.upper())
+    if state is None:
+        raise UserError(f"STATE {text}: must be one of {', '.join(STATES)}")
+    return state
+
+
+# ---------------------------------------------------------------------------------------------------------- the table
+
+
+def table(units: Sequence[PairUnit]) -> str:
+    """Two lines for each pair: (L) as the array reports it, (R) from the other array, or implied when not asked.
+
+    Without a link, nothing is implied about the other half's state, and its Status is ``----``.
+    """
+    rows = [line for unit in units for line in (_local_line(unit), _remote_line(unit))]
+    if not rows:
+        return "no pairs are configured at this array\n"
+    group = max(len("Group"), *(len(row[0]) for row in rows))
+    volume = max(len("PairVol(L/R)"), *(len(row[1]) for row in rows))
+    lines = [f"{'Group':<{group}} {'PairVol(L/R)':<{volume}} {_HEADER}"]
+    lines += [
+        f"{row[0]:<{group}} {row[1]:<{volume}} {row[2]}{row[3]:<5} {row[4]:>11} {row[5]:>4} {row[6]:<6},"
+        f" {row[7]:>3} {row[8]:>5} {row[9]}"
+        for row in rows
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _local_line(unit: PairUnit) -> tuple[str, ...]:
+    return _line(unit.status, "L", unit.lun)
+
+
+def _remote_line(unit: PairUnit) -> tuple[str, ...]:
+    if unit.peer is not None:
+        return _line(unit.peer, "R", unit.lun)
+    own = unit.status
+    role = {PairRole.P_VOL: PairRole.S_VOL, PairRole.S_VOL: PairRole.P_VOL}.get(own.role, PairRole.SMPL)
+    known = bool(own.flags & StatusFlag.LINK_UP)
+    return (
+        own.group_name or "-",
+        f"{own.pair_name}(R)",
+        _port(unit.lun),
+        own.peer_serial,
+        f"{own.peer_ldev}.{role.label}",
+        _state_label(role, own.state) if known else "----",
+        *_tail(own, known and role is PairRole.S_VOL, own.ldev),
+    )
+
+
+def _line(status: PairStatus, side: str, lun: int) -> tuple[str, ...]:
+    return (
+        status.group_name or "-",
+        f"{status.pair_name}({side})",
+        _port(lun),
+        status.serial,
+        f"{status.ldev}.{status.role.label}",
+        _state_label(status.role, status.state),
+        *_tail(status, status.role is PairRole.S_VOL, status.peer_ldev),
+    )
+
+
+def _tail(status: PairStatus, is_s_vol: bool, partner_ldev: int) -> tuple[str, str, str, str]:
+    """Fence, percentage, the partner's LDEV, and W for an S-VOL that takes writes."""
+    paired = status.role is not PairRole.SMPL
+    writable = is_s_vol and bool(status.flags & StatusFlag.S_VOL_WRITABLE)
+    return (
+        status.fence.name if paired else "----",
+        str(status.copy_percent) if paired else "-",
+        str(partner_ldev) if paired else "-",
+        "W" if writable else "-",
+    )
+
+
+def _port(lun: int) -> str:
+    return f"(CL1-A-1,0,{lun:>2})"
+
+
+def _state_label(role: PairRole, state: PairState) -> str:
+    """The S-VOL of a suspended pair shows SSUS."""
+    if role is PairRole.SMPL:
+        return "----"
+    return "SSUS" if role is PairRole.S_VOL and state is PairState.PSUS else state.name
+
+
+def owners(units: Sequence[PairUnit]) -> str:
+    """One line for each quorum pair: its epoch, and who owns it where."""
+    lines = []
+    for unit in units:
+        status = unit.status
+        if status.flags & StatusFlag.QUORUM:
+            owner = (
+                f"owner {status.owner.initiator_port_name} at array {status.owner_serial}"
+                if status.owner
+                else "no owner"
+            )
+            doubt = ", in doubt" if status.flags & StatusFlag.IN_DOUBT else ""
+            lines.append(f"{status.pair_name}: epoch {status.epoch}{doubt}, {owner}\n")
+    return "".join(lines)
+
+
+def as_json(unit: PairUnit) -> dict[str, object]:
+    """One pair as ``--json`` gives it; ``peer`` is the other array's report, or null."""
+    return {
+        "lun": unit.lun,
+        **_half_as_json(unit.status),
+        "peer": _half_as_json(unit.peer) if unit.peer is not None else None,
+    }
+
+
+def _half_as_json(status: PairStatus) -> dict[str, object]:
+    owner = None
+    if status.owner is not None:
+        owner = {
+            "initiator_name": status.owner.initiator_name,
+            "isid": status.owner.isid.hex(),
+            "target_port": status.owner.target_port,
+            "serial": status.owner_serial,
+        }
+    return {
+        "pair": status.pair_name,
+        "group": status.group_name,
+        "volume": status.volume_name,
+        "role": status.role.label,
+        "state": status.state.name,
+        "fence": status.fence.name.lower(),
+        "copy_percent": status.copy_percent,
+        "differing_bytes": status.differing_bytes,
+        "size_bytes": status.size_bytes,
+        "epoch": status.epoch,
+        "owner": owner,
+        "serial": status.serial,
+        "ldev": status.ldev,
+        "peer_serial": status.peer_serial,
+        "peer_ldev": status.peer_ldev,
+        "quorum": bool(status.flags & StatusFlag.QUORUM),
+        "link_up": bool(status.flags & StatusFlag.LINK_UP),
+        "s_vol_writable": bool(status.flags & StatusFlag.S_VOL_WRITABLE),
+        "in_doubt": bool(status.flags & StatusFlag.IN_DOUBT),
+    }
+
+
+def goal_reached(command: PairControlOut, status: PairStatus) -> bool:
+    """Whether the pair is already where the verb leads: a group that acts as a unit took it there with another pair."""
+    match command.service_action:
+        case PairOut.CREATE | PairOut.RESYNC | PairOut.SWAP_RESYNC:
+            return status.state in (PairState.COPY, PairState.PAIR)
+        case PairOut.SPLIT:
+            return status.state is PairState.PSUS
+        case PairOut.DELETE:
+            return status.state is PairState.SMPL
+    return False

@@ -1,0 +1,168 @@
+"""One host connection with its array connection: the sockets around a ``relay.Relay``. [IO]
+
+Backpressure goes both ways: the side that reads is paused while the side that writes is full.
+"""
+
+import asyncio
+import logging
+from typing import Protocol
+
+from initiator_shim.arbitration import Decision
+from initiator_shim.config import Address
+from initiator_shim.relay import Event, LoginStarted, Relay
+from storage_model.errors import RemoteProtocolError
+
+_LOGIN_SECONDS = 30.0
+_FLUSH_SECONDS = 5.0  # for what was written before a close
+_log = logging.getLogger(__name__)
+
+
+class ConnectionOwner(Protocol):
+    """The portal, as a connection sees it."""
+
+    def handle(self, connection: "RelayedConnection", event: Event) -> None: ...
+
+    def connection_closed(self, connection: "RelayedConnection") -> None: ...
+
+
+class _Side(asyncio.Protocol):
+    """One socket. ``full`` while its write buffer is above the high-water mark."""
+
+    def __init__(self, owner: "RelayedConnection", name: str) -> None:
+        self.owner = owner
+        self.name = name
+        self.transport: asyncio.Transport | None = None
+        self.full = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+        self.owner.side_connected(self)
+
+    def data_received(self, data: bytes) -> None:
+        self.owner.received(self, data)
+
+    def pause_writing(self) -> None:
+        self.full = True
+        self.owner.steer()
+
+    def resume_writing(self) -> None:
+        self.full = False
+        self.owner.steer()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.owner.close(f"the {self.name} closed the connection" + (f": {exc}" if exc else ""))
+
+    def read(self, wanted: bool) -> None:
+        if self.transport is None or self.transport.is_closing():
+            return
+        if wanted:
+            self.transport.resume_reading()
+        else:
+            self.transport.pause_reading()
+
+    def close(self) -> None:
+        """Lets out what was written, but not for ever."""
+        transport = self.transport
+        if transport is not None and not transport.is_closing():
+            transport.close()
+            asyncio.get_running_loop().call_later(_FLUSH_SECONDS, transport.abort)
+
+
+class RelayedConnection:
+    """Made for each connection that the portal accepts; ``refuse`` makes it close at once."""
+
+    def __init__(self, owner: ConnectionOwner) -> None:
+        self._owner = owner
+        self._loop = asyncio.get_running_loop()
+        self.host_side = _Side(self, "host")
+        self._array_side = _Side(self, "array")
+        self.relay = Relay("")
+        self.refuse = False
+        self._dialling = False
+        self._login_timer: asyncio.TimerHandle | None = None
+
+    def side_connected(self, side: _Side) -> None:
+        assert side.transport is not None
+        if side is self.host_side:
+            address = Address(*side.transport.get_extra_info("sockname")[:2])
+            self.relay = Relay(str(address))
+            if self.refuse:
+                self.close("too many connections")
+                return
+            self._login_timer = self._loop.call_later(_LOGIN_SECONDS, self._login_too_slow)
+            return
+        if self.relay.closed:  # the host left while we were connecting
+            side.transport.abort()
+            return
+        self._dialling = False
+        self.relay.array_connected(str(Address(*side.transport.get_extra_info("peername")[:2])))
+        self._flush()
+
+    async def connect_array(self, address: Address, timeout: float) -> None:
+        """Raises OSError or TimeoutError."""
+        if self.relay.closed:
+            return
+        async with asyncio.timeout(timeout):
+            await self._loop.create_connection(lambda: self._array_side, address.host, address.port)
+
+    def received(self, side: _Side, data: bytes) -> None:
+        if self.relay.closed:
+            return
+        try:
+            if side is self.host_side:
+                events = self.relay.receive_from_host(data)
+            else:
+                events = self.relay.receive_from_array(data)
+        except RemoteProtocolError as error:
+            self._flush()
+            self.close(f"the {side.name} broke the protocol: {error}")
+            return
+        self._after(events)
+
+    def decided(self, itt: int, decision: Decision) -> None:
+        """Lets the held response out."""
+        if self.relay.closed:
+            return
+        if decision.won and not decision.arbitrated:
+            self._after(self.relay.pass_on(itt))
+        else:
+            self._after(self.relay.arbitration_decided(itt, decision.won))
+
+    def steer(self) -> None:
+        """Reads from each side only what the other can take."""
+        self.host_side.read(not self._dialling and not self._array_side.full)
+        self._array_side.read(not self.host_side.full and self.relay.wants_array_data)
+
+    def close(self, reason: str) -> None:
+        """Either side is gone or must go: both go. The array then drops the nexus, and what it reserved."""
+        if self.relay.closed:
+            return
+        _log.info("connection of %s closed: %s", self.relay.nexus.initiator_name or "a host", reason)
+        self.relay.connection_lost()
+        if self._login_timer is not None:
+            self._login_timer.cancel()
+        self.host_side.close()
+        self._array_side.close()
+        self._owner.connection_closed(self)
+
+    def _after(self, events: list[Event]) -> None:
+        self._dialling = self._dialling or any(isinstance(event, LoginStarted) for event in events)
+        self._flush()
+        if self._login_timer is not None and not self.relay.in_login:
+            self._login_timer.cancel()
+            self._login_timer = None
+        for event in events:
+            self._owner.handle(self, event)
+
+    def _flush(self) -> None:
+        """Towards the array only once it is connected: until then the relay keeps the first Login Request."""
+        host, array = self.host_side.transport, self._array_side.transport
+        if host is not None and (outgoing := self.relay.data_to_host()):
+            host.writelines(outgoing)
+        if array is not None and (outgoing := self.relay.data_to_array()):
+            array.writelines(outgoing)
+        self.steer()
+
+    def _login_too_slow(self) -> None:
+        self.close("no login in time")

@@ -1,0 +1,149 @@
+"""The shim as a filter that nobody notices (Figure 6), and as a command."""
+
+import asyncio
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from initiator_shim.initiator_task import TaskFunction
+from initiator_shim.initiator_transport import discover
+from scripts.failover_drill.processes import ROOT, ChildProcess
+from tests.integration.shims import GOOD, RESERVE_6, ShimUnderTest, shim
+
+TARGET = "iqn.2026-11.org.pairvol:plain"
+
+
+@asynccontextmanager
+async def plain_array(directory: Path) -> AsyncIterator[int]:
+    """An array without pairs; its port."""
+    arguments = ["--portal", "127.0.0.1:0", "--volume", "64MiB", "--volume", "16MiB,block=4096", "--iqn", TARGET]
+    process = await ChildProcess.start("array", [sys.executable, "-m", "target", *arguments], directory)
+    try:
+        (first, *_) = await process.until_ready(20)
+        yield int(first.split("/")[2].rpartition(":")[2])
+    finally:
+        await process.end()
+
+
+@asynccontextmanager
+async def plain_shim(directory: Path) -> AsyncIterator[ShimUnderTest]:
+    async with plain_array(directory) as port, shim(directory, port) as running:
+        yield running
+
+
+async def run(*command: str) -> tuple[int, str]:
+    """Exit status and everything printed; from the project's root."""
+    process = await asyncio.create_subprocess_exec(
+        *command, cwd=ROOT, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+    )
+    async with asyncio.timeout(60):
+        output, _ = await process.communicate()
+    assert process.returncode is not None
+    return process.returncode, output.decode()
+
+
+async def test_discovery_leads_to_the_shim(tmp_path: Path) -> None:
+    async with plain_shim(tmp_path) as running:
+        assert running.urls == [f"iscsi://127.0.0.1:{running.port}/{TARGET}/{lun}" for lun in (0, 1)]
+        assert await discover("127.0.0.1", running.port) == [(TARGET, [f"127.0.0.1:{running.port},1"])]
+
+
+@pytest.mark.parametrize("digests", [False, True])
+async def test_data_in_both_directions(tmp_path: Path, digests: bool) -> None:
+    data = bytes(range(256)) * 4096
+    async with plain_shim(tmp_path) as running:
+        host = await running.host(digests=digests)
+        assert host.negotiated.header_digest == host.negotiated.data_digest == digests
+        blocks = (len(data) // 512).to_bytes(2)
+        assert (await host.execute(0, b"\x2a" + bytes(6) + blocks + b"\0", data)).status == GOOD
+        read = await host.execute(0, b"\x28" + bytes(6) + blocks + b"\0", data_in_length=len(data))
+        assert read.data_in == data
+        small = b"\x28" + bytes(6) + b"\0\x08\0"
+        outcomes = await asyncio.gather(*(host.execute(0, small, data_in_length=4096) for _ in range(200)))
+        assert all(outcome.data_in == data[:4096] for outcome in outcomes)
+        assert await host.task_management(TaskFunction.LOGICAL_UNIT_RESET, 0) == 0
+        await host.ping()
+        await host.logout()
+
+
+async def test_a_reserve_of_an_ordinary_volume_passes(tmp_path: Path) -> None:
+    async with plain_shim(tmp_path) as running:
+        host, other = await running.host("one"), await running.host("two")
+        assert (await host.execute(0, RESERVE_6)).status == GOOD
+        assert (await other.execute(0, RESERVE_6)).status == 0x18
+        host.close()
+        other.close()
+
+
+async def test_qemu_through_the_shim(tmp_path: Path, require_tool: Callable[[str], str]) -> None:
+    async with plain_shim(tmp_path) as running:
+        options = f"driver=iscsi,transport=tcp,portal=127.0.0.1:{running.port},target={TARGET},lun=0"
+        pattern = ["-c", "write -P 7 1M 4M", "-c", "read -P 7 1M 4M", "-c", "read -P 0 0 1M", "-c", "flush"]
+        for digest in ("", ",header-digest=crc32c"):
+            status, output = await run(require_tool("qemu-io"), *pattern, "--image-opts", options + digest)
+            assert status == 0, output
+            assert "Pattern verification failed" not in output
+
+
+async def test_libiscsi_through_the_shim(tmp_path: Path, require_tool: Callable[[str], str]) -> None:
+    async with plain_shim(tmp_path) as running:
+        status, output = await run(require_tool("iscsi-ls"), "-s", f"iscsi://127.0.0.1:{running.port}")
+        assert status == 0
+        assert f"Target:{TARGET} Portal:127.0.0.1:{running.port},1" in output
+        status, output = await run(require_tool("iscsi-inq"), running.urls[1])
+        assert status == 0
+        assert "DIRECT_ACCESS" in output
+
+
+async def test_a_signal_ends_it_cleanly(tmp_path: Path) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        async with plain_array(tmp_path) as port, shim(tmp_path, port) as running:
+            host = await running.host()
+            running.process._process.send_signal(number)
+            async with asyncio.timeout(10):
+                await running.process._process.wait()
+                await host.ended
+            assert running.process.exit_status == 0
+            assert "Traceback" not in running.log
+
+
+async def test_wrong_arguments_are_one_line_each(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "initiator_shim"]
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        nobody = taken.getsockname()[1]
+        async with plain_array(tmp_path) as port:
+            taken.listen()
+            in_use = ["--array", f"127.0.0.1:{port}", "--listen", f"127.0.0.1:{nobody}"]
+            assert await run(*command, *in_use) == (
+                2,
+                f"pairvol-shim: --listen 127.0.0.1:{nobody}: Address already in use\n",
+            )
+    status, output = await run(*command, "--array", f"127.0.0.1:{nobody}", "--listen", "127.0.0.1:0")
+    assert status == 2
+    assert output.startswith(f"pairvol-shim: --array 127.0.0.1:{nobody}: cannot connect") and output.count("\n") == 1
+    for wrong in (["--array", "somewhere"], ["--deadline", "0"], ["--broker", "http://h"], ["--name", "a/b"]):
+        status, output = await run(*command, *wrong)
+        assert status == 2
+        assert output.startswith(f"pairvol-shim: {wrong[0]}") and output.count("\n") == 1
+
+
+async def test_a_host_that_speaks_nonsense_harms_nobody(tmp_path: Path) -> None:
+    async with plain_shim(tmp_path) as running:
+        host = await running.host()
+        for nonsense in (b"GET / HTTP/1.1\r\n\r\n" * 10, bytes(200), b"\xff" * 4096, b"\x43"):
+            reader, writer = await asyncio.open_connection("127.0.0.1", running.port)
+            writer.write(nonsense)
+            writer.write_eof()
+            async with asyncio.timeout(10):
+                await reader.read()
+            writer.close()
+            await writer.wait_closed()
+        assert (await host.execute(0, bytes(6))).status == GOOD
+        assert "Traceback" not in running.log
+        host.close()

@@ -1,0 +1,62 @@
+"""Sense data in both formats (SPC-4 4.5)."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from storage_model.spec.scsi_sense import SenseData, SenseKey, decode_sense, encode_sense
+
+ILLEGAL = st.builds(
+    SenseData,
+    st.just(int(SenseKey.ILLEGAL_REQUEST)),
+    st.integers(0, 0xFFFF),
+    st.none() | st.integers(0, 0xFFFFFFFF),
+    st.integers(0, 0xFFFF),
+    st.booleans(),
+)
+OTHERS = st.builds(
+    SenseData,
+    st.integers(0, 0xF).filter(lambda key: key != SenseKey.ILLEGAL_REQUEST),
+    st.integers(0, 0xFFFF),
+    st.none() | st.integers(0, 0xFFFFFFFF),
+)
+
+
+@given(ILLEGAL | OTHERS, st.booleans())
+def test_decode_is_the_inverse_of_encode(sense, descriptor_format):
+    assert decode_sense(encode_sense(sense, descriptor_format=descriptor_format)) == sense
+
+
+def test_fixed_format_bytes():
+    """SPC-4 table 53."""
+    sense = SenseData(0x5, 0x2400, field_pointer=2)
+    assert encode_sense(sense).hex() == "70000500000000" "0a" "00000000" "2400" "00" "c00002"
+    assert encode_sense(SenseData(0xE, 0x1D00, 0x1234)).hex() == "f0000e00001234" "0a" "00000000" "1d00" "00" "000000"
+
+
+def test_descriptor_format_bytes():
+    """SPC-4 table 27, 31, 35."""
+    sense = SenseData(0x5, 0x2600, 7, field_pointer=9, in_parameter_list=True)
+    assert encode_sense(sense, descriptor_format=True).hex() == (
+        "72052600" "000000" "14" "000a8000" "0000000000000007" "02060000" "80" "0009" "00"
+    )
+
+
+def test_information_beyond_four_bytes_needs_descriptor_format():
+    sense = SenseData(0x3, 0x1100, 1 << 40)
+    assert decode_sense(encode_sense(sense)).information is None
+    assert decode_sense(encode_sense(sense, descriptor_format=True)).information == 1 << 40
+
+
+@given(st.binary(max_size=64))
+def test_any_bytes_decode_or_are_refused(data):
+    try:
+        decode_sense(data)
+    except ValueError:
+        assert len(data) < 8 or data[0] & 0x7F not in range(0x70, 0x74)
+
+
+def test_text():
+    assert str(SenseData(0x5, 0x2400)) == "5h 24h/00h"
+    with pytest.raises(ValueError, match="not sense data"):
+        decode_sense(b"")
