@@ -109,10 +109,9 @@ class Proof:
                 answer = await self._stage.nodes[site].order(Order.WRITE_QUORUM, deadline)
                 found.append(checks.refused(f"host {NUMBERS[site].host}", answer["status"]))
         intruder = Record(QUORUM.p_volume, 0, 0).encode()
-        for site, view in self._stage.views.items():
-            if self._stage.array_lives(site):
-                outcome = await view.disks[QUORUM.lun].try_write(_INTRUDER_BLOCK, intruder)
-                found.append(checks.refused(f"a stranger, straight to array {NUMBERS[site].array},", describe(outcome)))
+        for site in filter(self._stage.array_lives, Site):
+            outcome = await self._stage.views[site].disks[QUORUM.lun].try_write(_INTRUDER_BLOCK, intruder)
+            found.append(checks.refused(f"a stranger, straight to array {NUMBERS[site].array},", describe(outcome)))
         return found
 
     async def _records(self, winner: Site | None) -> list[Check]:

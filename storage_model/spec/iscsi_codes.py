@@ -69,6 +69,23 @@ class LoginStatus(IntEnum):
     OUT_OF_RESOURCES = 0x0302
 
 
+class LogoutReason(IntEnum):
+    """RFC 7143 §11.14.1."""
+
+    CLOSE_SESSION = 0
+    CLOSE_CONNECTION = 1
+    RECOVERY = 2
+
+
+class LogoutResponse(IntEnum):
+    """RFC 7143 §11.15.1."""
+
+    SUCCESS = 0
+    CID_NOT_FOUND = 1
+    RECOVERY_NOT_SUPPORTED = 2
+    CLEANUP_FAILED = 3
+
+
 class Stage(IntEnum):
     """CSG and NSG of a login (RFC 7143 §11.12.3)."""
 

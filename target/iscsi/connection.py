@@ -18,7 +18,9 @@ from storage_model.spec.iscsi_pdu import (
     LoginRequestPdu,
     LoginResponsePdu,
     LoginStatus,
+    LogoutReason,
     LogoutRequestPdu,
+    LogoutResponse,
     LogoutResponsePdu,
     NopInPdu,
     NopOutPdu,
@@ -78,22 +80,6 @@ class Phase(Enum):
     FULL_FEATURE = auto()
     LOGGING_OUT = auto()
     ENDED = auto()
-
-
-class LogoutReason:
-    """RFC 7143 §11.14.1."""
-
-    CLOSE_SESSION = 0
-    CLOSE_CONNECTION = 1
-    RECOVERY = 2
-
-
-class LogoutResponse:
-    """RFC 7143 §11.15.1."""
-
-    SUCCESS = 0
-    CID_NOT_FOUND = 1
-    RECOVERY_NOT_SUPPORTED = 2
 
 
 class Connection:

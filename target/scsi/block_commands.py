@@ -12,6 +12,9 @@ from target.scsi.task import ScsiTask, TaskOutcome
 CHUNK_BYTES = 1 << 20
 """A command without a transfer limit works in pieces of this size, and looks between them whether it was aborted."""
 
+VOLUME_WRITE_BYTES = 4 << 20
+"""At most this much in one write of the volume: a mirrored one has to fit a frame of the remote-copy link."""
+
 _TRANSFER_LENGTH_BYTE = {6: 4, 10: 7, 12: 6, 16: 10}
 
 
@@ -56,10 +59,21 @@ async def write_blocks(lu: LogicalUnit, task: ScsiTask, lba: int, data: Buffer, 
     end = lba + len(data) // block_length
     held = await ranges.share(lba, end) if ranges.exclusive else ranges.enter(lba, end)
     try:
-        if not task.aborted:
+        if task.aborted:
+            return
+        if len(data) <= VOLUME_WRITE_BYTES:
             await lu.volume.write(lba * block_length, data, fua=fua or lu.write_through)
+        else:
+            await _write_pieces(lu, task, lba * block_length, memoryview(data), fua=fua or lu.write_through)
     finally:
         ranges.release(held)
+
+
+async def _write_pieces(lu: LogicalUnit, task: ScsiTask, offset_bytes: int, data: memoryview, *, fua: bool) -> None:
+    for start in range(0, len(data), VOLUME_WRITE_BYTES):
+        if task.aborted:
+            return
+        await lu.volume.write(offset_bytes + start, data[start : start + VOLUME_WRITE_BYTES], fua=fua)
 
 
 async def read(context: CommandContext) -> TaskOutcome:

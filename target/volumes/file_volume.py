@@ -208,8 +208,8 @@ def _open_descriptor(path: Path, create: bool, read_only: bool) -> int:
     except IsADirectoryError as error:
         raise UserError(f"volume file {path}: not a regular file") from error
     except PermissionError as error:
-        reason = "no permission to read it" if read_only else "it is read-only, or not ours to write"
-        raise UserError(f"volume file {path}: {reason}") from error
+        refused = "no permission to read it" if read_only else "it is read-only, or not ours to write"
+        raise UserError(f"volume file {path}: {refused}") from error
     except OSError as error:
         reason = "read-only file system" if error.errno == errno.EROFS else error.strerror
         raise UserError(f"volume file {path}: {reason}") from error

@@ -82,8 +82,9 @@ async def test_one_host_wins_each_race(tmp_path: Path) -> None:
             assert (await winner.execute(QUORUM, RESERVE_6)).status == GOOD
             assert (await winner.execute(QUORUM, write_cdb(0, 1), bytes(BLOCK))).status == GOOD
             assert (await loser.execute(QUORUM, write_cdb(0, 1), bytes(BLOCK))).status == RESERVATION_CONFLICT
-            assert (await winner.execute(QUORUM, RELEASE_6)).status == GOOD
-            await c.split()
+            assert (await winner.execute(QUORUM, RELEASE_6)).status == GOOD  # and the pair is free for the next race
+            for array in (c.arrays.a, c.arrays.b):
+                assert (await array.until(QUORUM, PairState.PSUS)).owner is None
 
 
 async def test_the_reset_before_the_reserve_does_not_disturb_it(tmp_path: Path) -> None:
@@ -121,14 +122,15 @@ async def test_the_deadline_bounds_a_silent_link(tmp_path: Path) -> None:
 
 async def test_a_host_that_leaves_while_it_is_arbitrated_owns_nothing(tmp_path: Path) -> None:
     async with cluster(tmp_path) as c:
+        other = await c.shim_b.host("b2")
         c.arrays.cable.cut(Cut.SILENT)
         reserve = asyncio.create_task(c.host_b.execute(QUORUM, RESERVE_6))
 
         async def under_way() -> bool:
             """The provisional reservation shows: another host of the site cannot have it."""
-            return reserve.done() or (await other.execute(QUORUM, bytes(6))).status == RESERVATION_CONFLICT
+            assert not reserve.done()
+            return (await other.execute(QUORUM, bytes(6))).status == RESERVATION_CONFLICT
 
-        other = await c.shim_b.host("b2")
         await eventually(under_way, what="RESERVE at the array")
         c.host_b.close()
         with pytest.raises(SessionError):
