@@ -69,7 +69,7 @@ class DifferentialBitmap:
         self._replace(bytes(len(self._bits)))
 
     def union(self, bits: bytes) -> None:
-        """Set the bits of another bitmap of the same size, given as :meth:`to_bytes`; raises ValueError on another size."""
+        """Set the bits of another bitmap, given as :meth:`to_bytes`; raises ValueError on another size."""
         if len(bits) != len(self._bits):
             raise ValueError(f"a bitmap of {len(bits)} bytes for a volume that has {len(self._bits)}")
         merged = int.from_bytes(self._bits, "little") | int.from_bytes(bits, "little")

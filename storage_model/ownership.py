@@ -1,8 +1,8 @@
 """How the arrays of a pair agree on one value per epoch: durable votes and a majority, sans-IO.
 
-The array that holds the P-VOL of the decided epoch N leads: it alone proposes the value of epoch N+1, in the order in which
-requests reach it. Proposing *is* voting: the leader makes its own vote durable before it tells anybody. A voter makes
-its vote durable before it answers. The value is decided when a majority of the voters (both, with two) have
+The array that holds the P-VOL of the decided epoch N leads: it alone proposes the value of epoch N+1, in the order in
+which requests reach it. Proposing *is* voting: the leader makes its own vote durable before it tells anybody. A voter
+makes its vote durable before it answers. The value is decided when a majority of the voters (both, with two) have
 durably voted for it; nobody is told GOOD before that, and nobody ever votes twice in one epoch, so two values cannot
 both be decided. A vote is never taken back: after a crash or a lost acknowledgement the leader proposes the same value
 again, and whoever knows of a later decided epoch passes it on. When in doubt, nothing is decided.
@@ -53,8 +53,8 @@ Effect = Vote | Propose | Accepted | Decide
 class EpochRegister:
     """One pair's epochs as one voter knows them.
 
-    ``serial`` is this array, ``voters`` the serial numbers of all; ``decided`` and ``accepted`` are what was durable when the
-    array stopped. Raises LocalProtocolError when this array breaks the rules itself.
+    ``serial`` is this array, ``voters`` the serial numbers of all; ``decided`` and ``accepted`` are what was durable
+    when the array stopped. Raises LocalProtocolError when this array breaks the rules itself.
     """
 
     def __init__(self, serial: str, voters: tuple[str, ...], decided: PairEpoch, accepted: PairEpoch | None) -> None:
@@ -108,7 +108,7 @@ class EpochRegister:
         return effects + self._count()
 
     def proposed(self, sender: str, value: PairEpoch, decided: PairEpoch) -> list[Effect]:
-        """The leader of epoch ``decided`` asks for a vote for ``value``; empty when the proposal is stale or unlawful."""
+        """The leader of epoch ``decided`` asks for a vote; no effects when the proposal is stale or unlawful."""
         effects = self.heard_decided(decided)
         if value == self.decided:
             return [*effects, Accepted(sender, value.epoch)]  # asked again after a lost acknowledgement

@@ -1,9 +1,9 @@
 """One pair as both arrays agree on it, and the rule that makes the next agreement out of a request.
 
-Every change of a pair that both arrays must see alike (creation, split, resync, swap, deletion, a new owner) is a numbered
-*epoch* with one value, :class:`PairEpoch`. How the two arrays agree on a value is ``ownership``'s business; this file
-says which value a request asks for, or why it is refused. The state may move on inside an epoch: COPY becomes PAIR when
-everything is copied, and COPY or PAIR becomes PSUE on a fault.
+Every change of a pair that both arrays must see alike (creation, split, resync, swap, deletion, a new owner) is a
+numbered *epoch* with one value, :class:`PairEpoch`. How the two arrays agree on a value is ``ownership``'s business;
+this file says which value a request asks for, or why it is refused. The state may move on inside an epoch: COPY
+becomes PAIR when everything is copied, and COPY or PAIR becomes PSUE on a fault.
 """
 
 import json
@@ -38,8 +38,8 @@ class PairEpoch:
     """The value of one epoch.
 
     ``p_serial`` is the array that holds the P-VOL ("" without a pair). ``state`` is the state the epoch begins in.
-    ``source`` is the side whose data is good where the halves differ; it matters in COPY. ``arm`` asks the P-VOL's array
-    to split the pair as soon as it is equal again (an owner that released in mid-copy).
+    ``source`` is the side whose data is good where the halves differ; it matters in COPY. ``arm`` asks the P-VOL's
+    array to split the pair as soon as it is equal again (an owner that released in mid-copy).
     """
 
     epoch: int = 0
@@ -116,9 +116,9 @@ class PairRecord:
 class PairRequest:
     """A pair-control command on its way to the array that serialises the pair.
 
-    ``serial`` is the array that received it; ``expected_epoch`` 0 makes it unconditional. ``claim`` is the nexus for whom
-    a RESYNC or SWAP RESYNC claims ownership. ``s_vol_written``: the requesting S-VOL took writes of its own since the
-    split. ``force``: the operator accepts that acknowledged writes are discarded.
+    ``serial`` is the array that received it; ``expected_epoch`` 0 makes it unconditional. ``claim`` is the nexus for
+    whom a RESYNC or SWAP RESYNC claims ownership. ``s_vol_written``: the requesting S-VOL took writes of its own since
+    the split. ``force``: the operator accepts that acknowledged writes are discarded.
     """
 
     verb: PairVerb
@@ -163,8 +163,9 @@ class PairRequest:
 def keeps_ownership(record: PairRecord, request: PairRequest) -> bool:
     """True if the claim's nexus owns the pair already, so that the owner's repeated RESERVE needs no transition.
 
-    In COPY, PAIR and PSUE Figure 4 refuses everybody else, so the owner is told GOOD at once. In PSUS the pair is armed:
-    another site's swap resync would be normal, so the owner has to win an epoch like everybody else (Figure 12).
+    In COPY, PAIR and PSUE Figure 4 refuses everybody else, so the owner is told GOOD at once. In PSUS the pair is
+    armed: another site's swap resync would be normal, so the owner has to win an epoch like everybody else (Figure
+    12).
     """
     owned = record.decided.owned_by(request.serial, request.claim)
     claims = request.claim is not None and request.verb is not PairVerb.RELEASE
@@ -176,8 +177,8 @@ def next_epoch(
 ) -> PairEpoch:
     """The value that ``request`` asks to be decided, from Figure 4 and the rules of ownership.
 
-    ``other_serial`` is the array that ``request.serial`` is not; ``p_vol_written`` says that the P-VOL took writes since
-    the split. Raises PairRefused.
+    ``other_serial`` is the array that ``request.serial`` is not; ``p_vol_written`` says that the P-VOL took writes
+    since the split. Raises PairRefused.
     """
     decided = record.decided
     if request.expected_epoch and request.expected_epoch != decided.epoch:

@@ -177,8 +177,8 @@ TRANSITIONS: dict[tuple[Half, PairVerb], Half | Refusal] = {
     ((_S, _PAIR), PairVerb.DELETE): _SMPL,
     ((_S, _PSUS), PairVerb.DELETE): _SMPL,
     ((_S, _PSUE), PairVerb.DELETE): _SMPL,
-    # RELEASE by the owner leaves the pair armed (PSUS): Figure 4 would answer every later RESERVE in PAIR abnormally, and
-    # nobody could win again. An owner is always at the P-VOL's array.
+    # RELEASE by the owner leaves the pair armed (PSUS): Figure 4 would answer every later RESERVE in PAIR abnormally,
+    # and nobody could win again. An owner is always at the P-VOL's array.
     (_SMPL, PairVerb.RELEASE): Refusal.NOT_PAIRED,
     ((_P, _COPY), PairVerb.RELEASE): (_P, _PSUS),
     ((_P, _PAIR), PairVerb.RELEASE): (_P, _PSUS),

@@ -1,7 +1,7 @@
 """Publishes pair state changes over MQTT, for whoever watches. [IO]
 
-Never in the data path: a broker that is slow, gone or wrong changes no SCSI result; messages that do not fit into the queue are
-dropped and counted in the log.
+Never in the data path: a broker that is slow, gone or wrong changes no SCSI result; messages that do not fit into the
+queue are dropped and counted in the log.
 """
 
 import asyncio

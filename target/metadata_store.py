@@ -1,7 +1,7 @@
 """What an array must not forget, in SQLite: pair records with their votes. [IO]
 
-One thread of its own does the work, since a commit waits for the medium. ``synchronous=FULL`` and one transaction per change: what
-a call has returned from survives a crash of the process and of the machine.
+One thread of its own does the work, since a commit waits for the medium. ``synchronous=FULL`` and one transaction per
+change: what a call has returned from survives a crash of the process and of the machine.
 """
 
 import asyncio

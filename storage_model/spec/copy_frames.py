@@ -1,12 +1,11 @@
 """The remote-copy link's wire format, version 1.
 
-Every frame is a 36-byte header and a payload. Header, big-endian: type, flags (1 byte each), pair (2: the receiver's LDEV
-number), request (4: names a request and its answer), epoch (4), offset (8) and length (4) in bytes of volume, payload length
-(4), CRC32C of the payload (4), CRC32C of the header before it (4).
+Every frame is a 36-byte header and a payload. Header, big-endian: type, flags (1 byte each), pair (2: the receiver's
+LDEV number), request (4: names a request and its answer), epoch (4), offset (8) and length (4) in bytes of volume,
+payload length (4), CRC32C of the payload (4), CRC32C of the header before it (4).
 
-The first frame either way is HELLO; its payload is JSON: ``{"versions": [1], "serial": ..., "peer": ..., "pairs": [...]}``.
-After it frames flow both ways; requests are answered out of order. A peer that sends anything else is cut off, and
-the reason goes to the log of both.
+The first frame either way is HELLO, in JSON: versions, own serial number, expected peer, pairs. After it frames flow both ways; requests are answered out of order. A peer that sends anything else is cut
+off, and the reason goes to the log of both.
 """
 
 import json
@@ -85,7 +84,7 @@ class Frame:
     payload: Buffer = field(default=b"", repr=False)
 
     def encode(self) -> list[Buffer]:
-        """Header and payload. A payload that is not ``bytes`` is copied: its owner may change it, and the CRC needs it fixed."""
+        """Header and payload. A payload that is not ``bytes`` is copied: its owner may change it under the CRC."""
         payload = self.payload if isinstance(self.payload, bytes) else bytes(self.payload)
         header = _HEADER.pack(
             self.type,

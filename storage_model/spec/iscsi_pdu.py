@@ -325,9 +325,7 @@ Pdu: TypeAlias = (
     | RejectPdu
 )
 
-_DECODERS: dict[int, Callable[[bytes, bytes, Buffer], Pdu]] = {
-    int(pdu.opcode): pdu.decode for pdu in Pdu.__args__
-}
+_DECODERS: dict[int, Callable[[bytes, bytes, Buffer], Pdu]] = {int(pdu.opcode): pdu.decode for pdu in Pdu.__args__}
 
 
 def decode_pdu(raw: RawPdu) -> Pdu:

@@ -225,9 +225,7 @@ class Connection:
         if self._tasks is not None:
             self._tasks.drop_aborted()
         if self.phase is Phase.FULL_FEATURE:
-            self._outgoing.send(
-                TaskManagementResponsePdu(response, itt, self._outgoing.take_stat_sn(), *self._numbers)
-            )
+            self._outgoing.send(TaskManagementResponsePdu(response, itt, self._outgoing.take_stat_sn(), *self._numbers))
 
     def logout_done(self) -> None:
         if self.phase is Phase.LOGGING_OUT:

@@ -211,6 +211,4 @@ class LoginNegotiation:
 
     def _settle(self) -> None:
         """FirstBurstLength must not exceed MaxBurstLength (§13.14); where the offers say so, the smaller rules."""
-        self.parameters.first_burst_length = min(
-            self.parameters.first_burst_length, self.parameters.max_burst_length
-        )
+        self.parameters.first_burst_length = min(self.parameters.first_burst_length, self.parameters.max_burst_length)

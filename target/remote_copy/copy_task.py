@@ -1,7 +1,7 @@
 """Makes the two halves equal, region by region, while hosts go on working. [C]
 
-The direction is the epoch's: the P-VOL sends the regions that differ, or after a swap fetches those that only the S-VOL has.
-Either way the P-VOL's array drives it.
+The direction is the epoch's: the P-VOL sends the regions that differ, or after a swap fetches those that only the
+S-VOL has. Either way the P-VOL's array drives it.
 """
 
 from asyncio import TaskGroup

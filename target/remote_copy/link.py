@@ -1,7 +1,7 @@
 """The remote-copy link as a sans-IO machine, the same at both ends.
 
-Frames in, events out. The machine knows the handshake (who is at the other end, which version, which pairs), keeps the link
-alive and says when it is dead; what a frame means for a pair is not its business.
+Frames in, events out. The machine knows the handshake (who is at the other end, which version, which pairs), keeps the
+link alive and says when it is dead; what a frame means for a pair is not its business.
 """
 
 from dataclasses import dataclass
@@ -83,7 +83,7 @@ class Link:
             )
         if hello.peer_serial != self._hello.serial:
             raise RemoteProtocolError(
-                f"array {hello.serial} expects array {hello.peer_serial} as its peer, this is array {self._hello.serial}",
+                f"array {hello.serial} expects array {hello.peer_serial}, this is array {self._hello.serial}",
                 0,
             )
         if not set(hello.versions) & set(VERSIONS):

@@ -1,7 +1,7 @@
 """The remote-copy link on TCP: connects or listens, reconnects by itself, matches answers to requests. [IO]
 
-The array with the lower serial number dials, the other one listens, so that there is one connection. A new connection replaces
-an older one: the peer would not dial while it thought the old one alive.
+The array with the lower serial number dials, the other one listens, so that there is one connection. A new connection
+replaces an older one: the peer would not dial while it thought the old one alive.
 """
 
 import asyncio
@@ -29,7 +29,8 @@ _HANDLERS_LIMIT = 1024
 class LinkTransport:
     """Implements ``copy_link.CopyLink`` over at most one live connection.
 
-    ``opened`` is called with the peer's HELLO, ``lost`` with the reason, ``received`` with each frame that is no answer.
+    ``opened`` is called with the peer's HELLO, ``lost`` with the reason, ``received`` with each frame that is no
+    answer.
     """
 
     def __init__(

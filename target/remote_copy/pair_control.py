@@ -1,7 +1,7 @@
 """The control plane of one pair at one array: requests, votes, reconnection (Figures 3 to 5, ¶29-¶48). [C]
 
-The array that holds the P-VOL serialises: the other one forwards. A change closes the volume to writes, lets those under way end,
-is voted for by both arrays, durably, and only then acted on and answered.
+The array that holds the P-VOL serialises: the other one forwards. A change closes the volume to writes, lets those
+under way end, is voted for by both arrays, durably, and only then acted on and answered.
 """
 
 import json
@@ -53,7 +53,7 @@ class PairControl:
         self._voting: Task[Any] | None = None
         self._background: set[Task[Any]] = set()  # a handful: requests are refused while one is deciding
 
-    # ------------------------------------------------------------------------------------------- what the SCSI side asks
+    # ----------------------------------------------------------------------------------------- what the SCSI side asks
 
     def refuse(self, nexus: ITNexus, *, writes: bool) -> Status:
         """See :meth:`PairHalf.refuse`."""
@@ -389,7 +389,7 @@ class PairControl:
         return any(isinstance(effect, Accepted) for effect in self._vote(value))
 
     async def _compare(self, frame: Frame) -> None:
-        """What the other array knows, at reconnection: adopt what was decided, repeat what is in doubt, suspend alike."""
+        """At reconnection: adopt what the other array knows to be decided, repeat what is in doubt, suspend alike."""
         half = self.half
         decided_text, bits = decode_parts(frame.payload, 2)
         decided, state = _epoch(decided_text), PairState(frame.length_bytes)

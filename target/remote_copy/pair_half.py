@@ -1,7 +1,7 @@
 """The local half of one pair: what is durably known of it, and what follows for host I/O. [C]
 
-Everything that handles a pair at this array shares this object: the control plane (``pair_control``) changes it, the data path
-(``primary_volume``, ``secondary_volume``, ``copy_task``) obeys it.
+Everything that handles a pair at this array shares this object: the control plane (``pair_control``) changes it, the
+data path (``primary_volume``, ``secondary_volume``, ``copy_task``) obeys it.
 """
 
 import logging
@@ -35,7 +35,7 @@ _NOT_READY_CAUSE_NOT_REPORTABLE = (0x2, 0x0400)
 
 @dataclass(frozen=True, slots=True)
 class PairIdentity:
-    """What the configuration says of a pair and of its local half. ``ldev`` is the local volume's number in its array."""
+    """What the configuration says of a pair and its local half; ``ldev`` is the local volume's number."""
 
     name: str
     group: str
@@ -130,9 +130,12 @@ class PairHalf:
         return self.state is PairState.PAIR and self.record.decided.epoch == epoch
 
     async def suspend(self, reason: str) -> None:
-        """A fault stops mirroring: COPY or PAIR becomes PSUE (¶31); durable on return, so that a write may then be acknowledged.
+        """A fault stops mirroring: COPY or PAIR becomes PSUE (¶31).
 
-        Needs no lock of the control plane: a change that waits for the writes inside the gate must not wait for their fault.
+        Durable on return, so that a write that only one half has may then be acknowledged.
+
+        Needs no lock of the control plane: a change that waits for the writes inside the gate must not wait for their
+        fault.
         """
         epoch = self.record.decided.epoch
         before = self.state

@@ -1,8 +1,8 @@
 """Marks on regions that may differ, durable before the difference can exist. [C]
 
-A mark is *lasting* when the region is known to differ (not copied yet, or written while suspended), and *passing* while mirrored
-writes are under way in it, and for a while after: a region that is written again and again then costs one durable mark, not one a
-write. After a restart every mark is lasting: the copies are made equal from the marks.
+A mark is *lasting* when the region is known to differ (not copied yet, or written while suspended), and *passing*
+while mirrored writes are under way in it, and for a while after: a region that is written again and again then costs
+one durable mark, not one a write. After a restart every mark is lasting: the copies are made equal from the marks.
 """
 
 from asyncio import Lock

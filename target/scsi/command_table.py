@@ -242,9 +242,7 @@ def _pair_row(
     It is how a reservation comes to be decided and given back, and a control session's first command must be answered
     in the time that an arbitration has. The host's own nexus hears its unit attentions all the same.
     """
-    return _row(
-        code, handler, usage, direction, _NONE, _ALLOWED, _MEDIUM, service_action=action, unit_attention=False
-    )
+    return _row(code, handler, usage, direction, _NONE, _ALLOWED, _MEDIUM, service_action=action, unit_attention=False)
 
 
 _PAIR = (

@@ -247,9 +247,7 @@ def _volume_sense(error: VolumeError, task: ScsiTask) -> CheckCondition:
 
 def _check_condition(error: CheckCondition, lu: LogicalUnit | None) -> TaskOutcome:
     """Where sense data is made, in the format that the control mode page asks for (SPC-4 7.5.8, D_SENSE)."""
-    sense = SenseData(
-        error.sense_key, error.asc_ascq, error.information, error.field_pointer, error.in_parameter_list
-    )
+    sense = SenseData(error.sense_key, error.asc_ascq, error.information, error.field_pointer, error.in_parameter_list)
     return TaskOutcome(
         Status.CHECK_CONDITION,
         sense=encode_sense(sense, descriptor_format=lu is not None and lu.descriptor_sense),

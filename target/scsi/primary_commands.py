@@ -23,9 +23,7 @@ def check_ready(lu: LogicalUnit) -> None:
     if not lu.loaded:
         raise CheckCondition(SenseKey.NOT_READY, AscAscq.MEDIUM_NOT_PRESENT)
     if not lu.started:
-        raise CheckCondition(
-            SenseKey.NOT_READY, AscAscq.LOGICAL_UNIT_NOT_READY_INITIALIZING_COMMAND_REQUIRED
-        )
+        raise CheckCondition(SenseKey.NOT_READY, AscAscq.LOGICAL_UNIT_NOT_READY_INITIALIZING_COMMAND_REQUIRED)
 
 
 async def test_unit_ready(context: CommandContext) -> TaskOutcome:
@@ -194,9 +192,7 @@ def _one_command(row: CommandRow | None, with_timeouts: bool) -> bytes:
     if row is None:
         return b"\x00\x01\x00\x00"
     flags = 0x03 | (0x80 if with_timeouts else 0)
-    return (
-        bytes((0, flags)) + row.length.to_bytes(2, "big") + row.usage + (_timeouts(row) if with_timeouts else b"")
-    )
+    return bytes((0, flags)) + row.length.to_bytes(2, "big") + row.usage + (_timeouts(row) if with_timeouts else b"")
 
 
 _REPD = 0x80

@@ -1,7 +1,7 @@
 """Where a differential bitmap survives a crash: one file per pair half. [IO]
 
-Pages are written in place. A page torn by a crash can only lose marks that were being set, whose writes had not been started, or
-that were being cleared lazily; 512-byte pages are sector-sized, so that in practice none is torn.
+Pages are written in place. A page torn by a crash can only lose marks that were being set, whose writes had not been
+started, or that were being cleared lazily; 512-byte pages are sector-sized, so that in practice none is torn.
 """
 
 import asyncio

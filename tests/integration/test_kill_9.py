@@ -1,4 +1,6 @@
-"""kill -9 of either array during replicated writes, restart, resync: no acknowledged write is lost, every block is checked."""
+"""kill -9 of either array during replicated writes, restart, resync: no acknowledged write is lost, every block is
+checked.
+"""
 
 import asyncio
 import struct
@@ -69,7 +71,9 @@ async def read_all(array: ArrayUnderTest) -> bytes:
 
 
 async def one_crash(arrays: PairOfArrays, victim: ArrayUnderTest, writer: Writer) -> None:
-    """Kill the victim while records are on their way, bring it back, resync from the P-VOL, check every block at both."""
+    """Kill the victim while records are on their way, bring it back, resync from the P-VOL, check every block at
+    both.
+    """
     session = await arrays.a.connect("iqn.2026-11.org.pairvol:writer")
     await session.execute(0, bytes(6))
     goal = writer.count + 300
