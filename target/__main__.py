@@ -3,10 +3,13 @@
 import argparse
 import asyncio
 import logging
+import os
 import signal
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 from storage_model.errors import UserError
 from target.array import Array
@@ -33,9 +36,17 @@ Exit status: 0 ended by a signal, 2 wrong configuration or arguments.
 """
 
 
+class _Parser(argparse.ArgumentParser):
+    """A wrong word is one line, like every other error of the user; the usage text would bury it."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message} (see --help)")
+
+
 def _arguments(words: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         "pairvol-array",
+        allow_abbrev=False,
         description="An iSCSI storage array in user space, with pair volumes mirrored to a second array.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -113,12 +124,19 @@ async def _serve(config: ArrayConfig) -> None:
     array = Array(config)
     await array.start()
     try:
-        for url in array.urls:
-            print(url)
-        print("ready", flush=True)
+        _announce(array.urls)
         await stopped.wait()
     finally:
         await array.stop()
+
+
+def _announce(urls: Sequence[str]) -> None:
+    try:
+        print(*urls, "ready", sep="\n", flush=True)
+    except OSError as error:
+        # What is left in Python's buffer would fail a second time at its exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise UserError(f"standard output: {error.strerror}") from None
 
 
 def main(words: list[str] | None = None) -> int:

@@ -86,7 +86,8 @@ class Array:
             try:
                 path.mkdir(parents=True, exist_ok=True)
             except OSError as error:
-                raise UserError(f"state directory {path}: {error.strerror}") from None
+                reason = "not a directory" if isinstance(error, FileExistsError) else error.strerror
+                raise UserError(f"state directory {path}: {reason}") from None
         elif self._config.pairs:
             raise UserError(f"{self._config.source}: array.state_dir is missing: pairs must survive a restart")
         self._store = MetadataStore(path and path / "metadata.sqlite", self._config.serial)

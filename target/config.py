@@ -19,9 +19,11 @@ MAX_VOLUMES = 4096
 MAX_SIZE_BYTES = 1 << 60
 
 _UNITS = {"": 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40, "PiB": 1 << 50}
-_SIZE = re.compile(r"(\d+)\s*([A-Za-z]*)")
-_IQN = re.compile(r"iqn\.\d{4}-\d{2}\.[a-z0-9.-]+(:[^\s]+)?|eui\.[0-9A-Fa-f]{16}|naa\.[0-9A-Fa-f]{16,32}")
-_SERIAL = re.compile(r"\d{5,12}")
+_SIZE = re.compile(r"([0-9]{1,19})\s*([A-Za-z]*)")
+_IQN = re.compile(r"iqn\.\d{4}-\d{2}\.[a-z0-9.-]+(:[A-Za-z0-9.:_-]+)?|eui\.[0-9A-Fa-f]{16}|naa\.[0-9A-Fa-f]{16,32}")
+_SERIAL = re.compile(r"[0-9]{5,12}")
+# A pair's name is also a file name, a part of an MQTT topic and a column of pairctl; CCI's names have 31 characters, too.
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,30}")
 
 Address = tuple[str, int]
 
@@ -88,11 +90,19 @@ def parse_size(text: str, where: str) -> int:
 
 def parse_address(text: str, where: str) -> Address:
     """``host:port`` or ``[ipv6]:port``; port 0 lets the system choose."""
-    host, colon, port = text.rpartition(":")
+    host, _, port = text.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
-    if not colon or not host or not port.isdecimal() or int(port) > 65535:
+    if not _is_host(host) or not re.fullmatch("[0-9]{1,5}", port) or int(port) > 65535:
         raise UserError(f"{where}: {text!r} is not an address (host:port, as 127.0.0.1:3260 or [::1]:3260)")
     return host, int(port)
+
+
+def _is_host(text: str) -> bool:
+    """True if the resolver can be asked for it: it wants labels of 1 to 63 characters (RFC 1034 §3.1)."""
+    try:
+        return bool(text.encode("idna")) and "\0" not in text
+    except UnicodeError:
+        return False
 
 
 def parse_broker(text: str, where: str) -> Address:
@@ -116,7 +126,7 @@ def parse_volume_words(text: str, lun: int) -> VolumeConfig:
     block_length = _block_length(options.get("block", "512"), where)
     size_bytes = parse_size(size, where)
     _check_whole_blocks(size_bytes, block_length, where)
-    name = options.get("name", f"volume{lun}")
+    name = _check_name(options.get("name", f"volume{lun}"), where)
     return VolumeConfig(name, lun, size_bytes, options.get("file"), block_length, "quorum" in options, lun + 1)
 
 
@@ -129,6 +139,12 @@ def _block_length(value: object, where: str) -> int:
 def _check_whole_blocks(size_bytes: int, block_length: int, where: str) -> None:
     if size_bytes % block_length:
         raise UserError(f"{where}: {size_bytes} bytes are not a whole number of {block_length}-byte blocks")
+
+
+def _check_name(text: str, where: str) -> str:
+    if not _NAME.fullmatch(text):
+        raise UserError(f"{where}: {text!r} is not a name (1 to 31 letters, digits, '_', '-', '.')")
+    return text
 
 
 def serial_from(iqn: str) -> str:
@@ -176,7 +192,7 @@ def parse_config(text: str, source: str) -> ArrayConfig:
     """A whole configuration file; ``source`` is its name for errors."""
     try:
         top = _Table(source, "", tomllib.loads(text))
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # RecursionError: thousands of brackets; ValueError: of digits
         raise UserError(f"{source}: not TOML: {error}") from None
     array = _Table(source, "array", top.take("array", dict, required=True))
     iqn = check_iqn(array.take("iqn", str, DEFAULT_IQN), array.where("iqn"))
@@ -186,6 +202,8 @@ def parse_config(text: str, source: str) -> ArrayConfig:
     portals = tuple(
         parse_address(str(text), array.where("portals")) for text in array.take("portals", list, [DEFAULT_PORTAL])
     )
+    if not portals:
+        raise UserError(f"{array.where('portals')} = [] must name at least one address")
     state_dir = array.take("state_dir", str)
     array.end()
     volumes = _volumes(source, top.take("volumes", list, []))
@@ -209,24 +227,26 @@ def _volumes(source: str, entries: list[Any]) -> tuple[VolumeConfig, ...]:
     volumes: dict[str, VolumeConfig] = {}
     luns: dict[int, str] = {}
     ldevs: dict[int, str] = {}
+    files: dict[str | None, str] = {}
     for number, entry in enumerate(entries):
         volume = _volume(_Table(source, f"volumes[{number}]", entry), number)
         for key, value, taken in (
             ("name", volume.name, volumes),
             ("lun", volume.lun, luns),
             ("ldev", volume.ldev, ldevs),
+            ("file", volume.file, files),
         ):
-            if value in taken:
+            if value is not None and value in taken:
                 raise UserError(f"{source}: volumes[{number}].{key} = {value!r} is used twice")
         volumes[volume.name] = volume
-        luns[volume.lun] = ldevs[volume.ldev] = volume.name
+        luns[volume.lun] = ldevs[volume.ldev] = files[volume.file] = volume.name
     if not volumes:
         raise UserError(f"{source}: no [[volumes]]: an array serves at least one volume")
     return tuple(volumes.values())
 
 
 def _volume(table: _Table, number: int) -> VolumeConfig:
-    name = table.take("name", str, required=True)
+    name = _check_name(table.take("name", str, required=True), table.where("name"))
     lun = table.take("lun", int, number)
     if not 0 <= lun <= 16383:
         raise UserError(f"{table.where('lun')} = {lun} must be 0 to 16383")
@@ -264,8 +284,8 @@ def _pairs(source: str, entries: list[Any], volumes: Mapping[str, VolumeConfig])
     paired: set[str] = set()
     for number, entry in enumerate(entries):
         table = _Table(source, f"pairs[{number}]", entry)
-        name = table.take("name", str, required=True)
-        group = table.take("group", str, name)
+        name = _check_name(table.take("name", str, required=True), table.where("name"))
+        group = _check_name(table.take("group", str, name), table.where("group"))
         volume = table.take("volume", str, required=True)
         fence = table.take("fence", str, "never")
         table.end()

@@ -4,8 +4,9 @@ Every frame is a 36-byte header and a payload. Header, big-endian: type, flags (
 LDEV number), request (4: names a request and its answer), epoch (4), offset (8) and length (4) in bytes of volume,
 payload length (4), CRC32C of the payload (4), CRC32C of the header before it (4).
 
-The first frame either way is HELLO, in JSON: versions, own serial number, expected peer, pairs. After it frames flow both ways; requests are answered out of order. A peer that sends anything else is cut
-off, and the reason goes to the log of both.
+The first frame either way is HELLO, in JSON: versions, own serial number, expected peer, pairs. After it frames flow
+both ways; requests are answered out of order. A peer that sends anything else is cut off, and the reason goes to the
+log of both.
 """
 
 import json
