@@ -11,7 +11,7 @@ import asyncio
 import secrets
 import threading
 from collections.abc import Coroutine
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import pyscsi.pyscsi.scsi_enum_command as scsi_enum_command
 from pyscsi.pyscsi.scsi_exception import SCSIDeviceCommandExceptionMeta
@@ -67,6 +67,9 @@ class PyscsiDevice(metaclass=SCSIDeviceCommandExceptionMeta):
     A CHECK CONDITION raises ``device.CheckCondition``, which is a pyscsi SCSICheckCondition; its ``sense`` attribute,
     like the command's, is the raw sense data. RESERVATION CONFLICT raises ReservationConflict, a RuntimeError.
     """
+
+    CheckCondition: ClassVar[Any]  # made by the metaclass
+    _session: IscsiSession
 
     def __init__(
         self,

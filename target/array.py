@@ -9,7 +9,7 @@ from typing import TypeVar
 from storage_model.differential_bitmap import DifferentialBitmap
 from storage_model.errors import UserError
 from storage_model.spec.copy_frames import Answer, Frame, FrameType, Hello, PairOffer
-from storage_model.volume import Volume
+from storage_model.volume import Volume, VolumeError
 from target.config import ArrayConfig, PairConfig, VolumeConfig, parse_broker
 from target.event_bus import EventBus
 from target.iscsi.events import TargetDescription
@@ -29,6 +29,9 @@ from target.volumes.file_volume import FileVolume
 from target.volumes.memory_volume import MemoryVolume
 
 log = logging.getLogger("pairvol.array")
+
+MAX_PAIRED_BYTES = 4 << 40
+"""Of a volume with a pair: its differential bitmap travels to the other array in one frame."""
 
 T = TypeVar("T")
 
@@ -140,6 +143,11 @@ class Array:
             config.quorum,
             pair.fence,
         )
+        if volume.size_bytes > MAX_PAIRED_BYTES:
+            raise UserError(
+                f"{self._config.source}: volume {config.name} has {volume.size_bytes} bytes,"
+                f" {MAX_PAIRED_BYTES} are the limit for a volume with a pair"
+            )
         bitmap = DifferentialBitmap(volume.size_bytes)
         file = BitmapFile(self._state_dir / f"{pair.name}.bitmap")
         self._bitmaps.append(file)
@@ -172,7 +180,10 @@ class Array:
         if self._events is not None:
             await self._events.stop()
         for volume in self._volumes:
-            await volume.close()
+            try:
+                await volume.close()
+            except VolumeError as error:
+                log.error("at the end: %s", error)
         for bitmap in self._bitmaps:
             bitmap.close()
         if self._store is not None:

@@ -22,7 +22,7 @@ _UNITS = {"": 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 
 _SIZE = re.compile(r"([0-9]{1,19})\s*([A-Za-z]*)")
 _IQN = re.compile(r"iqn\.\d{4}-\d{2}\.[a-z0-9.-]+(:[A-Za-z0-9.:_-]+)?|eui\.[0-9A-Fa-f]{16}|naa\.[0-9A-Fa-f]{16,32}")
 _SERIAL = re.compile(r"[0-9]{5,12}")
-# A pair's name is also a file name, a part of an MQTT topic and a column of pairctl; CCI's names have 31 characters, too.
+# A pair's name is also a file name, part of an MQTT topic and a column of pairctl. CCI's names have 31 characters, too.
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,30}")
 
 Address = tuple[str, int]

@@ -33,11 +33,21 @@ class MetadataStore:
         self._thread = ThreadPoolExecutor(1, "metadata")
         try:
             self._database = sqlite3.connect(":memory:" if path is None else path, check_same_thread=False)
+        except sqlite3.Error as error:
+            raise UserError(f"{path}: cannot be used as the array's metadata: {error}") from None
+        try:
             self._open(serial, path)
+        except BaseException:
+            self._database.close()
+            raise
+
+    def _open(self, serial: str, path: Path | None) -> None:
+        try:
+            self._prepare(serial, path)
         except sqlite3.Error as error:
             raise UserError(f"{path}: cannot be used as the array's metadata: {error}") from None
 
-    def _open(self, serial: str, path: Path | None) -> None:
+    def _prepare(self, serial: str, path: Path | None) -> None:
         database = self._database
         database.execute("PRAGMA journal_mode = WAL")
         database.execute("PRAGMA synchronous = FULL")

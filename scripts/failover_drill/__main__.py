@@ -37,6 +37,11 @@ def _arguments() -> argparse.ArgumentParser:
     parser.add_argument("--first", choices=["a", "b"], help="give this site's host a head start in every race")
     parser.add_argument("--json", metavar="FILE", type=Path, help="write the transcript there")
     parser.add_argument(
+        "--without-shims",
+        action="store_true",
+        help="the hosts talk to their arrays directly: both win the start, and the drill fails, as it has to",
+    )
+    parser.add_argument(
         "--broker", choices=list(BrokerKind), help="default: mosquitto when it is installed, else embedded"
     )
     parser.add_argument(
@@ -101,6 +106,7 @@ def main() -> int:
         seed=random.randrange(_SEEDS) if arguments.seed is None else arguments.seed,
         first=Site(arguments.first.upper()) if arguments.first else None,
         broker=BrokerKind(arguments.broker) if arguments.broker else None,
+        shims=not arguments.without_shims,
     )
     kept: Path | None = arguments.directory
     try:

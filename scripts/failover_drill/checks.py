@@ -12,6 +12,8 @@ Statuses = Mapping[Site, PairStatus | None]
 """What each array says of one pair; None from an array that cannot be asked."""
 
 REFUSED = "RESERVATION CONFLICT"
+PATIENCE_SECONDS = 2.0
+"""The arrays wait that long for each other's vote, the shims a little longer."""
 BOTH_SITES_FROM = 20
 """A series this long must have been won by each site at least once."""
 
@@ -134,7 +136,8 @@ class Race:
 
     @property
     def timed_out(self) -> bool:
-        return None in self.seconds.values()
+        """A host had no answer, or one that only the end of somebody's patience brought about."""
+        return any(value is None or value >= PATIENCE_SECONDS for value in self.seconds.values())
 
     @property
     def longest(self) -> float:

@@ -35,13 +35,17 @@ class DrillFailed(PairvolError):
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What the command line chose. ``races`` 0 walks the figures; ``first`` gives a host a head start in every race."""
+    """What the command line chose. ``races`` 0 walks the figures; ``first`` gives a host a head start in every race.
+
+    Without ``shims`` the hosts talk to their arrays directly, and the drill has to fail.
+    """
 
     failure: Failure = Failure.HEARTBEAT
     races: int = 0
     seed: int = 0
     first: Site | None = None
     broker: BrokerKind | None = None
+    shims: bool = True
     timing: Timing = field(default_factory=Timing)
 
 
@@ -69,7 +73,7 @@ class Drill:
         return self._stage.events() if self._stage else []
 
     async def run(self) -> bool:
-        """True if every check held. Raises PairvolError when the drill cannot go on."""
+        """True if every check held. Raises PairvolError when the stage cannot be set up."""
         options = self._options
         async with AsyncExitStack() as stack:
             self._timeline.progress("starting a broker, two arrays, two shims and two cluster nodes")
@@ -79,11 +83,12 @@ class Drill:
                 stack,
                 broker=options.broker,
                 hesitation={site: self._hesitation(site) for site in Site},
+                shims=options.shims,
             )
-            if options.races:
-                await self._race_series()
-            else:
-                await self._figures()
+            try:
+                await (self._race_series() if options.races else self._figures())
+            except PairvolError as error:
+                self._checks.append(Check("the drill comes to its end", False, str(error)))
             return self._timeline.proof(self._checks)
 
     def _hesitation(self, site: Site) -> float:
@@ -152,10 +157,10 @@ class Drill:
         pairs = (QUORUM, *data_pairs)
         for pair in pairs:
             await self._until("the remote-copy link is up", _link_up, pair)
-            await self.stage.views[pair.home].disks[pair.lun].pair_control(PairOut.CREATE)
+            await self.stage.views[pair.home].pair_control(pair.lun, PairOut.CREATE)
         for pair in pairs:
             await self._until_state(PairState.PAIR, pair)
-        await self.stage.views[QUORUM.home].disks[QUORUM.lun].pair_control(PairOut.SPLIT)
+        await self.stage.views[QUORUM.home].pair_control(QUORUM.lun, PairOut.SPLIT)
         names = ", ".join(pair.title for pair in pairs)
         told = [Told("operator", f"created the pairs {names}"), Told("operator", "split the quorum pair")]
         self._show(scenario.FIGURE_7, await self._until_state(PairState.PSUS), told)
@@ -255,8 +260,7 @@ class Drill:
             told.append(Told("operator", "mended the remote-copy link"))
         for pair in DATA_PAIRS:
             await self._until("the remote-copy link is up", _link_up, pair)
-            home = stage.views[pair.home].disks[pair.lun]
-            await home.pair_control(PairOut.RESYNC, PairOption.GOOD_P_VOL)
+            await stage.views[pair.home].pair_control(pair.lun, PairOut.RESYNC, PairOption.GOOD_P_VOL)
             told.append(Told("operator", f"resynced the pair {pair.title}, the P-VOL is good"))
         quorum = await self._until_state(quorum_state)
         data = [(pair, await self._until_state(PairState.PAIR, pair)) for pair in DATA_PAIRS]

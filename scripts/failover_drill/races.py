@@ -71,5 +71,5 @@ async def _stop_cluster(stage: Stage, race: Race) -> None:
             raise PairvolError(f"the cluster did not stop after a RELEASE: {words}")
         # A RELEASE while the pair was copying arms it; a pair still mirroring is split by the operator.
         if any(status.state in (PairState.COPY, PairState.PAIR) and status.owner is None for status in known):
-            await stage.views[Site.A].disks[QUORUM.lun].pair_control(PairOut.SPLIT)
+            await stage.views[Site.A].pair_control(QUORUM.lun, PairOut.SPLIT)
         await asyncio.sleep(_POLL_INTERVAL)

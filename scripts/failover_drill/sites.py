@@ -8,12 +8,13 @@ from urllib.parse import urlsplit
 
 from initiator_shim.initiator_transport import IscsiSession
 from initiator_shim.session_errors import SessionError
-from scripts.failover_drill.disk import Disk
+from scripts.failover_drill.disk import CommandFailed, Disk
 from scripts.failover_drill.link_proxy import Address
 from scripts.failover_drill.node_protocol import Event, Fields, NodeSettings, Order, decode_line, encode_line
 from scripts.failover_drill.processes import ROOT, ChildProcess, ProcessFailed
 from scripts.failover_drill.scenario import DATA_PAIRS, NUMBERS, QUORUM, Site
-from storage_model.spec.pair_cdb import PairStatus
+from storage_model.errors import PairvolError
+from storage_model.spec.pair_cdb import PairOption, PairOut, PairStatus
 
 _CONDUCTOR_NAME = "iqn.2026-11.org.pairvol:drill-conductor"
 _EVENTS_MAX = 20000
@@ -90,13 +91,14 @@ async def _ready(child: ChildProcess, deadline: float) -> list[str]:
 class ArrayView:
     """The conductor's session with an array: it asks for pair status and acts as the operator."""
 
-    def __init__(self, session: IscsiSession) -> None:
+    def __init__(self, name: str, session: IscsiSession) -> None:
+        self._name = name
         self._session = session
         self.disks = {lun: Disk(session, lun) for lun in _LUNS}
 
     @classmethod
-    async def open(cls, portal: Portal) -> "ArrayView":
-        return cls(await IscsiSession.connect(*portal.address, portal.target_name, _CONDUCTOR_NAME))
+    async def open(cls, name: str, portal: Portal) -> "ArrayView":
+        return cls(name, await IscsiSession.connect(*portal.address, portal.target_name, _CONDUCTOR_NAME))
 
     async def status(self, lun: int) -> PairStatus | None:
         """The array's word on one pair; None when the array cannot be asked."""
@@ -104,6 +106,13 @@ class ArrayView:
             return await self.disks[lun].pair_status()
         except SessionError:
             return None
+
+    async def pair_control(self, lun: int, verb: PairOut, options: PairOption = PairOption.NONE) -> None:
+        """What an operator asks for. Raises PairvolError that names the array."""
+        try:
+            await self.disks[lun].pair_control(verb, options)
+        except (SessionError, CommandFailed) as error:
+            raise PairvolError(f"{self._name}, LUN {lun}, {verb.name.replace('_', ' ')}: {error}") from None
 
     async def close(self) -> None:
         await self._session.logout()

@@ -59,6 +59,7 @@ class Stage:
         *,
         broker: BrokerKind | None,
         hesitation: dict[Site, float],
+        shims: bool,
     ) -> "Stage":
         """All processes up, the sessions logged in, nothing paired yet. ``stack`` takes them down."""
         stage = cls(directory, timing, stack)
@@ -66,7 +67,7 @@ class Stage:
         await stage._open_broker(broker)
         await stage._open_link()
         await asyncio.gather(*(stage.open_array(site) for site in Site))
-        await asyncio.gather(*(stage._open_host(site, hesitation[site]) for site in Site))
+        await asyncio.gather(*(stage._open_host(site, hesitation[site], shims) for site in Site))
         return stage
 
     async def _open_broker(self, kind: BrokerKind | None) -> None:
@@ -91,15 +92,16 @@ class Stage:
         child, portal = await start_array(site, self.directory, ports, broker, self.timing.start_up_deadline, address)
         self._children.append(child)
         self.arrays[site], self.portals[site] = child, portal
-        self.views[site] = await ArrayView.open(portal)
+        self.views[site] = await ArrayView.open(child.name, portal)
 
-    async def _open_host(self, site: Site, hesitation: float) -> None:
+    async def _open_host(self, site: Site, hesitation: float, through_shim: bool) -> None:
         timing = self.timing
         shim, portal = await start_shim(
             site, self.directory, self.portals[site], self.cables.heartbeat[site].address, timing.start_up_deadline
         )
         self._children.append(shim)
         self.shims[site] = shim
+        portal = portal if through_shim else self.portals[site]
         settings = NodeSettings(
             site=site.value,
             shim=portal.address,

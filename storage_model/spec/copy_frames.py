@@ -24,8 +24,8 @@ VERSIONS = (1,)
 _HEADER = struct.Struct("!BBHIIQIII")
 _CRC = struct.Struct("!I")
 HEADER_LENGTH = _HEADER.size + _CRC.size
-MAX_PAYLOAD_LENGTH = 8 * 1024 * 1024
-"""Bounds what a peer can make this side hold: the largest host write, or the bitmap of a 4 TiB volume."""
+MAX_PAYLOAD_LENGTH = (8 << 20) + (64 << 10)
+"""Bounds what a peer can make this side hold: the largest host write, or the bitmap of a 4 TiB volume and a vote."""
 
 
 class FrameType(IntEnum):
@@ -176,7 +176,7 @@ class Hello:
             pairs = tuple(PairOffer(str(n), int(d), int(s), int(b), bool(q)) for n, d, s, b, q in document["pairs"])
             versions = tuple(int(version) for version in document["versions"])
             return cls(str(document["serial"]), str(document["peer"]), pairs, versions)
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:  # OverflowError: Python's JSON has Infinity
             raise RemoteProtocolError(f"HELLO cannot be read: {error!r}", 0) from None
 
 
@@ -201,7 +201,7 @@ def decode_json(payload: Buffer) -> dict[str, Any]:
     """A JSON object in a payload; raises RemoteProtocolError."""
     try:
         document = json.loads(bytes(payload))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:  # RecursionError: thousands of brackets
         raise RemoteProtocolError(f"payload is not JSON: {error}", 0) from None
     if not isinstance(document, dict):
         raise RemoteProtocolError("payload is not a JSON object", 0)

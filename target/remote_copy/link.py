@@ -16,6 +16,9 @@ SILENCE_LIMIT = 3.0
 """Seconds of silence after which the peer counts as gone (a half-open connection gives no other sign)."""
 
 
+_REASON_LENGTH = 300
+
+
 @dataclass(frozen=True, slots=True)
 class LinkOpened:
     """The peer is the one we were told to expect; its offers are in ``hello``."""
@@ -56,16 +59,19 @@ class Link:
         """Bytes have come in."""
         if self._failed:
             return []
-        self._last_received = now
         try:
-            return [event for frame in self._stream.receive_data(data) for event in self._receive_frame(frame)]
+            events = [event for frame in self._stream.receive_data(data) for event in self._receive_frame(frame)]
         except RemoteProtocolError as error:
             return [self._fail(str(error))]
+        if self._opened:
+            self._last_received = now  # before that the time runs on: whoever drips bytes keeps no connection
+        return events
 
     def _receive_frame(self, frame: Frame) -> list[LinkEvent]:
         if frame.type is FrameType.REFUSED:
             self._failed = True
-            return [LinkFailed("the other array refuses the link: " + bytes(frame.payload).decode(errors="replace"))]
+            reason = bytes(frame.payload[: 4 * _REASON_LENGTH]).decode(errors="replace")
+            return [LinkFailed("the other array refuses the link: " + _readable(reason))]
         if not self._opened:
             return [self._open(frame)]
         if frame.type is FrameType.HELLO:
@@ -114,12 +120,19 @@ class Link:
             return []
         if now >= self._last_received + SILENCE_LIMIT:
             self._failed = True
-            return [LinkFailed(f"nothing heard from the other array for {SILENCE_LIMIT:g} s")]
+            what = "nothing heard from the other array" if self._opened else "no HELLO from the other end"
+            return [LinkFailed(f"{what} for {SILENCE_LIMIT:g} s")]
         if self._opened and now >= self._last_sent + PING_INTERVAL:
             self.send(Frame(FrameType.PING))
         return []
 
     def _fail(self, reason: str) -> LinkFailed:
         self._failed = True
+        reason = _readable(reason)
         self.send(Frame(FrameType.REFUSED, payload=reason.encode()))
         return LinkFailed(reason)
+
+
+def _readable(reason: str) -> str:
+    """One line of bounded length, whatever of it the peer has chosen."""
+    return "".join(char if char.isprintable() else "?" for char in reason[:_REASON_LENGTH])

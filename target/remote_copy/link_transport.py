@@ -22,6 +22,8 @@ ANSWER_SECONDS = 10.0
 """A peer that answers pings but not a request for so long has a volume that hangs: the link counts as failed."""
 _REDIAL_SECONDS = (0.1, 0.2, 0.5, 1.0)
 _CONNECT_SECONDS = 3.0
+_CONNECTIONS_LIMIT = 16
+"""One is the link; the others have yet to say who they are, which the link machine gives them a few seconds for."""
 _HANDLERS_LIMIT = 1024
 """Frames of the peer in the making; beyond that the connection is not read."""
 
@@ -47,6 +49,9 @@ class LinkTransport:
         self._connection: _Connection | None = None
         self._server: asyncio.Server | None = None
         self._dialer: asyncio.Task[None] | None = None
+        self._loss: asyncio.Task[None] | None = None
+        self._refusal = ""
+        self.connections: set[_Connection] = set()
         self.tasks: set[asyncio.Task[None]] = set()
 
     @property
@@ -81,8 +86,8 @@ class LinkTransport:
             await asyncio.gather(self._dialer, return_exceptions=True)
         if self._server is not None:
             self._server.close()
-        if self._connection is not None:
-            self._connection.hang_up("this array stops")
+        for connection in list(self.connections):
+            connection.hang_up("this array stops")
         await asyncio.gather(*self.tasks, return_exceptions=True)
 
     def request(self, frame: Frame) -> Awaitable[Frame]:
@@ -113,13 +118,20 @@ class LinkTransport:
                         "array %s at %s:%d cannot be reached: %s", self.hello.peer_serial, *peer, error or "timeout"
                     )
             await asyncio.sleep(_REDIAL_SECONDS[min(attempt, len(_REDIAL_SECONDS) - 1)])
+            if self._loss is not None:
+                await asyncio.wait([self._loss])
             attempt += 1
 
     def adopt(self, connection: "_Connection", hello: Hello) -> None:
         """The handshake of a connection succeeded."""
         if self._connection is not None:
             self._connection.hang_up("the other array connected anew")
+        if self._loss is not None and not self._loss.done():
+            # Told of the new link before they have dealt with the loss of the old one, pairs would take both for lost.
+            connection.refuse("the loss of the connection before is being dealt with, dial again")
+            return
         self._connection = connection
+        self._refusal = ""
         log.info("link to array %s is up", hello.serial)
         self.opened(hello)
 
@@ -128,10 +140,19 @@ class LinkTransport:
         if self._connection is connection:
             self._connection = None
             log.warning("link to array %s is down: %s", self.hello.peer_serial, reason)
-            self.spawn(self.lost(reason))
+            self._loss = self._start(self.lost(reason))
+
+    def refused(self, reason: str) -> None:
+        """A connection ended before its handshake; dialled again and again, it is told once."""
+        level = logging.DEBUG if reason == self._refusal else logging.WARNING
+        log.log(level, "link to array %s refused: %s", self.hello.peer_serial, reason)
+        self._refusal = reason
 
     def spawn(self, coroutine: Awaitable[None]) -> None:
         """Run a handler to its end."""
+        _ = self._start(coroutine)
+
+    def _start(self, coroutine: Awaitable[None]) -> asyncio.Task[None]:
 
         async def run() -> None:
             try:
@@ -146,6 +167,7 @@ class LinkTransport:
         task = asyncio.create_task(run())
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
+        return task
 
     def _give_up(self, reason: str) -> None:
         if self._connection is not None:
@@ -171,6 +193,9 @@ class _Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
+        self._owner.connections.add(self)
+        if len(self._owner.connections) > _CONNECTIONS_LIMIT:
+            self.refuse("too many connections")
         self._write()
 
     def data_received(self, data: bytes) -> None:
@@ -184,12 +209,12 @@ class _Connection(asyncio.Protocol):
 
     def _handle(self, events: list[LinkEvent]) -> None:
         for event in events:
+            if self.ended.done():
+                return
             if isinstance(event, LinkOpened):
                 self._opened = True
                 self._owner.adopt(self, event.hello)
             elif isinstance(event, LinkFailed):
-                if not self._opened:
-                    log.warning("link to array %s refused: %s", self._owner.hello.peer_serial, event.reason)
                 self.hang_up(event.reason)
             elif isinstance(event, FrameReceived):
                 self._receive(event.frame)
@@ -245,6 +270,11 @@ class _Connection(asyncio.Protocol):
             self.hang_up(f"a request was not answered for {ANSWER_SECONDS:g} s")
         self._write()
 
+    def refuse(self, reason: str) -> None:
+        """Hang up, and tell the other end why."""
+        self._link.send(Frame(FrameType.REFUSED, payload=reason.encode()))
+        self.hang_up(reason)
+
     def hang_up(self, reason: str) -> None:
         """Send what is queued and close; the link is down from now on."""
         self._reason = reason
@@ -257,11 +287,14 @@ class _Connection(asyncio.Protocol):
         if self.ended.done():
             return
         self.ended.set_result(self._opened)
+        self._owner.connections.discard(self)
         if self._timer is not None:
             self._timer.cancel()
         waiting, self._waiting = self._waiting, {}
         for future, _ in waiting.values():
             _fail(future, self._reason)
+        if not self._opened:
+            self._owner.refused(self._reason)
         self._owner.forget(self, self._reason)
 
 

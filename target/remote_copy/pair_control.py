@@ -34,6 +34,9 @@ DECISION_SECONDS = 2.0
 FORWARD_SECONDS = 0.3
 """How much longer the array waits that only forwards, so that the serialising one gives up first."""
 
+WITHDRAWN_LIMIT = 256
+"""Nexuses whose last claim was withdrawn; the oldest is forgotten first."""
+
 T = TypeVar("T")
 Within = Callable[[Task[T], float], Awaitable[T]]
 """Waits for a task, but not longer than so many seconds: raises TimeoutError and leaves the task running."""
@@ -48,8 +51,7 @@ class PairControl:
         self.secondary = secondary
         self._within = within
         self._offer: PairOffer | None = None
-        self._withdrawn: ITNexus | None = None  # its claim may yet be decided, but is not wanted any more
-        self._forwarded = 0  # requests at the other array
+        self._withdrawn: dict[ITNexus, None] = {}  # claims that may yet be decided, but are not wanted any more
         self._voting: Task[Any] | None = None
         self._background: set[Task[Any]] = set()  # a handful: requests are refused while one is deciding
 
@@ -77,8 +79,11 @@ class PairControl:
         half = self.half
         if half.record.decided.owned_by(half.identity.serial, nexus):
             await self.released(nexus)
-        elif half.register.in_doubt or self._forwarded:
-            self._withdrawn = nexus
+            return
+        # A request of its that timed out may still be on its way, here or at the other array: kept until it claims anew.
+        self._withdrawn[nexus] = None
+        if len(self._withdrawn) > WITHDRAWN_LIMIT:
+            del self._withdrawn[next(iter(self._withdrawn))]
 
     async def request(self, request: PairRequest) -> int:
         """Carry out a pair-control command; the epoch it led to. Raises PairRefused, also when it takes too long."""
@@ -90,21 +95,18 @@ class PairControl:
         outcome = TRANSITIONS[(half.role, half.state), request.verb]
         if isinstance(outcome, Refusal):
             raise PairRefused(outcome)  # what Figure 4 refuses by the own volume's state needs nobody else's word
-        if request.claim is not None and request.claim == self._withdrawn:
-            self._withdrawn = None  # it claims anew
+        if request.claim is not None:
+            self._withdrawn.pop(request.claim, None)
         return await self._request_led(request) if half.register.leads else await self._request_forwarded(request)
 
     async def _request_forwarded(self, request: PairRequest) -> int:
         task = create_task(self._forward(request))
         self._keep(task)
-        self._forwarded += 1
         try:
             return await self._within(task, DECISION_SECONDS + FORWARD_SECONDS)
         except TimeoutError:
             task.cancel()
             raise PairRefused(Refusal.NO_VOTE, f"{DECISION_SECONDS:g} s passed") from None
-        finally:
-            self._forwarded -= 1
 
     async def _request_led(self, request: PairRequest) -> int:
         half = self.half
@@ -156,6 +158,8 @@ class PairControl:
         async with half.changing:
             if not half.register.leads:
                 raise PairRefused(Refusal.BUSY)  # the P-VOL moved while the request waited
+            if request.claim in self._withdrawn and request.serial == half.identity.serial:
+                raise PairRefused(Refusal.BUSY, "the claim was withdrawn while it waited")
             if half.register.in_doubt:
                 if self._keeps_in_doubt(request):
                     return half.record.decided.epoch
@@ -255,9 +259,9 @@ class PairControl:
         if value.state is PairState.COPY and role is PairRole.P_VOL:
             half.copying = create_task(self._copy(value))
             self._keep(half.copying)
-        if self._withdrawn is not None and value.owned_by(half.identity.serial, self._withdrawn):
-            self._keep(create_task(self.released(self._withdrawn)))
-            self._withdrawn = None
+        owner = value.owner
+        if owner is not None and owner.serial == half.identity.serial and owner.nexus in self._withdrawn:
+            self._keep(create_task(self.released(owner.nexus)))
 
     async def _prepare_marks(self, value: PairEpoch, role: PairRole, peer_bits: bytes | None) -> None:
         half = self.half
@@ -392,7 +396,7 @@ class PairControl:
         """At reconnection: adopt what the other array knows to be decided, repeat what is in doubt, suspend alike."""
         half = self.half
         decided_text, bits = decode_parts(frame.payload, 2)
-        decided, state = _epoch(decided_text), PairState(frame.length_bytes)
+        decided, state = _epoch(decided_text), _state(frame.length_bytes)
         async with half.changing:
             await half.gate.close()
             try:
@@ -441,6 +445,13 @@ def _epoch(text: bytes) -> PairEpoch:
         return PairEpoch.decode(text.decode())
     except ValueError as error:
         raise RemoteProtocolError(str(error), 0) from None
+
+
+def _state(number: int) -> PairState:
+    try:
+        return PairState(number)
+    except ValueError:
+        raise RemoteProtocolError(f"{number} is not a pair state", 0) from None
 
 
 def _unpacked(bits: bytes, half: PairHalf) -> bytes:

@@ -11,6 +11,19 @@ from scripts.failover_drill.processes import ChildProcess
 RESERVE_6, RELEASE_6, RESERVE_10 = b"\x16" + bytes(5), b"\x17" + bytes(5), b"\x56" + bytes(9)
 TEST_UNIT_READY = bytes(6)
 GOOD, RESERVATION_CONFLICT = 0x00, 0x18
+PLAIN_TARGET = "iqn.2026-11.org.pairvol:plain"
+
+
+@asynccontextmanager
+async def plain_array(directory: Path) -> AsyncIterator[int]:
+    """An array without pairs; its port."""
+    arguments = ["--portal", "127.0.0.1:0", "--volume", "64MiB", "--volume", "16MiB,block=4096", "--iqn", PLAIN_TARGET]
+    process = await ChildProcess.start("array", [sys.executable, "-m", "target", *arguments], directory)
+    try:
+        (first, *_) = await process.until_ready(20)
+        yield int(first.split("/")[2].rpartition(":")[2])
+    finally:
+        await process.end()
 
 
 class ShimUnderTest:

@@ -54,6 +54,15 @@ def test_a_few_races_have_one_winner_each(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_without_the_shims_both_hosts_win_and_the_drill_says_so() -> None:
+    """¶16-¶17: each array grants its own half; a proof that could not fail would prove nothing."""
+    result = drill("--without-shims")
+    assert result.returncode == 1
+    assert "FAILED  start: exactly one host won" in result.stdout
+    assert "host 10 and host 11 got GOOD" in result.stdout
+
+
+@pytest.mark.slow
 def test_the_script_itself_runs_the_drill() -> None:
     stamp = Path(sys.prefix, ".pairvol-stamp-demo")
     if not stamp.exists():

@@ -12,22 +12,9 @@ import pytest
 
 from initiator_shim.initiator_task import TaskFunction
 from initiator_shim.initiator_transport import discover
-from scripts.failover_drill.processes import ROOT, ChildProcess
-from tests.integration.shims import GOOD, RESERVE_6, ShimUnderTest, shim
-
-TARGET = "iqn.2026-11.org.pairvol:plain"
-
-
-@asynccontextmanager
-async def plain_array(directory: Path) -> AsyncIterator[int]:
-    """An array without pairs; its port."""
-    arguments = ["--portal", "127.0.0.1:0", "--volume", "64MiB", "--volume", "16MiB,block=4096", "--iqn", TARGET]
-    process = await ChildProcess.start("array", [sys.executable, "-m", "target", *arguments], directory)
-    try:
-        (first, *_) = await process.until_ready(20)
-        yield int(first.split("/")[2].rpartition(":")[2])
-    finally:
-        await process.end()
+from scripts.failover_drill.processes import ROOT
+from tests.integration.shims import GOOD, RESERVE_6, ShimUnderTest, plain_array, shim
+from tests.integration.shims import PLAIN_TARGET as TARGET
 
 
 @asynccontextmanager

@@ -160,7 +160,7 @@ def test_a_series_with_one_winner_in_each_race() -> None:
     assert all(check.held for check in series.checks())
 
 
-@pytest.mark.parametrize("bad", [race(), race(Site.A, Site.B), race(Site.A, seconds=None)])
+@pytest.mark.parametrize("bad", [race(), race(Site.A, Site.B), race(Site.A, seconds=None), race(Site.A, seconds=2.5)])
 def test_one_bad_race_spoils_a_series(bad: Race) -> None:
     assert not all(check.held for check in RaceSeries.of([race(Site.A), bad]).checks())
 

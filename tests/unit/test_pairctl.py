@@ -1,0 +1,190 @@
+"""What pairctl shows and takes, without an array."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from initiator_shim.pair_arguments import argument_parser, pair_command
+from initiator_shim.pair_display import (
+    PairUnit,
+    as_json,
+    goal_reached,
+    owners,
+    parse_state,
+    refusal_number,
+    select,
+    table,
+)
+from initiator_shim.pairctl import main
+from storage_model.errors import UserError
+from storage_model.nexus import ITNexus
+from storage_model.pair_state import FenceLevel, PairRole, PairState, Refusal
+from storage_model.spec.pair_cdb import PairControlOut, PairOption, PairOut, PairStatus, StatusFlag
+
+LINKED = StatusFlag.QUORUM | StatusFlag.LINK_UP | StatusFlag.CONFIGURED
+OWNER = ITNexus("iqn.2026-11.org.example:host", bytes.fromhex("800000000001"))
+P_VOL = PairStatus(
+    role=PairRole.P_VOL, state=PairState.PSUS, fence=FenceLevel.DATA, flags=LINKED, copy_percent=100, epoch=4,
+    ldev=10, peer_ldev=11, differing_bytes=0, size_bytes=1 << 24, serial="30095", peer_serial="30096",
+    owner_serial="", owner=None, pair_name="quorum0", group_name="qgrp", volume_name="quorum",
+)  # fmt: skip
+S_VOL = replace(
+    P_VOL, role=PairRole.S_VOL, ldev=11, peer_ldev=10, serial="30096", peer_serial="30095",
+    flags=LINKED | StatusFlag.S_VOL_WRITABLE,
+)  # fmt: skip
+UNPAIRED = replace(P_VOL, role=PairRole.SMPL, state=PairState.SMPL)
+
+
+def rows(*units: PairUnit) -> list[list[str]]:
+    return [line.split() for line in table(units).splitlines()]
+
+
+def test_the_table_has_pairdisplays_form() -> None:
+    assert table([PairUnit(1, P_VOL)]) == (
+        "Group PairVol(L/R) (Port#,TID, LU),Seq#,LDEV#.P/S,Status,Fence, %,P-LDEV# M\n"
+        "qgrp  quorum0(L)   (CL1-A-1,0, 1)30095    10.P-VOL PSUS DATA  , 100    11 -\n"
+        "qgrp  quorum0(R)   (CL1-A-1,0, 1)30096    11.S-VOL SSUS DATA  , 100    10 -\n"
+    )
+
+
+def test_a_longer_name_moves_the_columns_together() -> None:
+    lines = table([PairUnit(0, P_VOL), PairUnit(1, replace(P_VOL, pair_name="a" * 20))]).splitlines()
+    assert len({line.index("(CL1-A") for line in lines[1:]} | {lines[0].index("(Port#")}) == 1
+
+
+def test_an_s_vol_shows_its_p_vol_on_the_right() -> None:
+    _, left, right = rows(PairUnit(1, S_VOL))
+    assert "11.S-VOL" in left and "SSUS" in left and left[-1] == "W"
+    assert "10.P-VOL" in right and "PSUS" in right and right[-1] == "-"
+
+
+def test_without_a_link_the_other_half_is_not_guessed() -> None:
+    _, left, right = rows(PairUnit(1, replace(P_VOL, state=PairState.PSUE, flags=StatusFlag.CONFIGURED)))
+    assert "PSUE" in left
+    assert "11.S-VOL" in right and "----" in right
+
+
+def test_the_other_arrays_own_word_comes_first() -> None:
+    _, _, right = rows(PairUnit(1, P_VOL, replace(S_VOL, state=PairState.PSUE)))
+    assert "PSUE" in right
+
+
+def test_an_unpaired_volume() -> None:
+    _, left, right = rows(PairUnit(1, UNPAIRED))
+    assert "10.SMPL" in left and "11.SMPL" in right
+
+
+def test_no_pairs() -> None:
+    assert table([]) == "no pairs are configured at this array\n"
+
+
+def test_owners() -> None:
+    owned = replace(P_VOL, owner=OWNER, owner_serial="30096")
+    assert owners([PairUnit(1, P_VOL)]) == "quorum0: epoch 4, no owner\n"
+    assert owners([PairUnit(1, owned)]) == f"quorum0: epoch 4, owner {OWNER.initiator_port_name} at array 30096\n"
+    assert owners([PairUnit(1, replace(P_VOL, flags=StatusFlag.CONFIGURED))]) == ""
+
+
+def test_json_can_be_read_back() -> None:
+    unit = PairUnit(1, replace(P_VOL, owner=OWNER, owner_serial="30095"), S_VOL)
+    data = json.loads(json.dumps(as_json(unit)))
+    assert (data["pair"], data["role"], data["state"], data["epoch"], data["fence"]) == (
+        "quorum0", "P-VOL", "PSUS", 4, "data",
+    )  # fmt: skip
+    assert data["owner"] == {
+        "initiator_name": OWNER.initiator_name, "isid": "800000000001", "target_port": 1, "serial": "30095",
+    }  # fmt: skip
+    assert data["peer"]["role"] == "S-VOL"
+
+
+def test_a_name_is_a_pair_or_a_group() -> None:
+    units = [PairUnit(lun, replace(P_VOL, pair_name=f"p{lun}", group_name="g")) for lun in (0, 1)]
+    assert select(units, "p1") == [units[1]]
+    assert select(units, "g") == units
+    with pytest.raises(UserError, match="p0, p1"):
+        select(units, "other")
+
+
+def test_states() -> None:
+    assert parse_state("pair") is PairState.PAIR
+    assert parse_state("SSUS") is PairState.PSUS
+    with pytest.raises(UserError, match="SMPL, COPY, PAIR"):
+        parse_state("paired")
+
+
+@pytest.mark.parametrize(
+    ("refusal", "number"),
+    [
+        (Refusal.MIRRORING, 228),
+        (Refusal.NOT_PAIRED, 228),
+        (Refusal.EPOCH_MOVED, 228),
+        (Refusal.PEER_UNREACHABLE, 221),
+        (Refusal.BUSY, 221),
+        (None, 221),
+    ],
+)
+def test_ccis_error_numbers(refusal: Refusal | None, number: int) -> None:
+    assert refusal_number(refusal) == number
+
+
+@pytest.mark.parametrize(
+    ("arguments", "command"),
+    [
+        ("create p", PairControlOut(PairOut.CREATE)),
+        (
+            "create p --remote-p-vol --fence status --no-copy",
+            PairControlOut(PairOut.CREATE, PairOption.REMOTE_P_VOL | PairOption.NO_COPY, FenceLevel.STATUS),
+        ),
+        ("split p", PairControlOut(PairOut.SPLIT)),
+        ("split p -rw", PairControlOut(PairOut.SPLIT, PairOption.S_VOL_WRITABLE)),
+        ("resync p", PairControlOut(PairOut.RESYNC)),
+        ("resync p --swap", PairControlOut(PairOut.SWAP_RESYNC)),
+        ("resync p --good p", PairControlOut(PairOut.RESYNC, PairOption.GOOD_P_VOL)),
+        ("resync p --swap --good s", PairControlOut(PairOut.SWAP_RESYNC, PairOption.GOOD_S_VOL)),
+        ("delete p", PairControlOut(PairOut.DELETE)),
+        ("delete p --force", PairControlOut(PairOut.DELETE, PairOption.FORCE)),
+    ],
+)
+def test_verbs(arguments: str, command: PairControlOut) -> None:
+    assert pair_command(argument_parser().parse_args(arguments.split())) == command
+
+
+@pytest.mark.parametrize(
+    ("verb", "reached"),
+    [
+        (PairOut.CREATE, {PairState.COPY, PairState.PAIR}),
+        (PairOut.SWAP_RESYNC, {PairState.COPY, PairState.PAIR}),
+        (PairOut.SPLIT, {PairState.PSUS}),
+        (PairOut.DELETE, {PairState.SMPL}),
+    ],
+)
+def test_goals(verb: PairOut, reached: set[PairState]) -> None:
+    assert {s for s in PairState if goal_reached(PairControlOut(verb), replace(P_VOL, state=s))} == reached
+
+
+def test_every_flag_has_help(capsys: pytest.CaptureFixture[str]) -> None:
+    parser = argument_parser()
+    (verbs,) = (action for action in parser._actions if hasattr(action, "choices") and action.dest == "verb")
+    assert isinstance(verbs.choices, dict)
+    for each in (parser, *verbs.choices.values()):
+        assert all(action.help for action in each._actions if action.dest != "verb")
+    with pytest.raises(SystemExit) as exited:
+        main(["--help"])
+    assert exited.value.code == 0
+    assert "221 command rejected, 228 invalid state" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["-a", "127.0.0.1:3260", "status"], "--array 127.0.0.1:3260: not iscsi://"),
+        (["-a", "iscsi://127.0.0.1:x", "status"], "the port must be a number"),
+        (["-a", "iscsi://127.0.0.1:1", "status"], "cannot connect to 127.0.0.1:1"),
+        (["-a", "iscsi://127.0.0.1:1", "wait", "p", "PAIRED"], "STATE PAIRED"),
+    ],
+)
+def test_user_errors_are_one_line(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("pairctl: ") and message in error and error.count("\n") == 1
