@@ -10,7 +10,7 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from initiator_shim.initiator_login import InitiatorLogin, SessionParameters
-from initiator_shim.initiator_task import Completed, Ended, Event, Failed, LoggedIn, ScsiTask, TaskFunction
+from initiator_shim.initiator_task import Completed, Ended, Event, Failed, LoggedIn, ScsiTask
 from initiator_shim.session_errors import CommandRejected, CommandTimeout, SessionError, SessionLost
 from initiator_shim.word_feed import WordFeed
 from storage_model.errors import LocalProtocolError, RemoteProtocolError
@@ -37,6 +37,7 @@ from storage_model.spec.iscsi_pdu import (
 )
 from storage_model.spec.iscsi_stream import EncodablePdu, PduStream, encode_pdu
 from storage_model.spec.iscsi_text import format_text, parse_pairs
+from storage_model.spec.scsi_task import TaskFunction
 from storage_model.spec.serial_number import serial_add, serial_le, serial_lt
 from storage_model.volume import Buffer
 

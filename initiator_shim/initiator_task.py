@@ -1,7 +1,6 @@
 """What an initiator session reports, and the state of one task in it."""
 
 from dataclasses import dataclass, field
-from enum import IntEnum
 
 from initiator_shim.initiator_login import Negotiated
 from initiator_shim.session_errors import SessionError
@@ -9,30 +8,6 @@ from storage_model.errors import RemoteProtocolError
 from storage_model.spec.iscsi_codes import RejectReason
 from storage_model.spec.iscsi_pdu import DataInPdu, ScsiCommandPdu
 from storage_model.volume import Buffer
-
-
-class ScsiStatus(IntEnum):
-    """SAM-5 5.3.1."""
-
-    GOOD = 0x00
-    CHECK_CONDITION = 0x02
-    BUSY = 0x08
-    RESERVATION_CONFLICT = 0x18
-    TASK_SET_FULL = 0x28
-    ACA_ACTIVE = 0x30
-    TASK_ABORTED = 0x40
-
-
-class TaskFunction(IntEnum):
-    """Task management functions (RFC 7143 §11.5.1)."""
-
-    ABORT_TASK = 1
-    ABORT_TASK_SET = 2
-    CLEAR_ACA = 3
-    CLEAR_TASK_SET = 4
-    LOGICAL_UNIT_RESET = 5
-    TARGET_WARM_RESET = 6
-    TARGET_COLD_RESET = 7
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,10 +9,11 @@ from typing import Any
 
 from initiator_shim.initiator import InitiatorSession
 from initiator_shim.initiator_login import Negotiated, SessionParameters
-from initiator_shim.initiator_task import Completed, Ended, Event, Failed, LoggedIn, ScsiOutcome, TaskFunction
+from initiator_shim.initiator_task import Completed, Ended, Event, Failed, LoggedIn, ScsiOutcome
 from initiator_shim.session_errors import LoginRedirected, SessionError, SessionLost
 from storage_model.errors import RemoteProtocolError, UserError
 from storage_model.spec.iscsi_codes import RESERVED_TAG
+from storage_model.spec.scsi_task import TaskFunction
 from storage_model.volume import Buffer
 
 DEFAULT_INITIATOR_NAME = "iqn.2026-11.org.pairvol:initiator"

@@ -1,10 +1,10 @@
 """Which logical units a target has, and through which of its ports we see them. [C]"""
 
-from initiator_shim.initiator_task import ScsiStatus
 from initiator_shim.pair_client import CommandPort, execute_past_unit_attention
 from initiator_shim.session_errors import SessionError
 from storage_model.spec.iscsi_codes import lun_from_bytes
 from storage_model.spec.scsi_cdb import OperationCode
+from storage_model.spec.scsi_task import ScsiStatus
 
 _REPORT_LUNS_BYTES = 16384  # 2047 units
 _VPD_BYTES = 4096

@@ -5,11 +5,12 @@ PAIR CONTROL IN and OUT execute on the logical unit that the pair is about (see 
 
 from typing import Protocol
 
-from initiator_shim.initiator_task import ScsiOutcome, ScsiStatus
+from initiator_shim.initiator_task import ScsiOutcome
 from initiator_shim.session_errors import SessionError
 from storage_model.pair_state import Refusal
 from storage_model.spec.pair_cdb import PairControlOut, PairStatus, encode_report_status
 from storage_model.spec.scsi_sense import AscAscq, SenseData, SenseKey, decode_sense
+from storage_model.spec.scsi_task import ScsiStatus
 from storage_model.volume import Buffer
 
 STATUS_LENGTH_BYTES = 4096

@@ -18,11 +18,12 @@ from pyscsi.pyscsi.scsi_exception import SCSIDeviceCommandExceptionMeta
 from pyscsi.pyscsi.scsi_sense import SCSICheckCondition
 
 from initiator_shim.config import parse_unit_url
-from initiator_shim.initiator_task import ScsiOutcome, ScsiStatus, TaskFunction
+from initiator_shim.initiator_task import ScsiOutcome
 from initiator_shim.initiator_transport import DEFAULT_INITIATOR_NAME, IscsiSession
 from initiator_shim.pair_client import UNIT_ATTENTIONS_MAX
 from storage_model.errors import UserError
 from storage_model.spec.scsi_sense import FIXED_CURRENT, FIXED_LENGTH, SenseData, decode_sense, encode_sense
+from storage_model.spec.scsi_task import ScsiStatus, TaskFunction
 
 _Result = TypeVar("_Result")
 _TEST_UNIT_READY = bytes(6)

@@ -3,10 +3,10 @@
 import asyncio
 from collections.abc import Callable
 
-from initiator_shim.initiator_task import ScsiStatus
 from initiator_shim.session_errors import SessionError
 from scripts.failover_drill.disk import Disk, describe
 from scripts.failover_drill.records import LABEL, AcknowledgementLog, Record, records_in
+from storage_model.spec.scsi_task import ScsiStatus
 
 _SCAN_BLOCKS = 512
 

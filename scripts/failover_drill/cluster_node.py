@@ -13,7 +13,6 @@ from collections.abc import Awaitable, Callable
 from enum import Enum
 from pathlib import Path
 
-from initiator_shim.initiator_task import ScsiStatus
 from initiator_shim.initiator_transport import IscsiSession
 from initiator_shim.session_errors import SessionError
 from scripts.failover_drill.application import Application
@@ -33,6 +32,7 @@ from scripts.failover_drill.scenario import DATA_PAIRS, NUMBERS, QUORUM, PairedV
 from storage_model.errors import PairvolError
 from storage_model.pair_state import PairRole, PairState
 from storage_model.spec.pair_cdb import PairOut
+from storage_model.spec.scsi_task import ScsiStatus
 
 _QUORUM_ISID = bytes.fromhex("800000000001")
 _DATA_ISID = bytes.fromhex("800000000002")

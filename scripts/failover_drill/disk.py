@@ -6,7 +6,7 @@ else is the caller's to judge.
 
 import asyncio
 
-from initiator_shim.initiator_task import ScsiOutcome, ScsiStatus, TaskFunction
+from initiator_shim.initiator_task import ScsiOutcome
 from initiator_shim.initiator_transport import IscsiSession
 from scripts.failover_drill.records import RECORD_BYTES
 from storage_model.errors import PairvolError
@@ -14,6 +14,7 @@ from storage_model.pair_state import Refusal
 from storage_model.spec.pair_cdb import PairControlOut, PairOption, PairOut, PairStatus, encode_report_status
 from storage_model.spec.scsi_cdb import OperationCode, encode_block_cdb
 from storage_model.spec.scsi_sense import SenseKey, decode_sense
+from storage_model.spec.scsi_task import ScsiStatus, TaskFunction
 from storage_model.volume import Buffer
 
 BLOCK_BYTES = RECORD_BYTES

@@ -35,6 +35,7 @@ from storage_model.spec.iscsi_pdu import (
     lun_from_bytes,
 )
 from storage_model.spec.iscsi_stream import PduStream, RawPdu
+from storage_model.spec.scsi_task import TaskFunction, TaskFunctionResponse
 from storage_model.spec.serial_number import serial_lt
 from storage_model.volume import Buffer
 from target.iscsi.events import (
@@ -52,7 +53,7 @@ from target.iscsi.outgoing import Outgoing
 from target.iscsi.session import CommandWindow, SessionParameters
 from target.iscsi.task_set import Command, TaskSet
 from target.iscsi.text_phase import TextPhase
-from target.scsi.task import TaskFunction, TaskFunctionResponse, TaskOutcome
+from target.scsi.task import TaskOutcome
 
 LOGIN_DATA_SEGMENT_LENGTH = 8192  # MaxRecvDataSegmentLength before it is declared (§13.12)
 ABORTS_ALL = (TaskFunction.TARGET_WARM_RESET, TaskFunction.TARGET_COLD_RESET)

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from storage_model.nexus import ITNexus
-from target.scsi.task import ScsiTask, TaskFunction, TaskFunctionResponse, TaskOutcome
+from storage_model.spec.scsi_task import TaskFunction, TaskFunctionResponse
+from target.scsi.task import ScsiTask, TaskOutcome
 
 if TYPE_CHECKING:
     from target.iscsi.task_set import Command

@@ -9,6 +9,7 @@ from typing import Any, TypeVar, cast
 from storage_model.errors import UserError
 from storage_model.nexus import ITNexus
 from storage_model.spec.iscsi_pdu import LoginStatus
+from storage_model.spec.scsi_task import TaskFunction, TaskFunctionResponse
 from target.iscsi import eager
 from target.iscsi.connection import ABORTS_ALL, Connection, Phase
 from target.iscsi.events import (
@@ -24,7 +25,7 @@ from target.iscsi.events import (
     TaskManagementReceived,
 )
 from target.iscsi.session import SessionKey, SessionTable
-from target.scsi.task import TaskFunction, TaskFunctionResponse, TaskOutcome
+from target.scsi.task import TaskOutcome
 
 log = logging.getLogger("pairvol.iscsi")
 

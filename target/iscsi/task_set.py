@@ -17,11 +17,12 @@ from storage_model.spec.iscsi_pdu import (
     sense_segment,
 )
 from storage_model.spec.scsi_sense import SenseData, encode_sense
+from storage_model.spec.scsi_task import ScsiStatus, TaskAttribute
 from target.iscsi.events import CommandReceived, Limits
 from target.iscsi.outgoing import Outgoing
 from target.iscsi.session import SessionParameters
 from target.iscsi.write_transfer import WriteTransfer
-from target.scsi.task import ScsiTask, Status, TaskAttribute, TaskOutcome
+from target.scsi.task import ScsiTask, TaskOutcome
 
 _EXTENDED_CDB = 1  # AHSType (§11.2.2.1)
 _ATTRIBUTES = tuple(TaskAttribute)
@@ -172,7 +173,7 @@ class TaskSet:
             self._ready.append(command)
             return
         sense = encode_sense(SenseData(*command.transfer.failure))
-        self.complete(command, TaskOutcome(Status.CHECK_CONDITION, sense=sense))
+        self.complete(command, TaskOutcome(ScsiStatus.CHECK_CONDITION, sense=sense))
 
     def next_commands(self) -> list[CommandReceived]:
         """The commands to execute now."""
@@ -214,11 +215,11 @@ class TaskSet:
         expected = pdu.expected_data_transfer_length
         length = min(len(outcome.data_in), expected) if pdu.read else 0
         transfer = max(outcome.transfer_length_bytes, len(outcome.data_in))
-        if outcome.status != Status.GOOD and not pdu.write:
+        if outcome.status != ScsiStatus.GOOD and not pdu.write:
             transfer = len(outcome.data_in)
         overflow, underflow, count = residual(expected, transfer)
         data_pdus = 0
-        collapsed = outcome.status == Status.GOOD and not outcome.sense
+        collapsed = outcome.status == ScsiStatus.GOOD and not outcome.sense
         if length:
             data = memoryview(outcome.data_in)[:length]
             data_pdus = self._send_data_in(pdu, data, collapsed, overflow, underflow, count)

@@ -153,7 +153,6 @@ class LinkTransport:
         _ = self._start(coroutine)
 
     def _start(self, coroutine: Awaitable[None]) -> asyncio.Task[None]:
-
         async def run() -> None:
             try:
                 await coroutine
@@ -171,7 +170,7 @@ class LinkTransport:
 
     def _give_up(self, reason: str) -> None:
         if self._connection is not None:
-            self._connection.hang_up(reason)
+            self._connection.refuse(reason)
 
 
 class _Connection(asyncio.Protocol):
@@ -272,7 +271,7 @@ class _Connection(asyncio.Protocol):
 
     def refuse(self, reason: str) -> None:
         """Hang up, and tell the other end why."""
-        self._link.send(Frame(FrameType.REFUSED, payload=reason.encode()))
+        self._link.send(Frame(FrameType.REFUSED, payload=reason.encode(errors="replace")))
         self.hang_up(reason)
 
     def hang_up(self, reason: str) -> None:

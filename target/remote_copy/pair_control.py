@@ -19,12 +19,12 @@ from storage_model.pair import PairEpoch, PairRefused, PairRequest, keeps_owners
 from storage_model.pair_state import TRANSITIONS, PairRole, PairState, PairVerb, Refusal
 from storage_model.spec.copy_frames import Answer, Frame, FrameType, PairOffer, decode_json, decode_parts, encode_parts
 from storage_model.spec.pair_cdb import PairStatus
+from storage_model.spec.scsi_task import ScsiStatus
 from target.remote_copy.copy_link import LinkDown
 from target.remote_copy.copy_task import CopyTask
 from target.remote_copy.pair_half import MIRRORED, PairHalf
 from target.remote_copy.primary_volume import PrimaryVolume
 from target.remote_copy.secondary_volume import SecondaryVolume
-from target.scsi.task import Status
 
 log = logging.getLogger("pairvol.pair")
 
@@ -57,7 +57,7 @@ class PairControl:
 
     # ----------------------------------------------------------------------------------------- what the SCSI side asks
 
-    def refuse(self, nexus: ITNexus, *, writes: bool) -> Status:
+    def refuse(self, nexus: ITNexus, *, writes: bool) -> ScsiStatus:
         """See :meth:`PairHalf.refuse`."""
         return self.half.refuse(nexus, writes=writes)
 
@@ -80,7 +80,7 @@ class PairControl:
         if half.record.decided.owned_by(half.identity.serial, nexus):
             await self.released(nexus)
             return
-        # A request of its that timed out may still be on its way, here or at the other array: kept until it claims anew.
+        # A request of its that timed out may still be on its way, here or at the other array: until it claims anew.
         self._withdrawn[nexus] = None
         if len(self._withdrawn) > WITHDRAWN_LIMIT:
             del self._withdrawn[next(iter(self._withdrawn))]
@@ -374,7 +374,7 @@ class PairControl:
 
     async def _carry_out(self, effects: list[Effect], bits: bytes | None) -> bool:
         """Do what the register says, in its order; True if the vote it was asked for is given."""
-        half, accepted = self.half, False
+        accepted = False
         for effect in effects:
             if isinstance(effect, Vote):
                 accepted |= await self._give(effect.value, bits)

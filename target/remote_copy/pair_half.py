@@ -17,12 +17,12 @@ from storage_model.pair import PairEpoch, PairRecord
 from storage_model.pair_state import FenceLevel, PairRole, PairState, Side
 from storage_model.spec.copy_frames import PairOffer
 from storage_model.spec.pair_cdb import PairStatus, StatusFlag
+from storage_model.spec.scsi_task import ScsiStatus
 from storage_model.volume import Volume
 from target.remote_copy.copy_link import CopyLink
 from target.remote_copy.region_marks import RegionMarks
 from target.remote_copy.write_gate import WriteGate
 from target.scsi.block_range_lock import BlockRangeLock
-from target.scsi.task import Status
 
 log = logging.getLogger("pairvol.pair")
 
@@ -170,19 +170,19 @@ class PairHalf:
             owner,
         )
 
-    def refuse(self, nexus: ITNexus, *, writes: bool) -> Status:
+    def refuse(self, nexus: ITNexus, *, writes: bool) -> ScsiStatus:
         """What host access ends with before it touches the medium: GOOD, or a conflict with the owner (claim 1).
 
         Raises CheckCondition for the S-VOL: no writes (¶26), no reads while it is being copied to.
         """
         if writes and self.identity.quorum and not self._may_update_quorum(nexus):
-            return Status.RESERVATION_CONFLICT
+            return ScsiStatus.RESERVATION_CONFLICT
         if self.role is PairRole.S_VOL:
             if writes and not (self.state is PairState.PSUS and self.record.decided.s_vol_writable):
                 raise CheckCondition(*_DATA_PROTECT_WRITE_PROTECTED)
             if self.state in (PairState.COPY, PairState.PSUE):
                 raise CheckCondition(*_NOT_READY_CAUSE_NOT_REPORTABLE)
-        return Status.GOOD
+        return ScsiStatus.GOOD
 
     def _may_update_quorum(self, nexus: ITNexus) -> bool:
         decided = self.record.decided

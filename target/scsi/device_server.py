@@ -23,12 +23,13 @@ from storage_model.nexus import ITNexus
 from storage_model.spec import scsi_pages as pages
 from storage_model.spec.scsi_cdb import OperationCode
 from storage_model.spec.scsi_sense import AscAscq, SenseData, SenseKey, encode_sense
+from storage_model.spec.scsi_task import ScsiStatus, TaskAttribute, TaskFunction, TaskFunctionResponse
 from storage_model.volume import MediumFailure, NotReady, ReplicationRefused, SpaceExhausted, VolumeError
 from target.scsi.command_context import CommandContext, CommandRow, UnderReserve, invalid_field
 from target.scsi.command_table import COMMAND_ROWS, ROWS_BY_OPCODE
 from target.scsi.logical_unit import LogicalUnit
 from target.scsi.primary_commands import check_ready
-from target.scsi.task import ScsiTask, Status, TaskAttribute, TaskFunction, TaskFunctionResponse, TaskOutcome
+from target.scsi.task import ScsiTask, TaskOutcome
 from target.scsi.task_manager import abort
 from target.scsi.unit_attention import RESET_CONDITIONS
 
@@ -69,7 +70,7 @@ class DeviceServer:
             return self._execute_without_unit(task)
         tasks = lu.tasks
         if not tasks.enter(task):
-            return TaskOutcome(Status.TASK_SET_FULL)
+            return TaskOutcome(ScsiStatus.TASK_SET_FULL)
         try:
             if tasks.ordered or task.attribute is not TaskAttribute.SIMPLE:
                 await self._wait_for_turn(lu, task)
@@ -93,7 +94,7 @@ class DeviceServer:
         if row is None:
             raise _unsupported(entry is not None)
         if lu.reservation.holder is not None and lu.reservation.conflicts(nexus) and not _allowed(row, cdb):
-            return TaskOutcome(Status.RESERVATION_CONFLICT)
+            return TaskOutcome(ScsiStatus.RESERVATION_CONFLICT)
         if lu.unit_attentions.pending and row.unit_attention:
             _report_unit_attention(lu, nexus, resets=False)
         length = row.length
@@ -106,7 +107,7 @@ class DeviceServer:
                 raise CheckCondition(SenseKey.DATA_PROTECT, lu.write_protection)
             if lu.pair is not None:
                 refused = lu.pair.refuse(nexus, writes=row.writes)
-                if refused is not Status.GOOD:
+                if refused is not ScsiStatus.GOOD:
                     return TaskOutcome(refused)
         return await row.handler(CommandContext(self, lu, task, cdb, row))
 
@@ -249,6 +250,6 @@ def _check_condition(error: CheckCondition, lu: LogicalUnit | None) -> TaskOutco
     """Where sense data is made, in the format that the control mode page asks for (SPC-4 7.5.8, D_SENSE)."""
     sense = SenseData(error.sense_key, error.asc_ascq, error.information, error.field_pointer, error.in_parameter_list)
     return TaskOutcome(
-        Status.CHECK_CONDITION,
+        ScsiStatus.CHECK_CONDITION,
         sense=encode_sense(sense, descriptor_format=lu is not None and lu.descriptor_sense),
     )

@@ -17,9 +17,9 @@ from storage_model.spec.scsi_pages import (
     unit_designators,
 )
 from storage_model.spec.scsi_sense import AscAscq
+from storage_model.spec.scsi_task import ScsiStatus
 from storage_model.volume import Volume
 from target.scsi.block_range_lock import BlockRangeLock
-from target.scsi.task import Status
 from target.scsi.task_manager import TaskSet
 from target.scsi.unit_attention import UnitAttentions
 
@@ -34,7 +34,7 @@ MAXIMUM_WRITE_SAME_BYTES = 1 << 30
 class PairPort(Protocol):
     """What a volume that belongs to a pair adds to its logical unit."""
 
-    def refuse(self, nexus: ITNexus, *, writes: bool) -> Status:
+    def refuse(self, nexus: ITNexus, *, writes: bool) -> ScsiStatus:
         """GOOD, or the status to end with; raises ``CheckCondition``. Asked before a command touches the medium."""
         ...
 

@@ -1,14 +1,15 @@
 """RESERVE and RELEASE, 6 and 10 (SPC-2 7.18, 7.21), and PERSISTENT RESERVE IN (SPC-4 6.15). [C]"""
 
 from storage_model.spec.scsi_cdb import PersistentReserveIn
+from storage_model.spec.scsi_task import ScsiStatus
 from target.scsi.command_context import CommandContext
-from target.scsi.task import Status, TaskOutcome
+from target.scsi.task import TaskOutcome
 
 
 async def reserve(context: CommandContext) -> TaskOutcome:
     """Third-party and extent reservations have been refused by the usage mask."""
     if not context.lu.reservation.reserve(context.task.nexus):
-        return TaskOutcome(Status.RESERVATION_CONFLICT)
+        return TaskOutcome(ScsiStatus.RESERVATION_CONFLICT)
     return TaskOutcome()
 
 

@@ -1,58 +1,10 @@
 """What crosses between the transport and the SCSI side: a command with its data, and its outcome (SAM-5 5.1)."""
 
 from dataclasses import dataclass
-from enum import IntEnum
 
 from storage_model.nexus import ITNexus
+from storage_model.spec.scsi_task import ScsiStatus, TaskAttribute
 from storage_model.volume import Buffer
-
-
-class TaskAttribute(IntEnum):
-    """The ATTR field of the SCSI Command PDU (RFC 7143 §11.3.1)."""
-
-    UNTAGGED = 0
-    SIMPLE = 1
-    ORDERED = 2
-    HEAD_OF_QUEUE = 3
-    ACA = 4
-
-
-class Status(IntEnum):
-    """SAM-5 5.3.1."""
-
-    GOOD = 0x00
-    CHECK_CONDITION = 0x02
-    BUSY = 0x08
-    RESERVATION_CONFLICT = 0x18
-    TASK_SET_FULL = 0x28
-    ACA_ACTIVE = 0x30
-    TASK_ABORTED = 0x40
-
-
-class TaskFunction(IntEnum):
-    """Task management functions (RFC 7143 §11.5.1)."""
-
-    ABORT_TASK = 1
-    ABORT_TASK_SET = 2
-    CLEAR_ACA = 3
-    CLEAR_TASK_SET = 4
-    LOGICAL_UNIT_RESET = 5
-    TARGET_WARM_RESET = 6
-    TARGET_COLD_RESET = 7
-    TASK_REASSIGN = 8
-
-
-class TaskFunctionResponse(IntEnum):
-    """RFC 7143 §11.6.1."""
-
-    COMPLETE = 0
-    TASK_DOES_NOT_EXIST = 1
-    LUN_DOES_NOT_EXIST = 2
-    TASK_STILL_ALLEGIANT = 3
-    REASSIGN_NOT_SUPPORTED = 4
-    NOT_SUPPORTED = 5
-    AUTHORIZATION_FAILED = 6
-    REJECTED = 255
 
 
 @dataclass(slots=True)
@@ -81,7 +33,7 @@ class TaskOutcome:
     that the CDB asks for), so that the transport can tell residual overflow from underflow.
     """
 
-    status: Status = Status.GOOD
+    status: ScsiStatus = ScsiStatus.GOOD
     data_in: Buffer = b""
     sense: bytes = b""
     transfer_length_bytes: int = 0

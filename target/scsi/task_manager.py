@@ -3,7 +3,8 @@
 from collections.abc import Callable
 
 from storage_model.nexus import ITNexus
-from target.scsi.task import ScsiTask, TaskAttribute
+from storage_model.spec.scsi_task import TaskAttribute
+from target.scsi.task import ScsiTask
 
 TASK_SET_LIMIT = 2048
 """Commands in one task set; the next is answered TASK SET FULL. Well above what the CmdSN windows let in."""

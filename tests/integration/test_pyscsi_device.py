@@ -10,13 +10,13 @@ import pytest
 from pyscsi.pyscsi.scsi import SCSI
 from pyscsi.pyscsi.scsi_sense import SCSICheckCondition
 
-from initiator_shim.initiator_task import TaskFunction
 from initiator_shim.pyscsi_commands import PairControlInCommand, Release10, Reserve6, Reserve10
 from initiator_shim.pyscsi_device import PyscsiDevice, ReservationConflict
 from initiator_shim.session_errors import SessionLost
 from scripts.failover_drill.processes import ChildProcess
 from storage_model.errors import UserError
 from storage_model.pair_state import PairRole
+from storage_model.spec.scsi_task import TaskFunction
 from tests.integration.shims import shim
 
 TARGET = "iqn.2026-11.org.pairvol:scripts"

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from initiator_shim.initiator_task import TaskFunction
 from initiator_shim.initiator_transport import discover
 from scripts.failover_drill.processes import ROOT
+from storage_model.spec.scsi_task import TaskFunction
 from tests.integration.shims import GOOD, RESERVE_6, ShimUnderTest, plain_array, shim
 from tests.integration.shims import PLAIN_TARGET as TARGET
 

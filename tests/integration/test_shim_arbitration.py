@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from initiator_shim.initiator_task import TaskFunction
 from initiator_shim.initiator_transport import IscsiSession
 from initiator_shim.session_errors import SessionError
 from scripts.failover_drill.link_proxy import Cut
 from storage_model.pair_state import PairRole, PairState
 from storage_model.spec.pair_cdb import PairOut
+from storage_model.spec.scsi_task import TaskFunction
 from tests.eventually import eventually
 from tests.integration.pair_of_arrays import BLOCK, PairOfArrays, PairSpec, pair_of_arrays, write_cdb
 from tests.integration.shims import GOOD, RELEASE_6, RESERVATION_CONFLICT, RESERVE_6, RESERVE_10, ShimUnderTest, shim

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from initiator_shim.arbitration import Decision, arbitrate, describe
-from initiator_shim.initiator_task import ScsiOutcome, ScsiStatus
+from initiator_shim.initiator_task import ScsiOutcome
 from initiator_shim.session_errors import CommandTimeout, SessionError, SessionLost
 from storage_model.nexus import ITNexus
 from storage_model.pair_state import FenceLevel, PairRole, PairState, Refusal
@@ -19,6 +19,7 @@ from storage_model.spec.pair_cdb import (
     decode_claim,
 )
 from storage_model.spec.scsi_sense import SenseData, encode_sense
+from storage_model.spec.scsi_task import ScsiStatus
 from storage_model.volume import Buffer
 
 HOST = ITNexus("iqn.2026-11.org.example:host-a", bytes.fromhex("800000000001"))

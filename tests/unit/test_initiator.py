@@ -7,7 +7,7 @@ import pytest
 
 from initiator_shim.initiator import InitiatorSession
 from initiator_shim.initiator_login import SessionParameters
-from initiator_shim.initiator_task import Completed, Ended, Event, Failed, LoggedIn, ScsiOutcome, TaskFunction
+from initiator_shim.initiator_task import Completed, Ended, Event, Failed, LoggedIn, ScsiOutcome
 from initiator_shim.session_errors import (
     CommandRejected,
     CommandTimeout,
@@ -40,6 +40,7 @@ from storage_model.spec.iscsi_pdu import (
 )
 from storage_model.spec.iscsi_stream import EncodablePdu, PduStream, encode_pdu
 from storage_model.spec.iscsi_text import format_text, parse_text
+from storage_model.spec.scsi_task import TaskFunction
 
 PARAMETERS = SessionParameters(
     "iqn.2026-11.org.example:host", bytes.fromhex("800000000001"), "iqn.2026-11.org.example:t"

@@ -20,9 +20,10 @@ from storage_model.spec.iscsi_pdu import (
     TextResponsePdu,
 )
 from storage_model.spec.iscsi_text import format_text, parse_pairs
+from storage_model.spec.scsi_task import ScsiStatus
 from target.iscsi.connection import Phase
 from target.iscsi.events import Limits, LogoutReceived
-from target.scsi.task import ScsiTask, Status, TaskOutcome
+from target.scsi.task import ScsiTask, TaskOutcome
 from tests.iscsi_driver import INITIATOR, IQN, Driver, good
 
 
@@ -43,9 +44,7 @@ def discovery() -> Driver:
 
 @pytest.mark.parametrize("digest", ["None", "CRC32C"])
 def test_read_is_cut_to_segments_and_bursts_and_ends_with_status(digest: str) -> None:
-    driver = logged_in(
-        MaxRecvDataSegmentLength="600", MaxBurstLength="1024", HeaderDigest=digest, DataDigest=digest
-    )
+    driver = logged_in(MaxRecvDataSegmentLength="600", MaxBurstLength="1024", HeaderDigest=digest, DataDigest=digest)
     answers = driver.send(driver.read(5, 2050))
     assert all(isinstance(pdu, DataInPdu) for pdu in answers)
     data_in = [pdu for pdu in answers if isinstance(pdu, DataInPdu)]
@@ -58,7 +57,7 @@ def test_read_is_cut_to_segments_and_bursts_and_ends_with_status(digest: str) ->
 
 
 def test_failed_read_sends_its_data_and_then_the_sense() -> None:
-    driver = Driver(lambda task: TaskOutcome(Status.CHECK_CONDITION, bytes(100), b"\x70\0\3"))
+    driver = Driver(lambda task: TaskOutcome(ScsiStatus.CHECK_CONDITION, bytes(100), b"\x70\0\3"))
     driver.login()
     data, response = driver.send(driver.read(5, 512))
     assert isinstance(data, DataInPdu) and data.final and not data.status_present
@@ -102,7 +101,7 @@ def test_write_in_all_four_combinations(
             ]
         answers = driver.send(*batch)
     (response,) = answers
-    assert isinstance(response, ScsiResponsePdu) and response.status == Status.GOOD
+    assert isinstance(response, ScsiResponsePdu) and response.status == ScsiStatus.GOOD
     assert bytes(driver.tasks[0].data_out) == source
 
 

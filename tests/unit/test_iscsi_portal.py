@@ -29,9 +29,10 @@ from storage_model.spec.iscsi_pdu import (
 )
 from storage_model.spec.iscsi_stream import EncodablePdu, PduStream, encode_pdu
 from storage_model.spec.iscsi_text import format_text, parse_pairs
+from storage_model.spec.scsi_task import TaskFunction, TaskFunctionResponse
 from target.iscsi.events import Limits
 from target.iscsi.portal import IscsiPortal
-from target.scsi.task import ScsiTask, TaskFunction, TaskFunctionResponse, TaskOutcome
+from target.scsi.task import ScsiTask, TaskOutcome
 from tests.iscsi_driver import INITIATOR, IQN, ISID, NAMES, TARGET, good
 
 WAIT, FAIL = b"\xc0", b"\xc1"  # CDBs of the fake SCSI side
@@ -235,9 +236,7 @@ async def test_discovery_reports_the_address_that_was_reached(connect: Connect, 
     assert parse_pairs(response.data) == [("TargetName", IQN), ("TargetAddress", f"{portal.addresses[0]},1")]
 
 
-async def test_a_bug_ends_one_session_without_a_traceback(
-    connect: Connect, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_a_bug_ends_one_session_without_a_traceback(connect: Connect, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "pairvol.iscsi")
     one, two = await connect(), await connect()
     await one.login()
@@ -258,9 +257,7 @@ async def test_garbage_is_one_log_line(connect: Connect, caplog: pytest.LogCaptu
     assert "connection dropped" in record.getMessage()
 
 
-async def test_silent_connections_end_at_the_login_deadline(
-    connect: Connect, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_silent_connections_end_at_the_login_deadline(connect: Connect, caplog: pytest.LogCaptureFixture) -> None:
     client = await connect()
     assert await client.closed()
     assert "login not finished within 0.2 s" in caplog.text

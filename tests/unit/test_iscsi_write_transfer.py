@@ -129,9 +129,7 @@ def test_data_nobody_asked_for(
         ({"data": bytes(1999)}, INCORRECT_AMOUNT_OF_DATA),
     ],
 )
-def test_wrong_data_out_fails_the_command_at_its_final_bit(
-    change: dict[str, object], failure: tuple[int, int]
-) -> None:
+def test_wrong_data_out_fails_the_command_at_its_final_bit(change: dict[str, object], failure: tuple[int, int]) -> None:
     transfer = WriteTransfer(3000, parameters(initial_r2t=True), b"", True, LIMIT)
     solicit(transfer)
     values: dict[str, object] = {"ttt": 1, "data": bytes(2000), **change}

@@ -34,4 +34,4 @@ def test_ascii_fields(text, length, expected):
 
 def test_unmap_parameter_list():
     """SBC-3 table 117."""
-    assert pages.unmap_parameter_list([(1, 2)]).hex() == "0016001000000000" "0000000000000001" "0000000200000000"
+    assert pages.unmap_parameter_list([(1, 2)]).hex() == "001600100000000000000000000000010000000200000000"

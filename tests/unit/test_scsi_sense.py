@@ -30,15 +30,15 @@ def test_decode_is_the_inverse_of_encode(sense, descriptor_format):
 def test_fixed_format_bytes():
     """SPC-4 table 53."""
     sense = SenseData(0x5, 0x2400, field_pointer=2)
-    assert encode_sense(sense).hex() == "70000500000000" "0a" "00000000" "2400" "00" "c00002"
-    assert encode_sense(SenseData(0xE, 0x1D00, 0x1234)).hex() == "f0000e00001234" "0a" "00000000" "1d00" "00" "000000"
+    assert encode_sense(sense).hex() == "700005000000000a00000000240000c00002"
+    assert encode_sense(SenseData(0xE, 0x1D00, 0x1234)).hex() == "f0000e000012340a000000001d0000000000"
 
 
 def test_descriptor_format_bytes():
     """SPC-4 table 27, 31, 35."""
     sense = SenseData(0x5, 0x2600, 7, field_pointer=9, in_parameter_list=True)
     assert encode_sense(sense, descriptor_format=True).hex() == (
-        "72052600" "000000" "14" "000a8000" "0000000000000007" "02060000" "80" "0009" "00"
+        "7205260000000014000a800000000000000000070206000080000900"
     )
 
 

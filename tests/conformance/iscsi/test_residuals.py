@@ -3,7 +3,8 @@
 import pytest
 
 from storage_model.spec.iscsi_pdu import DataInPdu, ScsiResponsePdu
-from target.scsi.task import Status, TaskOutcome
+from storage_model.spec.scsi_task import ScsiStatus
+from target.scsi.task import TaskOutcome
 from tests.iscsi_driver import Driver
 
 CASES = [(512, 512, False, False, 0), (1024, 512, False, True, 512), (512, 1024, True, False, 512)]
@@ -35,8 +36,8 @@ def test_neither_read_nor_write_flag_gets_no_data_and_an_overflow() -> None:
 
 
 def test_reservation_conflict_leaves_everything_untransferred() -> None:
-    driver = Driver(lambda task: TaskOutcome(Status.RESERVATION_CONFLICT))
+    driver = Driver(lambda task: TaskOutcome(ScsiStatus.RESERVATION_CONFLICT))
     driver.login()
     (response,) = driver.send(driver.read(1, 512))
-    assert isinstance(response, ScsiResponsePdu) and response.status == Status.RESERVATION_CONFLICT
+    assert isinstance(response, ScsiResponsePdu) and response.status == ScsiStatus.RESERVATION_CONFLICT
     assert (response.underflow, response.residual_count, response.data) == (True, 512, b"")

@@ -13,8 +13,8 @@ from storage_model.spec.iscsi_pdu import (
     TaskManagementRequestPdu,
     TaskManagementResponsePdu,
 )
+from storage_model.spec.scsi_task import TaskFunction, TaskFunctionResponse
 from target.iscsi.events import CommandReceived, Limits, TaskManagementReceived
-from target.scsi.task import TaskFunction, TaskFunctionResponse
 from tests.iscsi_driver import Driver
 
 ABORT_TASK = TaskFunction.ABORT_TASK

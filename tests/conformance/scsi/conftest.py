@@ -7,10 +7,11 @@ import pytest
 
 from storage_model.nexus import ITNexus
 from storage_model.spec.scsi_sense import SenseData, decode_sense
+from storage_model.spec.scsi_task import ScsiStatus
 from storage_model.volume import Buffer
 from target.scsi.device_server import DeviceServer
 from target.scsi.logical_unit import LogicalUnit, UnitIdentity
-from target.scsi.task import ScsiTask, Status, TaskOutcome
+from target.scsi.task import ScsiTask, TaskOutcome
 from target.volumes.memory_volume import MemoryVolume
 
 BLOCK = 512
@@ -42,12 +43,12 @@ class Bench:
 
     async def good(self, cdb: bytes | str, data_out: bytes = b"", nexus: ITNexus = NEXUS_A) -> bytes:
         outcome = await self.run(cdb, data_out, nexus)
-        assert outcome.status is Status.GOOD, outcome
+        assert outcome.status is ScsiStatus.GOOD, outcome
         return bytes(outcome.data_in)
 
     async def refused(self, cdb: bytes | str, data_out: bytes = b"", nexus: ITNexus = NEXUS_A) -> SenseData:
         outcome = await self.run(cdb, data_out, nexus)
-        assert outcome.status is Status.CHECK_CONDITION, outcome
+        assert outcome.status is ScsiStatus.CHECK_CONDITION, outcome
         assert not outcome.data_in
         return decode_sense(outcome.sense)
 

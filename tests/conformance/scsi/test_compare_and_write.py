@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from storage_model.spec.scsi_cdb import OperationCode, encode_block_cdb
-from target.scsi.task import Status
+from storage_model.spec.scsi_task import ScsiStatus
 
 OLD, NEW, OTHER = b"o" * 512, b"n" * 512, b"x" * 512
 READ = encode_block_cdb(OperationCode.READ_10, 4, 1)
@@ -22,7 +22,7 @@ async def write(bench, data, lba=4):
 async def test_writes_when_equal(bench):
     await write(bench, OLD)
     outcome = await bench.run(cdb(4, 1), OLD + NEW)
-    assert outcome.status is Status.GOOD and outcome.transfer_length_bytes == 1024
+    assert outcome.status is ScsiStatus.GOOD and outcome.transfer_length_bytes == 1024
     assert await bench.good(READ) == NEW
 
 
@@ -48,7 +48,7 @@ async def test_of_two_at_once_one_wins(slow_bench, slow_volume):
     outcomes = await asyncio.gather(
         slow_bench.run(cdb(4, 1), OLD + NEW), slow_bench.run(cdb(4, 1), OLD + OTHER, slow_bench.nexus_b)
     )
-    assert sorted(outcome.status for outcome in outcomes) == [Status.GOOD, Status.CHECK_CONDITION]
+    assert sorted(outcome.status for outcome in outcomes) == [ScsiStatus.GOOD, ScsiStatus.CHECK_CONDITION]
 
 
 async def test_waits_for_an_earlier_write_and_holds_a_later_one_back(slow_bench, slow_volume):
@@ -61,5 +61,5 @@ async def test_waits_for_an_earlier_write_and_holds_a_later_one_back(slow_bench,
     assert not compare.done()
     slow_volume.let_go.set()
     await asyncio.gather(earlier, later)
-    assert (await compare).status is Status.GOOD
+    assert (await compare).status is ScsiStatus.GOOD
     assert await slow_bench.good(READ) == OTHER

@@ -1,6 +1,6 @@
 """SPC-4 6.4.2."""
 
-from target.scsi.task import Status
+from storage_model.spec.scsi_task import ScsiStatus
 
 
 async def test_standard_data(bench):
@@ -25,4 +25,4 @@ async def test_page_code_without_evpd_is_refused(bench):
 
 async def test_unknown_lun_says_that_no_unit_is_there(bench):
     outcome = await bench.run("12 00 00 00 60 00", lun=7)
-    assert outcome.status is Status.GOOD and outcome.data_in[0] == 0x7F
+    assert outcome.status is ScsiStatus.GOOD and outcome.data_in[0] == 0x7F

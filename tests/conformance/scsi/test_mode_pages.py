@@ -3,7 +3,7 @@
 import pytest
 
 from storage_model.spec.scsi_sense import DESCRIPTOR_CURRENT
-from target.scsi.task import Status
+from storage_model.spec.scsi_task import ScsiStatus
 
 SENSE_6_ALL = "1a 00 3f 00 ff 00"
 SENSE_6_CONTROL = "1a 08 0a 00 ff 00"
@@ -116,7 +116,7 @@ async def test_every_cut_of_a_good_list_is_answered(bench):
     parameters = b"\0\0\0\x08" + page
     for length in range(len(parameters) + 1):
         outcome = await bench.run(bytes((0x15, 0x10, 0, 0, length, 0)), parameters[:length])
-        assert outcome.status in (Status.GOOD, Status.CHECK_CONDITION)
+        assert outcome.status in (ScsiStatus.GOOD, ScsiStatus.CHECK_CONDITION)
 
 
 async def test_a_reset_restores_the_defaults(bench):

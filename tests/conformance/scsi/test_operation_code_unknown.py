@@ -1,7 +1,7 @@
 """SPC-4 4.2.5, CVE-2024-42416's class: every operation code with every service action is answered."""
 
+from storage_model.spec.scsi_task import ScsiStatus
 from target.scsi.command_table import ROWS_BY_OPCODE
-from target.scsi.task import Status
 
 
 async def test_unknown_operation_codes_are_refused(bench):
@@ -27,5 +27,5 @@ async def test_every_code_and_action_ends_with_a_status(bench):
         for action in range(32):
             for fill in (b"\0" * 14, b"\xff" * 14):
                 outcome = await bench.run(bytes((code, action)) + fill)
-                assert outcome.status in (Status.GOOD, Status.CHECK_CONDITION, Status.RESERVATION_CONFLICT)
+                assert outcome.status in (ScsiStatus.GOOD, ScsiStatus.CHECK_CONDITION, ScsiStatus.RESERVATION_CONFLICT)
         bench.lu.reservation.clear()

@@ -1,7 +1,7 @@
 """SPC-4 6.35."""
 
+from storage_model.spec.scsi_task import ScsiStatus
 from target.scsi.logical_unit import LogicalUnit, UnitIdentity
-from target.scsi.task import Status
 from target.volumes.memory_volume import MemoryVolume
 
 
@@ -10,7 +10,7 @@ async def test_luns_are_listed_in_order(bench):
     bench.server.logical_units[2] = LogicalUnit(2, MemoryVolume(1 << 20), UnitIdentity("y"))
     data = await bench.good("a0 00 00 00 00 00 00 00 01 00 00 00")
     assert data[:8] == (24).to_bytes(4, "big") + bytes(4)
-    assert data[8:].hex() == "0000000000000000" "0002000000000000" "412c000000000000"
+    assert data[8:].hex() == "00000000000000000002000000000000412c000000000000"
 
 
 async def test_allocation_length_below_sixteen_is_refused(bench):
@@ -23,4 +23,4 @@ async def test_unknown_select_report_is_refused(bench):
 
 async def test_answered_by_a_lun_that_does_not_exist(bench):
     outcome = await bench.run("a0 00 00 00 00 00 00 00 01 00 00 00", lun=5)
-    assert outcome.status is Status.GOOD and len(outcome.data_in) == 16
+    assert outcome.status is ScsiStatus.GOOD and len(outcome.data_in) == 16

@@ -1,7 +1,7 @@
 """SPC-4 6.39."""
 
 from storage_model.spec.scsi_sense import AscAscq, decode_sense
-from target.scsi.task import Status
+from storage_model.spec.scsi_task import ScsiStatus
 
 
 async def test_no_sense_when_nothing_is_pending(bench):
@@ -23,5 +23,5 @@ async def test_unit_attention_is_told_as_data_and_cleared(bench):
 
 async def test_unknown_lun(bench):
     outcome = await bench.run("03 00 00 00 fc 00", lun=9)
-    assert outcome.status is Status.GOOD
+    assert outcome.status is ScsiStatus.GOOD
     assert decode_sense(bytes(outcome.data_in)).asc_ascq == 0x2500

@@ -2,8 +2,8 @@
 
 import pytest
 
+from storage_model.spec.scsi_task import ScsiStatus
 from target.scsi.command_table import COMMAND_ROWS
-from target.scsi.task import Status
 
 ALLOWED = {
     *("INQUIRY", "REQUEST_SENSE", "REPORT_LUNS", "RELEASE_6", "RELEASE_10", "READ_CAPACITY_10", "READ_CAPACITY_16"),
@@ -16,14 +16,14 @@ STANDARD_ROWS = [row for row in COMMAND_ROWS if row.operation_code < 0xC0]
 async def test_row(bench, row):
     await bench.good("16", nexus=bench.nexus_b)
     outcome = await bench.run(bytes((row.operation_code, row.service_action or 0)), b"")
-    conflicts = outcome.status is Status.RESERVATION_CONFLICT
+    conflicts = outcome.status is ScsiStatus.RESERVATION_CONFLICT
     assert conflicts is (row.name not in ALLOWED)
     assert not (conflicts and (outcome.data_in or outcome.sense))
 
 
 async def test_prevent_conflicts_and_allow_does_not(bench):
     await bench.good("16", nexus=bench.nexus_b)
-    assert (await bench.run("1e 00 00 00 01 00")).status is Status.RESERVATION_CONFLICT
+    assert (await bench.run("1e 00 00 00 01 00")).status is ScsiStatus.RESERVATION_CONFLICT
     await bench.good("1e 00 00 00 00 00")
 
 
@@ -31,7 +31,7 @@ async def test_starting_is_allowed_and_stopping_is_not(bench):
     await bench.good("16", nexus=bench.nexus_b)
     await bench.good("1b 00 00 00 01 00")
     for byte_4 in (0x00, 0x02, 0x11, 0x20):
-        assert (await bench.run(bytes((0x1B, 0, 0, 0, byte_4)))).status is Status.RESERVATION_CONFLICT
+        assert (await bench.run(bytes((0x1B, 0, 0, 0, byte_4)))).status is ScsiStatus.RESERVATION_CONFLICT
 
 
 async def test_nothing_is_written_or_unmapped_past_a_reservation(bench):
@@ -44,5 +44,5 @@ async def test_nothing_is_written_or_unmapped_past_a_reservation(bench):
         ("42 00 0000000000 0018", bytes(24)),
         ("89 00 0000000000000000 000000 01", b"k" * 512 + b"w" * 512),
     ):
-        assert (await bench.run(cdb, data, bench.nexus_b)).status is Status.RESERVATION_CONFLICT
+        assert (await bench.run(cdb, data, bench.nexus_b)).status is ScsiStatus.RESERVATION_CONFLICT
     assert await bench.good("28 00 00000000 00 0001") == b"k" * 512

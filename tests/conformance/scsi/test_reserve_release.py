@@ -2,7 +2,7 @@
 
 import pytest
 
-from target.scsi.task import Status, TaskFunction
+from storage_model.spec.scsi_task import ScsiStatus, TaskFunction
 
 RESERVE, RELEASE = ("16", "56"), ("17", "57")
 
@@ -12,9 +12,9 @@ RESERVE, RELEASE = ("16", "56"), ("17", "57")
 async def test_reserve_excludes_the_other_nexus_until_release(bench, reserve, release):
     await bench.good(reserve)
     await bench.good(reserve)  # by the holder again
-    assert (await bench.run(reserve, nexus=bench.nexus_b)).status is Status.RESERVATION_CONFLICT
+    assert (await bench.run(reserve, nexus=bench.nexus_b)).status is ScsiStatus.RESERVATION_CONFLICT
     await bench.good(release, nexus=bench.nexus_b)  # no effect, no error
-    assert (await bench.run(reserve, nexus=bench.nexus_b)).status is Status.RESERVATION_CONFLICT
+    assert (await bench.run(reserve, nexus=bench.nexus_b)).status is ScsiStatus.RESERVATION_CONFLICT
     await bench.good(release)
     await bench.good(reserve, nexus=bench.nexus_b)
 

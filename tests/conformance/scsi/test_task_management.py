@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from target.scsi.task import Status, TaskAttribute, TaskFunction, TaskFunctionResponse
+from storage_model.spec.scsi_task import ScsiStatus, TaskAttribute, TaskFunction, TaskFunctionResponse
 
 WRITE = "2a 00 00000000 00 0001"
 READ = "28 00 00000000 00 0001"
@@ -45,9 +45,7 @@ async def test_a_write_that_still_waits_its_turn_never_writes(slow_bench, slow_v
     ordered.attribute = TaskAttribute.ORDERED
     second = start(slow_bench, ordered)
     await asyncio.sleep(0)
-    answer = asyncio.create_task(
-        slow_bench.server.manage(slow_bench.nexus_a, TaskFunction.ABORT_TASK, 0, ordered.tag)
-    )
+    answer = asyncio.create_task(slow_bench.server.manage(slow_bench.nexus_a, TaskFunction.ABORT_TASK, 0, ordered.tag))
     await asyncio.sleep(0)
     slow_volume.let_go.set()
     assert await answer is TaskFunctionResponse.COMPLETE
@@ -67,7 +65,7 @@ async def test_ordered_waits_for_older_and_holds_younger_back(slow_bench, slow_v
     assert not second.done() and not third.done()
     head = slow_bench.task(READ)
     head.attribute = TaskAttribute.HEAD_OF_QUEUE
-    assert (await slow_bench.server.execute(head)).status is Status.GOOD
+    assert (await slow_bench.server.execute(head)).status is ScsiStatus.GOOD
     slow_volume.let_go.set()
     assert (await second).data_in == (await third).data_in == b"1" * 512
     await first
@@ -103,7 +101,7 @@ async def test_the_reservation_falls_after_the_last_write_under_it(slow_bench, s
     await slow_volume.waiting.wait()
     lost = asyncio.create_task(slow_bench.server.nexus_lost(slow_bench.nexus_a))
     await asyncio.sleep(0)
-    assert (await slow_bench.run("16", nexus=slow_bench.nexus_b)).status is Status.RESERVATION_CONFLICT
+    assert (await slow_bench.run("16", nexus=slow_bench.nexus_b)).status is ScsiStatus.RESERVATION_CONFLICT
     slow_volume.let_go.set()
     await lost
     await slow_bench.good("16", nexus=slow_bench.nexus_b)
@@ -126,12 +124,12 @@ async def test_what_cannot_be_done_is_said(bench, function, lun, response):
 
 async def test_a_full_task_set_says_so(bench, monkeypatch):
     monkeypatch.setattr("target.scsi.task_manager.TASK_SET_LIMIT", 0)
-    assert (await bench.run("00")).status is Status.TASK_SET_FULL
+    assert (await bench.run("00")).status is ScsiStatus.TASK_SET_FULL
 
 
 async def test_aca_attribute_is_refused(bench):
     """SAM-5 8.7: there is no ACA condition."""
     task = bench.task("00")
     task.attribute = TaskAttribute.ACA
-    assert (await bench.server.execute(task)).status is Status.CHECK_CONDITION
+    assert (await bench.server.execute(task)).status is ScsiStatus.CHECK_CONDITION
     assert len(bench.lu.tasks) == 0

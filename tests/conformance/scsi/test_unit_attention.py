@@ -2,7 +2,7 @@
 
 from storage_model.nexus import ITNexus
 from storage_model.spec.scsi_sense import AscAscq
-from target.scsi.task import Status, TaskFunction
+from storage_model.spec.scsi_task import ScsiStatus, TaskFunction
 
 TEST_UNIT_READY = "00"
 NEW = ITNexus("iqn.2026-11.org.example:new", b"\x80\0\0\0\0\x09")
@@ -33,13 +33,13 @@ async def test_reset_comes_before_reservation_conflict(bench):
     await bench.good("16", nexus=bench.nexus_b)
     bench.lu.unit_attentions.establish(AscAscq.SCSI_BUS_RESET_OCCURRED, only=bench.nexus_a)
     assert (await bench.refused(TEST_UNIT_READY)).asc_ascq == 0x2902
-    assert (await bench.run(TEST_UNIT_READY)).status is Status.RESERVATION_CONFLICT
+    assert (await bench.run(TEST_UNIT_READY)).status is ScsiStatus.RESERVATION_CONFLICT
 
 
 async def test_other_conditions_come_after_reservation_conflict(bench):
     await bench.good("16", nexus=bench.nexus_b)
     bench.lu.unit_attentions.establish(AscAscq.MODE_PARAMETERS_CHANGED, only=bench.nexus_a)
-    assert (await bench.run(TEST_UNIT_READY)).status is Status.RESERVATION_CONFLICT
+    assert (await bench.run(TEST_UNIT_READY)).status is ScsiStatus.RESERVATION_CONFLICT
     await bench.good("17", nexus=bench.nexus_b)
     assert (await bench.refused(TEST_UNIT_READY)).asc_ascq == 0x2A01
 

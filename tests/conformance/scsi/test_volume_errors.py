@@ -3,8 +3,8 @@
 import pytest
 
 from storage_model.errors import CheckCondition
+from storage_model.spec.scsi_task import ScsiStatus
 from storage_model.volume import MediumFailure, NotReady, ReplicationRefused, SpaceExhausted
-from target.scsi.task import Status
 
 READ, WRITE = "28 00 00000000 00 0001", "2a 00 00000000 00 0001"
 
@@ -35,7 +35,7 @@ async def test_each(bench, monkeypatch, error, cdb, expected):
 
 class _Pair:
     def __init__(self):
-        self.answer = Status.GOOD
+        self.answer: ScsiStatus | CheckCondition = ScsiStatus.GOOD
         self.asked = []
         self.heard = []
 
@@ -55,11 +55,11 @@ async def test_the_pair_is_asked_before_the_medium_is_touched(bench):
     await bench.good(WRITE, b"x" * 512)
     await bench.good("00")
     assert pair.asked == [False, True]
-    pair.answer = Status.RESERVATION_CONFLICT
-    assert (await bench.run(WRITE, b"y" * 512)).status is Status.RESERVATION_CONFLICT
+    pair.answer = ScsiStatus.RESERVATION_CONFLICT
+    assert (await bench.run(WRITE, b"y" * 512)).status is ScsiStatus.RESERVATION_CONFLICT
     pair.answer = CheckCondition(0x7, 0x2700)
     assert (await bench.refused(WRITE, b"y" * 512)).asc_ascq == 0x2700
-    pair.answer = Status.GOOD
+    pair.answer = ScsiStatus.GOOD
     assert await bench.good(READ) == b"x" * 512
 
 

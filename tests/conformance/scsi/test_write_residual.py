@@ -3,7 +3,7 @@
 import pytest
 
 from storage_model.spec.scsi_cdb import OperationCode, encode_block_cdb
-from target.scsi.task import Status
+from storage_model.spec.scsi_task import ScsiStatus
 
 WRITES = [OperationCode.WRITE_10, OperationCode.WRITE_12, OperationCode.WRITE_16, OperationCode.WRITE_AND_VERIFY_10]
 
@@ -15,6 +15,6 @@ WRITES = [OperationCode.WRITE_10, OperationCode.WRITE_12, OperationCode.WRITE_16
 async def test_whole_blocks_that_came_and_no_more(bench, code, count, sent, written):
     await bench.good(encode_block_cdb(OperationCode.WRITE_10, 0, 3), b"a" * 1536)
     outcome = await bench.run(encode_block_cdb(code, 0, count), b"b" * sent)
-    assert outcome.status is Status.GOOD and outcome.transfer_length_bytes == 512 * count
+    assert outcome.status is ScsiStatus.GOOD and outcome.transfer_length_bytes == 512 * count
     after = await bench.good(encode_block_cdb(OperationCode.READ_10, 0, 3))
     assert after == b"b" * written + b"a" * (1536 - written)
