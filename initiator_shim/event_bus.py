@@ -56,6 +56,8 @@ class EventBus:
                     _log.info("connected to the broker at %s", self._broker)
                     await self._beat(client)
             except aiomqtt.MqttError as error:
+                if _cancelling():  # the goodbye failed, and its error took the place of the cancellation
+                    raise asyncio.CancelledError from None
                 if connected:
                     _log.warning("broker at %s: %s; trying again", self._broker, error)
                 connected = False
@@ -75,6 +77,8 @@ class EventBus:
         next_beat = loop.time()
         try:
             while True:
+                if _cancelling():  # until Python 3.12 asyncio.wait_for, which aiomqtt uses, may lose a cancellation
+                    raise asyncio.CancelledError
                 if loop.time() >= next_beat:
                     self._seq += 1
                     await self._publish_presence(client, online=True)
@@ -98,3 +102,8 @@ class EventBus:
 
     def _presence(self, *, online: bool, seq: int | None) -> str:
         return json.dumps({"boot_id": self._boot_id, "seq": seq, "epoch": self.epoch, "online": online})
+
+
+def _cancelling() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

@@ -117,7 +117,9 @@ class EpochRegister:
         if self.accepted is None:
             return [*effects, Vote(value)]
         if self.accepted == value:
-            return [*effects, Accepted(sender, value.epoch)]
+            # Voted for before a restart, and asked again: the leader's vote counts here as it did the first time.
+            self._votes |= {self.serial, sender}
+            return [*effects, Accepted(sender, value.epoch), *self._count()]
         return effects
 
     def acknowledged(self, sender: str, epoch: int) -> list[Effect]:

@@ -87,10 +87,10 @@ class PairEpoch:
             fields: dict[str, Any] = json.loads(text)
             owner = None
             if fields["owner"] is not None:
-                serial, name, isid, port = fields["owner"]
-                owner = Owner(str(serial), ITNexus(str(name), bytes.fromhex(isid), int(port)))
+                serial, *nexus = fields["owner"]
+                owner = Owner(str(serial), _nexus(*nexus))
             return cls(
-                int(fields["epoch"]),
+                _uint32(fields["epoch"]),
                 str(fields["p"]),
                 PairState[fields["state"]],
                 Side[fields["source"]],
@@ -99,17 +99,22 @@ class PairEpoch:
                 owner,
                 bool(fields["arm"]),
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
             raise ValueError(f"not a pair epoch: {text[:80]!r}: {error!r}") from None
 
 
 @dataclass(frozen=True, slots=True)
 class PairRecord:
-    """What one array durably knows of a pair: what was decided, the state since then, and its own undecided vote."""
+    """What one array durably knows of a pair: what was decided, the state since then, and its own undecided vote.
+
+    ``equal``: the halves have been equal since the epoch began. In PSUE it tells a mirror that broke, whose P-VOL has
+    everything, from a copy that broke off, where only the epoch's ``source`` does.
+    """
 
     decided: PairEpoch = PairEpoch()
     state: PairState = PairState.SMPL
     accepted: PairEpoch | None = None
+    equal: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,14 +155,27 @@ class PairRequest:
         try:
             fields: dict[str, Any] = json.loads(text)
             if fields["claim"] is not None:
-                name, isid, port = fields["claim"]
-                fields["claim"] = ITNexus(str(name), bytes.fromhex(isid), int(port))
+                fields["claim"] = _nexus(*fields["claim"])
+            fields["expected_epoch"] = _uint32(fields["expected_epoch"])
+            fields["serial"] = str(fields["serial"])
             fields["verb"] = PairVerb[fields["verb"]]
             fields["fence"] = FenceLevel[fields["fence"]] if fields["fence"] else None
             fields["good_side"] = Side[fields["good_side"]]
             return cls(**fields)
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
             raise ValueError(f"not a pair request: {text[:80]!r}: {error!r}") from None
+
+
+def _uint32(number: object) -> int:
+    if not isinstance(number, int) or not 0 <= number <= 0xFFFFFFFF:
+        raise ValueError(f"{number!r} is not a 32-bit number")
+    return number
+
+
+def _nexus(name: object, isid: str, port: object) -> ITNexus:
+    if not isinstance(port, int) or not 0 <= port <= 0xFFFF or len(isid) != 12:
+        raise ValueError(f"{name!r}, {isid!r}, {port!r} is not a nexus")
+    return ITNexus(str(name), bytes.fromhex(isid), port)
 
 
 def keeps_ownership(record: PairRecord, request: PairRequest) -> bool:
@@ -236,7 +254,9 @@ def _resynced(
         if p_vol_written:
             raise PairRefused(Refusal.BOTH_WRITTEN)
         good = Side.S_VOL
-    unfinished = record.state is PairState.PSUE and decided.state is PairState.COPY
+    if request.claim is not None and new_role is not PairRole.P_VOL:
+        raise PairRefused(Refusal.IS_S_VOL, "an owner is at the P-VOL's array")
+    unfinished = record.state is PairState.PSUE and not record.equal
     if unfinished and good is not decided.source and not request.force:
         # The copy broke off: the other side has regions that were never brought up to date (never promoted by itself).
         raise PairRefused(

@@ -13,6 +13,7 @@ from types import TracebackType
 from storage_model.errors import UserError
 from storage_model.pair import PairEpoch, PairRecord
 from storage_model.pair_state import PairState
+from storage_model.volume import MediumFailure
 
 _SCHEMA_VERSION = 1
 _SCHEMA = """
@@ -20,7 +21,8 @@ CREATE TABLE IF NOT EXISTS pair (
     name     TEXT PRIMARY KEY,
     decided  TEXT NOT NULL,  -- the epoch's value as JSON
     state    TEXT NOT NULL,  -- SMPL, COPY, PAIR, PSUS or PSUE
-    accepted TEXT            -- this array's vote for the next epoch, while it is undecided
+    accepted TEXT,           -- this array's vote for the next epoch, while it is undecided
+    equal    INTEGER NOT NULL -- 1: the halves have been equal since the epoch began
 ) STRICT;
 CREATE TABLE IF NOT EXISTS array (serial TEXT PRIMARY KEY) STRICT;
 """
@@ -65,25 +67,29 @@ class MetadataStore:
 
     def load_pair(self, name: str) -> PairRecord:
         """The record of a pair; of a new one, the empty record. Called before the array serves."""
-        row = self._database.execute("SELECT decided, state, accepted FROM pair WHERE name = ?", (name,)).fetchone()
+        query = "SELECT decided, state, accepted, equal FROM pair WHERE name = ?"
+        row = self._database.execute(query, (name,)).fetchone()
         if row is None:
             return PairRecord()
-        decided, state, accepted = row
+        decided, state, accepted, equal = row
         try:
             vote = PairEpoch.decode(accepted) if accepted else None
-            return PairRecord(PairEpoch.decode(decided), PairState[state], vote)
+            return PairRecord(PairEpoch.decode(decided), PairState[state], vote, bool(equal))
         except (ValueError, KeyError) as error:
             raise UserError(f"the metadata of pair {name} cannot be read: {error}") from None
 
     async def save_pair(self, name: str, record: PairRecord) -> None:
-        """Durable on return."""
+        """Durable on return; raises MediumFailure: whoever needed the record to be durable must not go on."""
         accepted = record.accepted.encode() if record.accepted is not None else None
-        row = (name, record.decided.encode(), record.state.name, accepted)
-        await asyncio.get_running_loop().run_in_executor(self._thread, self._save_pair, row)
+        row = (name, record.decided.encode(), record.state.name, accepted, record.equal)
+        try:
+            await asyncio.get_running_loop().run_in_executor(self._thread, self._save_pair, row)
+        except sqlite3.Error as error:
+            raise MediumFailure(f"the metadata of pair {name} cannot be written: {error}") from error
 
-    def _save_pair(self, row: tuple[str, str, str, str | None]) -> None:
+    def _save_pair(self, row: tuple[str, str, str, str | None, bool]) -> None:
         with self._database:
-            self._database.execute("INSERT OR REPLACE INTO pair VALUES (?, ?, ?, ?)", row)
+            self._database.execute("INSERT OR REPLACE INTO pair VALUES (?, ?, ?, ?, ?)", row)
 
     def close(self) -> None:
         """Waits for what is under way."""

@@ -86,7 +86,7 @@ class Timing:
     normal_running: float = 1.0
     after_takeover: float = 1.2
     start_jitter: float = 0.005
-    head_start: float = 1.5
+    head_start: float = 1.0
     """With ``--first``: how long the other host hesitates in every race."""
     start_up_deadline: float = 30.0
     step_deadline: float = 20.0

@@ -24,8 +24,8 @@ VERSIONS = (1,)
 _HEADER = struct.Struct("!BBHIIQIII")
 _CRC = struct.Struct("!I")
 HEADER_LENGTH = _HEADER.size + _CRC.size
-MAX_PAYLOAD_LENGTH = (8 << 20) + (64 << 10)
-"""Bounds what a peer can make this side hold: the largest host write, or the bitmap of a 4 TiB volume and a vote."""
+MAX_PAYLOAD_LENGTH = 32 << 20
+"""Bounds what a peer can make this side hold: the largest host write; a vote and a 4 TiB volume's bitmap take less."""
 
 
 class FrameType(IntEnum):

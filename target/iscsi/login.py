@@ -180,7 +180,7 @@ class LoginNegotiation:
     def _answer(self, key: str, value: str) -> str | None:
         """Our answer to one key, or None where none is due. The outcome goes into ``parameters``."""
         if key in self._seen or len(self._seen) >= self._limits.login_keys:
-            raise RemoteProtocolError(f"{key} again, or too many keys", LoginStatus.INITIATOR_ERROR)
+            raise RemoteProtocolError(f"{key!r} again, or too many keys", LoginStatus.INITIATOR_ERROR)
         self._seen.add(key)
         rule = KEYS.get(key)
         if rule is None:

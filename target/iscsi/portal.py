@@ -31,7 +31,7 @@ log = logging.getLogger("pairvol.iscsi")
 
 RECEIVE_BUFFER_BYTES = 128 << 10
 WRITE_HIGH_WATER_BYTES = 4 << 20
-STOP_TIMEOUT = 2.0  # seconds for what still runs when the portal stops
+STOP_TIMEOUT = 1.0  # seconds for what still runs when the portal stops; a signal has to end the array within 2
 LINGER_TIMEOUT = 5.0  # seconds for the last answers of a connection to leave
 ABORTS_OF_ALL_NEXUS = (TaskFunction.CLEAR_TASK_SET, TaskFunction.LOGICAL_UNIT_RESET, *ABORTS_ALL)
 

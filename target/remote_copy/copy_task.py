@@ -30,12 +30,9 @@ class CopyTask:
 
     async def run(self) -> bool:
         """True when no region differs any more; False if the pair left COPY, in which case the marks stay."""
-        try:
-            async with TaskGroup() as group:
-                for _ in range(WINDOW):
-                    group.create_task(self._work())
-        except* (LinkDown, VolumeError) as errors:
-            await self._half.suspend(f"copying: {errors.exceptions[0]}")
+        async with TaskGroup() as group:
+            for _ in range(WINDOW):
+                group.create_task(self._work())
         return self._half.state is PairState.COPY and not len(self._half.marks)
 
     async def _work(self) -> None:
@@ -48,6 +45,9 @@ class CopyTask:
             try:
                 if half.state is PairState.COPY:
                     await self._copy(chunk)
+            except (LinkDown, VolumeError) as error:
+                # The others end by themselves: cancelled, one could leave the gate with its write still under way.
+                await half.suspend(f"copying: {error}")
             finally:
                 half.gate.leave()
 

@@ -112,16 +112,16 @@ class Link:
         """When :meth:`handle_deadline` wants to be called."""
         if self._failed:
             return None
-        return min(self._last_sent + PING_INTERVAL, self._last_received + SILENCE_LIMIT)
+        silence = self._last_received + SILENCE_LIMIT
+        return min(self._last_sent + PING_INTERVAL, silence) if self._opened else silence
 
     def handle_deadline(self, now: float) -> list[LinkEvent]:
         """Time has passed: ping, or give the peer up."""
         if self._failed:
             return []
         if now >= self._last_received + SILENCE_LIMIT:
-            self._failed = True
             what = "nothing heard from the other array" if self._opened else "no HELLO from the other end"
-            return [LinkFailed(f"{what} for {SILENCE_LIMIT:g} s")]
+            return [self._fail(f"{what} for {SILENCE_LIMIT:g} s")]
         if self._opened and now >= self._last_sent + PING_INTERVAL:
             self.send(Frame(FrameType.PING))
         return []

@@ -51,6 +51,8 @@ class LinkTransport:
         self._dialer: asyncio.Task[None] | None = None
         self._loss: asyncio.Task[None] | None = None
         self._refusal = ""
+        self._asked: dict[int, tuple[_Connection, int]] = {}  # by our number: where a request came from, and its own
+        self._numbers = itertools.count()
         self.connections: set[_Connection] = set()
         self.tasks: set[asyncio.Task[None]] = set()
 
@@ -100,8 +102,19 @@ class LinkTransport:
 
     def send(self, frame: Frame) -> None:
         """See ``CopyLink``."""
-        if self._connection is not None:
-            self._connection.send(frame)
+        connection = self._connection
+        if frame.type is FrameType.ANSWER:
+            origin, frame.request = self._asked.pop(frame.request, (None, 0))
+            if origin is not connection:
+                return  # on another connection it would answer whichever request has that number there
+        if connection is not None:
+            connection.send(frame)
+
+    def asked(self, connection: "_Connection", number: int) -> int:
+        """The number by which :meth:`send` finds the connection that a request came from."""
+        ours = next(self._numbers)
+        self._asked[ours] = (connection, number)
+        return ours
 
     async def _dial(self, peer: tuple[str, int]) -> None:
         loop = asyncio.get_running_loop()
@@ -110,7 +123,7 @@ class LinkTransport:
             try:
                 dialled = loop.create_connection(lambda: _Connection(self), *peer)
                 _, connection = await asyncio.wait_for(dialled, _CONNECT_SECONDS)
-                if await connection.ended:
+                if await asyncio.shield(connection.ended):  # not cancelled with the dialler: it has yet to end
                     attempt = 0
             except (OSError, TimeoutError) as error:
                 if not attempt:
@@ -137,10 +150,11 @@ class LinkTransport:
 
     def forget(self, connection: "_Connection", reason: str) -> None:
         """A connection ended."""
+        self._asked = {ours: origin for ours, origin in self._asked.items() if origin[0] is not connection}
         if self._connection is connection:
             self._connection = None
             log.warning("link to array %s is down: %s", self.hello.peer_serial, reason)
-            self._loss = self._start(self.lost(reason))
+            self._loss = self._start(self.lost(reason), connection)
 
     def refused(self, reason: str) -> None:
         """A connection ended before its handshake; dialled again and again, it is told once."""
@@ -148,29 +162,25 @@ class LinkTransport:
         log.log(level, "link to array %s refused: %s", self.hello.peer_serial, reason)
         self._refusal = reason
 
-    def spawn(self, coroutine: Awaitable[None]) -> None:
-        """Run a handler to its end."""
-        _ = self._start(coroutine)
+    def spawn(self, coroutine: Awaitable[None], connection: "_Connection") -> None:
+        """Run the handler of a connection's frame to its end."""
+        _ = self._start(coroutine, connection)
 
-    def _start(self, coroutine: Awaitable[None]) -> asyncio.Task[None]:
+    def _start(self, coroutine: Awaitable[None], connection: "_Connection") -> asyncio.Task[None]:
         async def run() -> None:
             try:
                 await coroutine
             except RemoteProtocolError as error:
-                self._give_up(str(error))
+                connection.refuse(str(error))
             except Exception:
                 # The peer waits for an answer that will not come: better a link that is down than a pair that hangs.
                 log.exception("a frame of array %s could not be handled", self.hello.peer_serial)
-                self._give_up("internal error at the other array, see its log")
+                connection.refuse("internal error at the other array, see its log")
 
         task = asyncio.create_task(run())
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
         return task
-
-    def _give_up(self, reason: str) -> None:
-        if self._connection is not None:
-            self._connection.refuse(reason)
 
 
 class _Connection(asyncio.Protocol):
@@ -182,7 +192,7 @@ class _Connection(asyncio.Protocol):
         self._link = Link(owner.hello, time.monotonic())
         self._timer: asyncio.TimerHandle | None = None
         self._flushing = False
-        self._numbers = itertools.count(1)
+        self._numbers = itertools.count()
         self._waiting: dict[int, tuple[asyncio.Future[Frame], float]] = {}
         self._reason = "the other array hung up"
         self._opened = False
@@ -224,12 +234,14 @@ class _Connection(asyncio.Protocol):
             if future is not None and not future.done():
                 future.set_result(frame)
             return
-        self._owner.spawn(self._owner.received(frame))
+        if frame.request:
+            frame.request = self._owner.asked(self, frame.request)
+        self._owner.spawn(self._owner.received(frame), self)
         if len(self._owner.tasks) > _HANDLERS_LIMIT and self._transport is not None:
             self._transport.pause_reading()
 
     def request(self, frame: Frame) -> Awaitable[Frame]:
-        frame.request = next(self._numbers) & 0xFFFFFFFF
+        frame.request = next(self._numbers) % 0xFFFFFFFF + 1  # 0 is for what wants no answer
         future: asyncio.Future[Frame] = asyncio.get_running_loop().create_future()
         self.send(frame)
         self._waiting[frame.request] = (future, time.monotonic())

@@ -22,7 +22,7 @@ from storage_model.spec.pair_cdb import PairStatus
 from storage_model.spec.scsi_task import ScsiStatus
 from target.remote_copy.copy_link import LinkDown
 from target.remote_copy.copy_task import CopyTask
-from target.remote_copy.pair_half import MIRRORED, PairHalf
+from target.remote_copy.pair_half import PairHalf
 from target.remote_copy.primary_volume import PrimaryVolume
 from target.remote_copy.secondary_volume import SecondaryVolume
 
@@ -51,8 +51,9 @@ class PairControl:
         self.secondary = secondary
         self._within = within
         self._offer: PairOffer | None = None
-        self._withdrawn: dict[ITNexus, None] = {}  # claims that may yet be decided, but are not wanted any more
+        self._withdrawn: dict[ITNexus, None] = {}  # must not own the pair, even if a claim of theirs is yet decided
         self._voting: Task[Any] | None = None
+        self._coming: PairEpoch | None = None  # what ``_voting`` has decided
         self._background: set[Task[Any]] = set()  # a handful: requests are refused while one is deciding
 
     # ----------------------------------------------------------------------------------------- what the SCSI side asks
@@ -67,37 +68,59 @@ class PairControl:
 
     async def released(self, nexus: ITNexus) -> None:
         """A RELEASE took effect; if it was the owner's, the pair has no owner any more."""
-        half = self.half
-        if half.record.decided.owned_by(half.identity.serial, nexus):
-            try:
-                await self.request(PairRequest(PairVerb.RELEASE, half.identity.serial, claim=nexus))
-            except PairRefused as error:
-                log.warning("pair %s: %s keeps the ownership: %s", half.identity.name, nexus.initiator_name, error)
+        if self._owns(nexus) or self.half.register.in_doubt:
+            await self.withdraw(nexus)
 
     async def withdraw(self, nexus: ITNexus) -> None:
         """The claim lost or ran out of time at its host: it must not own the pair, now or once a doubt is resolved."""
-        half = self.half
-        if half.record.decided.owned_by(half.identity.serial, nexus):
-            await self.released(nexus)
-            return
         # A request of its that timed out may still be on its way, here or at the other array: until it claims anew.
+        self._withdrawn.pop(nexus, None)
         self._withdrawn[nexus] = None
         if len(self._withdrawn) > WITHDRAWN_LIMIT:
             del self._withdrawn[next(iter(self._withdrawn))]
+        await self._release(nexus)
+
+    async def _release(self, nexus: ITNexus) -> None:
+        half = self.half
+        if not self._owns(nexus):
+            return
+        try:
+            await self.request(PairRequest(PairVerb.RELEASE, half.identity.serial, claim=nexus))
+        except PairRefused as error:
+            if self._owns(nexus):  # tried again when the link is back
+                log.warning("pair %s: %s keeps the ownership: %s", half.identity.name, nexus.initiator_name, error)
+
+    def _release_unwanted(self) -> None:
+        """The pair may have been given to a nexus that does not want it any more."""
+        owner = self.half.record.decided.owner
+        if owner is not None and owner.nexus in self._withdrawn and self._owns(owner.nexus):
+            self._keep(create_task(self._release(owner.nexus)))
+
+    def _owns(self, nexus: ITNexus) -> bool:
+        return self.half.record.decided.owned_by(self.half.identity.serial, nexus)
 
     async def request(self, request: PairRequest) -> int:
         """Carry out a pair-control command; the epoch it led to. Raises PairRefused, also when it takes too long."""
         half = self.half
-        if keeps_ownership(half.record, request) and request.expected_epoch in (0, half.record.decided.epoch):
+        if request.claim is not None and self._keeps(request):
+            self._withdrawn.pop(request.claim, None)
             return half.record.decided.epoch
         if request.verb is PairVerb.CREATE and request.fence is None:
             request = replace(request, fence=half.identity.fence)
         outcome = TRANSITIONS[(half.role, half.state), request.verb]
         if isinstance(outcome, Refusal):
             raise PairRefused(outcome)  # what Figure 4 refuses by the own volume's state needs nobody else's word
-        if request.claim is not None:
+        if request.claim is not None and request.verb is not PairVerb.RELEASE:
             self._withdrawn.pop(request.claim, None)
         return await self._request_led(request) if half.register.leads else await self._request_forwarded(request)
+
+    def _keeps(self, request: PairRequest) -> bool:
+        """The owner's claim, while no epoch is in the making that takes the ownership away."""
+        half = self.half
+        if not keeps_ownership(half.record, request) or request.expected_epoch not in (0, half.record.decided.epoch):
+            return False
+        coming = self._coming or half.register.accepted
+        return coming is None or coming.owned_by(request.serial, request.claim)
 
     async def _request_forwarded(self, request: PairRequest) -> int:
         task = create_task(self._forward(request))
@@ -126,7 +149,7 @@ class PairControl:
     def _keeps_in_doubt(self, request: PairRequest) -> bool:
         """The owner's claim, when the epoch in doubt can only be decided in its favour: it is the owner either way."""
         half = self.half
-        if request.claim is None or not half.record.decided.owned_by(request.serial, request.claim):
+        if request.verb is PairVerb.RELEASE or not half.record.decided.owned_by(request.serial, request.claim):
             return False
         accepted = half.register.accepted
         return accepted is not None and accepted.owned_by(request.serial, request.claim)
@@ -137,11 +160,15 @@ class PairControl:
         half = self.half
         if not half.connected or half.peer is None:
             if request.verb is PairVerb.DELETE and request.force:
-                return await self._decide_alone()
+                async with half.changing:
+                    return await self._decide_alone()
             raise PairRefused(Refusal.PEER_UNREACHABLE)
         # The S-VOL's own writes stop first: which side has the good data must not change while the swap is decided.
         await half.gate.close()
         try:
+            self._check_wanted(request)
+            if half.peer is None:
+                raise PairRefused(Refusal.PEER_UNREACHABLE)
             request = replace(request, s_vol_written=half.role is PairRole.S_VOL and len(half.marks) > 0)
             frame = Frame(FrameType.REQUEST, half.peer.ldev, payload=request.encode().encode())
             reply = await half.link.request(frame)
@@ -158,8 +185,7 @@ class PairControl:
         async with half.changing:
             if not half.register.leads:
                 raise PairRefused(Refusal.BUSY)  # the P-VOL moved while the request waited
-            if request.claim in self._withdrawn and request.serial == half.identity.serial:
-                raise PairRefused(Refusal.BUSY, "the claim was withdrawn while it waited")
+            self._check_wanted(request)
             if half.register.in_doubt:
                 if self._keeps_in_doubt(request):
                     return half.record.decided.epoch
@@ -173,17 +199,23 @@ class PairControl:
             )
             if half.connected:
                 self._check_halves(value)
-                await self._decide(value)
+                await self._decide(value, request)
                 return value.epoch
             if request.verb is PairVerb.DELETE and request.force:
                 return await self._decide_alone()
             if half.record.decided.owned_by(request.serial, request.claim) and value.owner == half.record.decided.owner:
                 # The present owner keeps it: nobody can have won without this array's vote, and nobody will, since the
                 # vote of the next epoch is the owner's from here on. It is decided when the link is back.
-                await half.save_vote(value)
-                self._vote(value)
+                await self._vote_durably(value)
                 return half.record.decided.epoch
             raise PairRefused(Refusal.PEER_UNREACHABLE)
+
+    def _check_wanted(self, request: PairRequest) -> None:
+        """What a nexus asked for last counts: not a claim withdrawn since, nor a release that a new claim overtook."""
+        if request.claim is None or request.serial != self.half.identity.serial:
+            return
+        if (request.claim in self._withdrawn) is not (request.verb is PairVerb.RELEASE):
+            raise PairRefused(Refusal.BUSY, "its nexus has asked for the contrary since")
 
     def _check_halves(self, value: PairEpoch) -> None:
         half, peer = self.half, self.half.peer
@@ -193,7 +225,7 @@ class PairControl:
         if mine != (peer.size_bytes, peer.block_length, peer.quorum):
             raise PairRefused(Refusal.VOLUMES_DIFFER, f"epoch {value.epoch}")
 
-    async def _decide(self, value: PairEpoch) -> None:
+    async def _decide(self, value: PairEpoch, request: PairRequest) -> None:
         """Have ``value`` decided by both arrays, and act on it. Raises PairRefused; then it may be in doubt."""
         half = self.half
         state = half.state
@@ -201,16 +233,23 @@ class PairControl:
         try:
             if half.state is not state:
                 raise PairRefused(Refusal.BUSY, "a fault came first")
+            self._check_wanted(request)
             if state is PairState.PAIR:
                 half.marks.settle()
-            # From here on there is no way back: whoever waits for this task may give up, the task does not.
-            self._voting = current_task()
-            await half.save_vote(value)
-            self._vote(value)
+            await self._vote_durably(value)
             await self._propose(value)
         finally:
             self._voting = None
             half.gate.open()
+
+    async def _vote_durably(self, value: PairEpoch) -> None:
+        # From here on there is no way back: whoever waits for this task may give up, the task does not.
+        self._voting, self._coming = current_task(), value
+        try:
+            await self.half.save_vote(value)
+            self._vote(value)
+        finally:
+            self._coming = None
 
     def _vote(self, value: PairEpoch) -> list[Effect]:
         return self.half.register.voted(value)
@@ -232,6 +271,8 @@ class PairControl:
         for effect in half.register.acknowledged(half.identity.peer_serial, value.epoch):
             if isinstance(effect, Decide):
                 await self._enter(effect.value, bytes(reply.payload))
+        if half.record.decided.epoch < value.epoch:
+            raise PairRefused(Refusal.NO_VOTE, "the other array's vote does not count")
 
     async def _decide_alone(self) -> int:
         """An operator insists on forgetting the pair here; the other array hears of it when the link is back."""
@@ -248,20 +289,29 @@ class PairControl:
 
     async def _enter(self, value: PairEpoch, peer_bits: bytes | None) -> None:
         """Act on a decided epoch: marks first, then the record, then the copy. The volume is closed to writes."""
-        half = self.half
-        role = value.role_of(half.identity.serial)
+        half, self._coming = self.half, value
         if half.copying is not None:
             half.copying.cancel()
             half.copying = None
-        await self._prepare_marks(value, role, peer_bits)
-        await half.save_decision(value)
-        half.peer_suspended = value.state in (PairState.PSUS, PairState.PSUE)
-        if value.state is PairState.COPY and role is PairRole.P_VOL:
+        await half.replicated.close()  # nor may a write of the epoch before, late on this medium, land in this one
+        try:
+            await self._prepare_marks(value, value.role_of(half.identity.serial), peer_bits)
+            await half.save_decision(value)
+            half.peer_suspended = value.state in (PairState.PSUS, PairState.PSUE)
+            if value.state is PairState.SMPL:
+                await half.marks.reset(marked=False)  # not earlier: a crash would leave a pair without its marks
+            if not half.link.up:
+                await half.suspend("the link went down while the pair changed")
+        except BaseException:
+            half.recall()
+            raise
+        finally:
+            self._coming = None
+            half.replicated.open()
+        if half.state is PairState.COPY and half.role is PairRole.P_VOL:
             half.copying = create_task(self._copy(value))
             self._keep(half.copying)
-        owner = value.owner
-        if owner is not None and owner.serial == half.identity.serial and owner.nexus in self._withdrawn:
-            self._keep(create_task(self.released(owner.nexus)))
+        self._release_unwanted()
 
     async def _prepare_marks(self, value: PairEpoch, role: PairRole, peer_bits: bytes | None) -> None:
         half = self.half
@@ -270,9 +320,9 @@ class PairControl:
                 await half.marks.reset(marked=True)
             elif peer_bits is not None:
                 await half.marks.merge(_unpacked(peer_bits, half))
-        elif value.state in (PairState.SMPL, PairState.PAIR):
+        elif value.state is PairState.PAIR:
             await half.marks.reset(marked=False)
-        elif value.state is PairState.PSUS and role is PairRole.S_VOL and half.state in MIRRORED:
+        elif value.state is PairState.PSUS and role is PairRole.S_VOL and half.state is not PairState.PSUS:
             # The P-VOL remembers what is not copied yet: from now on the S-VOL's marks are its own writes.
             await half.marks.reset(marked=False)
 
@@ -350,6 +400,8 @@ class PairControl:
             request = PairRequest.decode(bytes(frame.payload).decode())
         except ValueError as error:
             raise RemoteProtocolError(str(error), 0) from None
+        if request.serial != self.half.identity.peer_serial:
+            raise RemoteProtocolError(f"a request in the name of array {request.serial}", 0)
         try:
             if not self.half.register.leads:
                 raise PairRefused(Refusal.BUSY)
@@ -412,9 +464,13 @@ class PairControl:
                 log.warning("pair %s: epoch still in doubt: %s", half.identity.name, error)
             finally:
                 half.gate.open()
+        self._release_unwanted()
 
     async def start(self) -> None:
         """After the array's start: what was mirroring when it stopped is suspended until somebody resyncs."""
+        accepted = self.half.register.accepted
+        if accepted is not None and accepted.owner is not None and accepted.owner != self.half.record.decided.owner:
+            self._withdrawn[accepted.owner.nexus] = None  # its command ended with the array, and not with GOOD
         await self.half.suspend("the array was restarted")
 
     async def stop(self) -> None:

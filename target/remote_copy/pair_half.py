@@ -73,9 +73,11 @@ class PairHalf:
         self.marks = marks
         self.link = link
         self.record = record
-        voters = tuple(sorted((identity.serial, identity.peer_serial)))
-        self.register = EpochRegister(identity.serial, voters, record.decided, record.accepted)
+        self.recall()
         self.gate = WriteGate()
+        """Passed by what hosts and the copy task do here."""
+        self.replicated = WriteGate()
+        """Passed by what the other array sends; its connection may be gone while a write of it is still under way."""
         self.ranges = BlockRangeLock()
         self.changing = Lock()
         """Held by whoever changes the pair: one change at a time."""
@@ -87,6 +89,12 @@ class PairHalf:
         self._store = store
         self._saving = Lock()
         self._changed = changed
+
+    def recall(self) -> None:
+        """The register knows what is durable: at the start, and when what it decided could not be carried out."""
+        identity, record = self.identity, self.record
+        voters = tuple(sorted((identity.serial, identity.peer_serial)))
+        self.register = EpochRegister(identity.serial, voters, record.decided, record.accepted)
 
     @property
     def role(self) -> PairRole:
@@ -106,9 +114,9 @@ class PairHalf:
     @property
     def fetching(self) -> bool:
         """True at a P-VOL that still lacks regions which the S-VOL has (after a swap)."""
-        decided = self.record.decided
-        behind = decided.state is PairState.COPY and decided.source is Side.S_VOL
-        return behind and self.role is PairRole.P_VOL and self.state in (PairState.COPY, PairState.PSUE)
+        record = self.record
+        behind = record.decided.source is Side.S_VOL and not record.equal
+        return behind and self.role is PairRole.P_VOL and record.state in (PairState.COPY, PairState.PSUE)
 
     @property
     def doubtful_owner(self) -> bool:
@@ -122,7 +130,7 @@ class PairHalf:
 
     async def save_decision(self, value: PairEpoch) -> None:
         """``value`` is decided; durable on return."""
-        await self._save(lambda record: PairRecord(value, value.state))
+        await self._save(lambda record: PairRecord(value, value.state, equal=_begins_equal(record, value)))
 
     async def save_mirroring(self, epoch: int) -> bool:
         """COPY has become PAIR, unless the pair moved on since ``epoch``; durable on return. True if it is PAIR now."""
@@ -228,4 +236,9 @@ class PairHalf:
 def _moved_inside(record: PairRecord, epoch: int, states: tuple[PairState, ...], to: PairState) -> PairRecord:
     if record.decided.epoch != epoch or record.state not in states:
         return record
-    return replace(record, state=to)
+    return replace(record, state=to, equal=record.equal or to is PairState.PAIR)
+
+
+def _begins_equal(record: PairRecord, value: PairEpoch) -> bool:
+    """An epoch that begins in PSUE (a RELEASE there) leaves what the fault left."""
+    return value.state is PairState.PAIR or (value.state is PairState.PSUE and record.equal)

@@ -13,6 +13,7 @@ from target.remote_copy.primary_volume import PrimaryVolume
 from target.remote_copy.secondary_volume import SecondaryVolume
 
 _DATA_PROTECT_WRITE_PROTECTED = (0x7, 0x2700)
+_ABORTED_COMMAND = (0xB, 0x0000)
 
 
 class PairedVolume:
@@ -41,8 +42,11 @@ class PairedVolume:
 
     async def _update(self, offset_bytes: int, length_bytes: int, data: Buffer | None, fua: bool) -> None:
         half = self._half
+        owner = half.record.decided.owner
         await half.gate.enter()
         try:
+            if half.record.decided.owner != owner:
+                raise CheckCondition(*_ABORTED_COMMAND)  # it was let through to the owner before: look again
             role = half.role
             if role is PairRole.P_VOL:
                 await self._primary.write(offset_bytes, length_bytes, data, fua=fua)
@@ -61,10 +65,15 @@ class PairedVolume:
 
     async def flush(self) -> None:
         """Both media, while both halves count."""
-        if self._half.role is PairRole.P_VOL:
-            await self._primary.flush()
-        else:
-            await self._half.volume.flush()
+        half = self._half
+        await half.gate.enter()  # the other half would refuse a flush of an epoch that is over
+        try:
+            if half.role is PairRole.P_VOL:
+                await self._primary.flush()
+            else:
+                await half.volume.flush()
+        finally:
+            half.gate.leave()
 
     async def block_status(self, offset_bytes: int, length_bytes: int) -> Sequence[Extent]:
         """Of the local half."""

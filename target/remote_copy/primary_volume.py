@@ -19,9 +19,17 @@ class PrimaryVolume:
 
     async def read(self, offset_bytes: int, length_bytes: int) -> Buffer:
         """Never stale: what only the S-VOL has is fetched first."""
-        if self._half.fetching:
-            await self.fetch(offset_bytes, length_bytes)
-        return await self._half.volume.read(offset_bytes, length_bytes)
+        half = self._half
+        if half.fetching:
+            await half.gate.enter()  # what is fetched is written here: no change of the pair may come in between
+            try:
+                if half.role is not PairRole.P_VOL:
+                    raise CheckCondition(*_ABORTED_COMMAND)
+                if half.fetching:
+                    await self.fetch(offset_bytes, length_bytes)
+            finally:
+                half.gate.leave()
+        return await half.volume.read(offset_bytes, length_bytes)
 
     async def write(self, offset_bytes: int, length_bytes: int, data: Buffer | None, *, fua: bool) -> None:
         """``data`` None makes a hole. The caller is inside the gate."""
@@ -43,7 +51,7 @@ class PrimaryVolume:
             half.ranges.release(held)
 
     async def flush(self) -> None:
-        """Both media, while both halves count."""
+        """Both media, while both halves count. The caller is inside the gate."""
         half = self._half
         if half.state not in MIRRORED:
             await half.volume.flush()

@@ -61,7 +61,11 @@ class RegionMarks:
                 passing[region] = 1
                 fresh = True
         if fresh or self._saved != self._asked:
-            await self.save()
+            try:
+                await self.save()
+            except BaseException:
+                self.end(regions, equal=True)  # the write does not start
+                raise
 
     def end(self, regions: Iterable[int], *, equal: bool) -> None:
         """A mirrored write ended; ``equal`` if both copies have it."""

@@ -18,16 +18,19 @@ class SecondaryVolume:
         A frame of another epoch than the decided one is refused: its sender may have lost the P-VOL since.
         """
         half = self._half
-        if frame.epoch != half.record.decided.epoch or half.role is not PairRole.S_VOL:
-            return Frame(FrameType.ANSWER, flags=Answer.STALE_EPOCH)
-        if frame.type is not FrameType.STATE and half.state not in MIRRORED:
-            return Frame(FrameType.ANSWER, flags=Answer.STALE_EPOCH)
+        await half.replicated.enter()
         try:
+            if frame.epoch != half.record.decided.epoch or half.role is not PairRole.S_VOL:
+                return Frame(FrameType.ANSWER, flags=Answer.STALE_EPOCH)
+            if frame.type is not FrameType.STATE and half.state not in MIRRORED:
+                return Frame(FrameType.ANSWER, flags=Answer.STALE_EPOCH)
             return await self._carry_out(frame)
         except SpaceExhausted:
             return Frame(FrameType.ANSWER, flags=Answer.SPACE_EXHAUSTED)
         except (VolumeError, ValueError):
             return Frame(FrameType.ANSWER, flags=Answer.MEDIUM_FAILURE)
+        finally:
+            half.replicated.leave()
 
     async def _carry_out(self, frame: Frame) -> Frame:
         half = self._half
@@ -42,6 +45,8 @@ class SecondaryVolume:
         if frame.type is FrameType.READ:
             data = await half.volume.read(frame.offset_bytes, frame.length_bytes)
             return Frame(FrameType.ANSWER, payload=data)
+        if not frame.flags & WriteFlag.ZEROS and len(frame.payload) != frame.length_bytes:
+            raise MediumFailure(f"WRITE of {frame.length_bytes} bytes that carries {len(frame.payload)}")
         if frame.flags & WriteFlag.ZEROS:
             await half.volume.unmap(frame.offset_bytes, frame.length_bytes)
         else:

@@ -47,7 +47,8 @@ async def pair_control_out(context: CommandContext) -> TaskOutcome:
         claim = decode_claim(context.parameter_list(command.parameter_list_length))
     lu = context.lu
     if command.service_action is PairOut.WITHDRAW:
-        return await _withdraw(lu, claim)
+        await _withdraw(lu, claim)
+        return TaskOutcome(transfer_length_bytes=command.parameter_list_length)
     if lu.pair is None:
         raise _abnormal_end(Refusal.NOT_CONFIGURED)
     try:
@@ -57,14 +58,13 @@ async def pair_control_out(context: CommandContext) -> TaskOutcome:
     return TaskOutcome(transfer_length_bytes=command.parameter_list_length)
 
 
-async def _withdraw(lu: LogicalUnit, claim: ITNexus | None) -> TaskOutcome:
+async def _withdraw(lu: LogicalUnit, claim: ITNexus | None) -> None:
     """116 of Figure 5: the loser's local reservation is given back, and its claim with it."""
     if claim is None:
         raise CheckCondition(0x5, 0x1A00)  # PARAMETER LIST LENGTH ERROR: a claim is what WITHDRAW is about
     lu.reservation.drop(claim)
     if lu.pair is not None:
         await lu.pair.withdraw(claim)
-    return TaskOutcome()
 
 
 def _request(command: PairControlOut, claim: ITNexus | None, serial: str) -> PairRequest:

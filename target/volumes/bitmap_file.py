@@ -12,6 +12,7 @@ from pathlib import Path
 
 from storage_model.differential_bitmap import PAGE_BYTES, DifferentialBitmap
 from storage_model.errors import UserError
+from storage_model.volume import MediumFailure
 
 
 class BitmapFile:
@@ -27,7 +28,7 @@ class BitmapFile:
 
     def load(self, bitmap: DifferentialBitmap) -> None:
         """Take over what was saved; a new file marks nothing."""
-        saved = os.pread(self._file, 1 << 31, 0)
+        saved = os.pread(self._file, os.fstat(self._file).st_size, 0)
         if not saved:
             os.ftruncate(self._file, len(bitmap.to_bytes()))
             os.fsync(self._file)
@@ -38,9 +39,13 @@ class BitmapFile:
             raise UserError(f"{self._path}: {error}; the volume's size must not change while it is paired") from None
 
     async def save(self, pages: Mapping[int, bytes]) -> None:
-        """Durable on return."""
-        if pages:
+        """Durable on return; raises MediumFailure: a write whose mark cannot be kept must not be made."""
+        if not pages:
+            return
+        try:
             await asyncio.get_running_loop().run_in_executor(self._thread, self._save, pages)
+        except OSError as error:
+            raise MediumFailure(f"{self._path}: {error.strerror}") from error
 
     def _save(self, pages: Mapping[int, bytes]) -> None:
         for page, data in sorted(pages.items()):

@@ -82,6 +82,12 @@ class RawInitiator:
         )
         return replace(request, **fields)
 
+    async def finish(self) -> list[Pdu]:
+        """Say that nothing more comes, and wait until the array has read it all and hung up; what it answered."""
+        with suppress(OSError):  # it may have hung up already
+            self._writer.write_eof()
+        return await self.hung_up()
+
     # ----------------------------------------------------------------------------------------------------- receiving
 
     async def receive(self) -> Pdu:

@@ -16,6 +16,7 @@ import pytest
 from initiator_shim.initiator_transport import IscsiSession
 from initiator_shim.session_errors import SessionError
 from storage_model.spec.iscsi_pdu import ScsiCommandPdu, lun_to_bytes
+from target.__main__ import main
 from tests.eventually import eventually
 from tests.integration.array_process import STOP_SECONDS, ArrayProcess, running_array
 from tests.integration.pair_of_arrays import free_port, write_cdb
@@ -48,12 +49,29 @@ def run(*words: str, module: str = "target") -> "subprocess.CompletedProcess[str
 def assert_user_error(words: Sequence[str], *parts: str) -> None:
     """One line on standard error that has all ``parts``, exit status 2, nothing on standard output."""
     result = run(*words)
-    lines = result.stderr.splitlines()
-    assert len(lines) == 1, result.stderr
+    assert_refusal(result.returncode, result.stdout, result.stderr, parts)
+
+
+def assert_refusal(status: int, output: str, errors: str, parts: Sequence[str]) -> None:
+    lines = errors.splitlines()
+    assert len(lines) == 1, errors
     assert lines[0].startswith("pairvol-array: ")
     for part in parts:
         assert part in lines[0]
-    assert (result.returncode, result.stdout) == (2, "")
+    assert (status, output) == (2, "")
+
+
+Refused = Callable[[Sequence[str], Sequence[str]], None]
+
+
+@pytest.fixture
+def refused(capsys: pytest.CaptureFixture[str]) -> Refused:
+    """Like ``assert_user_error``, without the half second that a new process takes; what stays open is a warning."""
+
+    def check(words: Sequence[str], parts: Sequence[str]) -> None:
+        assert_refusal(main(list(words)), *capsys.readouterr(), parts)
+
+    return check
 
 
 async def capacity(session: IscsiSession, lun: int) -> tuple[int, int]:
@@ -196,8 +214,13 @@ async def test_a_signal_ends_it_with_an_initiator_that_takes_no_answers(tmp_path
         ("--config /", ["/", "directory"]),
     ],
 )
-def test_wrong_words(words: str, parts: list[str]) -> None:
-    assert_user_error(words.split(), *parts)
+def test_wrong_words(words: str, parts: list[str], refused: Refused) -> None:
+    refused(words.split(), parts)
+
+
+def test_wrong_words_in_a_process_of_its_own() -> None:
+    assert_user_error(["--volume", "many"], "'many'")
+    assert_user_error(["--volume"], "--volume")
 
 
 @pytest.fixture
@@ -352,7 +375,7 @@ async def test_the_configuration_is_right_before_it_is_spoiled(site: Site, tmp_p
         ('size = "4MiB"\nfile = "data.img"', 'size = "5TiB"\nfile = "data.img"\nblock = 520', ["block", "520"]),
         ("quorum = true", "quorum = 1", ["volumes[0].quorum = 1", "true or false"]),
         ('volume = "quorum"', 'volume = "quorun"', ["pairs[0].volume = 'quorun'"]),
-        ('name = "quorum0"', 'name = "../quorum0"', ["pairs[0].name = '../quorum0'"]),
+        ('name = "quorum0"', 'name = "../quorum0"', ["pairs[0].name", "'../quorum0'"]),
         ('fence = "data"', 'fence = "high"', ["pairs[0].fence = 'high'"]),
         ('fence = "data"', '[[pairs]]\nname = "other"\nvolume = "quorum"', ["pairs[1].volume", "two pairs"]),
         ('file = "quorum.img"', "", ["pairs[0].volume", "memory"]),
@@ -362,8 +385,12 @@ async def test_the_configuration_is_right_before_it_is_spoiled(site: Site, tmp_p
         ("[remote_copy]", "[events]", ["events"]),
     ],
 )
-def test_wrong_configuration(before: str, after: str, parts: list[str], site: Site) -> None:
-    assert_user_error(site.spoiled(before, after), *parts)
+def test_wrong_configuration(before: str, after: str, parts: list[str], site: Site, refused: Refused) -> None:
+    refused(site.spoiled(before, after), parts)
+
+
+def test_wrong_configuration_in_a_process_of_its_own(site: Site) -> None:
+    assert_user_error(site.spoiled("[array]", "[array"), "site.toml", "not TOML")
 
 
 def test_pairs_without_the_other_array(site: Site) -> None:

@@ -54,9 +54,9 @@ def test_a_few_races_have_one_winner_each(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_without_the_shims_both_hosts_win_and_the_drill_says_so() -> None:
+def test_without_the_shims_both_hosts_win_and_the_drill_says_so(tmp_path: Path) -> None:
     """¶16-¶17: each array grants its own half; a proof that could not fail would prove nothing."""
-    result = drill("--without-shims")
+    result = drill("--without-shims", "--directory", str(tmp_path / "drill"))
     assert result.returncode == 1
     assert "FAILED  start: exactly one host won" in result.stdout
     assert "host 10 and host 11 got GOOD" in result.stdout

@@ -28,8 +28,9 @@ VARYING = (
     (re.compile(r"no heartbeat for [\d.]+ s"), "no heartbeat for … s"),
     (re.compile(r"(at|from|of|last) record \d+"), r"\1 record …"),
     (re.compile(r"^\d+ records on"), "… records on"),
-    # Who notices a lost connection first, and in which words, is a matter of milliseconds.
-    (re.compile(r"application of volume (\d+) failed: (?!WRITE).*"), r"application of volume \1 ended"),
+    # Whether a loser is told to stop before its writes are refused is a matter of milliseconds, and so are the words in
+    # which a lost connection shows.
+    (re.compile(r"application of volume (\d+) failed: .*"), r"application of volume \1 ended"),
     (re.compile(r"stopped the application of volume (\d+) at record …"), r"application of volume \1 ended"),
     (re.compile(r"out of reach: .*"), "out of reach"),
     (re.compile(r"stays where it is: .*"), "stays where it is"),

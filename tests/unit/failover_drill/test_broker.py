@@ -1,7 +1,6 @@
 """The broker comes up, carries retained messages and last wills, and goes; mosquitto and the embedded one alike."""
 
 import asyncio
-from contextlib import suppress
 from pathlib import Path
 
 import aiomqtt
@@ -31,8 +30,9 @@ async def test_a_broker_keeps_presence_and_delivers_a_last_will(kind: BrokerKind
             assert (await anext(messages)).payload == b"alive"
             cable.cut(Cut.RESET)
             assert (await anext(messages)).payload == b"gone"
-            with suppress(aiomqtt.MqttError):
-                await dying.__aexit__(None, None, None)
+            with pytest.raises(aiomqtt.MqttError):
+                await anext(aiter(dying.messages))
+            await dying.__aexit__(None, None, None)
     finally:
         await cable.close()
         await broker.end()
