@@ -68,8 +68,18 @@ Refused = Callable[[Sequence[str], Sequence[str]], None]
 def refused(capsys: pytest.CaptureFixture[str]) -> Refused:
     """Like ``assert_user_error``, without the half second that a new process takes; what stays open is a warning."""
 
+    def give_up(*_: object) -> None:
+        raise AssertionError("it is not refused, it serves")
+
     def check(words: Sequence[str], parts: Sequence[str]) -> None:
-        assert_refusal(main(list(words)), *capsys.readouterr(), parts)
+        before = signal.signal(signal.SIGALRM, give_up)
+        signal.setitimer(signal.ITIMER_REAL, 5)
+        try:
+            status = main(list(words))
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
+        assert_refusal(status, *capsys.readouterr(), parts)
 
     return check
 

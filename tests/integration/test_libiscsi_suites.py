@@ -32,6 +32,7 @@ SUITES = {  # and how many tests each must have run: a suite that the tool does 
     "iSCSIcmdsn": 2,
     "iSCSITMF": 2,
 }
+SLOW = ("Reserve6", "iSCSIcmdsn")  # the tool waits for seconds
 SUITE_SECONDS = 60.0
 _SUMMARY = re.compile(r"^ +(tests|asserts) +(\d+) +(\d+) +(\d+) +(\d+)", re.MULTILINE)
 _MISSING = re.compile(r"\[SKIPPED\][^\n]*", re.IGNORECASE)
@@ -82,8 +83,9 @@ async def run_suite(tool: str, suite: str, url: str) -> tuple[int, str]:
     return process.returncode, output.decode(errors="replace")
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("suite", SUITES)
+@pytest.mark.parametrize(
+    "suite", [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in SUITES]
+)
 async def test_suite(suite: str, array: ArrayProcess, require_tool: Callable[[str], str]) -> None:
     status, output = await run_suite(require_tool("iscsi-test-cu"), suite, array.urls[0])
     assert status == 0, output

@@ -449,7 +449,11 @@ async def test_task_management_that_does_not_exist(function: int, array: ArrayPr
 async def test_hang_up_in_the_middle_of_everything(array: ArrayProcess) -> None:
     """After any number of bytes of a login, a write and a read."""
     async with RawInitiator.connection(array.address) as whole:
-        pdus = [whole.login_request(_names(array)), replace(write(4, data=bytes(1024)), itt=1, cmd_sn=1), READ_ONE]
+        pdus: list[EncodablePdu] = [
+            whole.login_request(_names(array)),
+            replace(write(4, data=bytes(1024)), itt=1, cmd_sn=1),
+            READ_ONE,
+        ]
         stream = b"".join(bytes(part) for pdu in pdus for part in encode_pdu(pdu))
     for length in range(1, len(stream), 97):
         async with RawInitiator.connection(array.address) as initiator:
@@ -491,6 +495,7 @@ async def test_damaged_sessions(array: ArrayProcess) -> None:
 # ------------------------------------------------------------------------------------------- exhaustion before login
 
 
+@pytest.mark.slow
 async def test_a_crowd_that_does_not_log_in(tmp_path: Path) -> None:
     """Up to the cap it is let in, beyond it is not; sessions go on; after the login timeout there is room again."""
     limits = Limits()

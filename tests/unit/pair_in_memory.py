@@ -1,12 +1,13 @@
 """Two real halves of a pair in one event loop: the wire between them is a list of frames, the disks are dictionaries.
 
-A test may cut the wire at a chosen frame, hold a write on a medium, make callers impatient, and crash an array: what its
-stores had not finished saving is then lost.
+A test may cut the wire at a chosen frame, hold a write on a medium, make callers impatient, and crash an array: what
+its stores had not finished saving is then lost.
 """
 
 import asyncio
 import itertools
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from storage_model.differential_bitmap import PAGE_BYTES, REGION_BYTES, DifferentialBitmap
@@ -27,7 +28,7 @@ from target.volumes.memory_volume import MemoryVolume
 
 BLOCK = 512
 SERIALS = {"a": "30095", "b": "30096"}
-REGIONS = 4
+REGIONS = 12
 
 
 class HeldVolume(MemoryVolume):
@@ -251,20 +252,18 @@ class Wire:
         self.carried: list[Frame] = []
         self.errors: list[BaseException] = []
         self.connection = 0
-        self._losses: list[asyncio.Task[None]] = []
+        self._losses: dict[asyncio.Task[None], Site] = {}
         self._handlers: dict[asyncio.Task[None], Site] = {}
         self._trap: tuple[Condition, bool] | None = None
-        self.trapped = asyncio.Event()
 
     async def connect(self) -> None:
+        self._trap = None
         if self.up:
             return
-        await asyncio.gather(*self._losses)
+        await asyncio.gather(*self._losses, return_exceptions=True)
         self._losses.clear()
         self.up = True
         self.connection += 1
-        self._trap = None
-        self.trapped.clear()
         a, b = self.sites
         a.control.link_opened(b.offer)
         b.control.link_opened(a.offer)
@@ -275,7 +274,7 @@ class Wire:
         self.up = False
         for site in self.sites:
             site.end.fail()
-            self._losses.append(asyncio.create_task(site.control.link_lost("the wire is cut")))
+            self._losses[asyncio.create_task(site.control.link_lost("the wire is cut"))] = site
 
     def cut_at(self, condition: Condition, *, delivered: bool) -> None:
         """At the next frame that meets the condition: before it arrives, or just after."""
@@ -293,7 +292,7 @@ class Wire:
         if trapped and self._trap is not None and not self._trap[1]:
             self._spring()
             return
-        self.carried.append(frame)
+        self.carried.append(replace(frame))
         receiver = self.sites[1 - self.sites.index(sender)]
         if frame.type is FrameType.ANSWER:
             receiver.end.answered(frame)
@@ -307,7 +306,6 @@ class Wire:
 
     def _spring(self) -> None:
         self._trap = None
-        self.trapped.set()
         self.cut()
 
     async def _receive(self, receiver: Site, frame: Frame) -> None:
@@ -318,14 +316,15 @@ class Wire:
             self.cut()
 
     async def drop_handlers(self, site: Site) -> None:
-        tasks = [task for task, receiver in self._handlers.items() if receiver is site]
+        """Also what deals with the loss of the wire."""
+        tasks = [task for task, receiver in (self._handlers | self._losses).items() if receiver is site]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def stop(self) -> None:
         self.cut()
-        await asyncio.gather(*self._losses)
+        await asyncio.gather(*self._losses, return_exceptions=True)
         for site in self.sites:
             await site.control.stop()
             await self.drop_handlers(site)
