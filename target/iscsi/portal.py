@@ -317,7 +317,16 @@ class _Serving(asyncio.BufferedProtocol):
             tsih = sessions.add(key, self)
             self._portal.scsi_port.nexus_established(event.nexus)
             connection.accept_login(tsih)
-            log.info("%s: logged in: %s", self._name, connection.parameters)
+            digests = [
+                name
+                for name, used in (
+                    ("header", connection.parameters.header_digest),
+                    ("data", connection.parameters.data_digest),
+                )
+                if used
+            ]
+            log.info("%s: logged in, digests: %s", self._name, " and ".join(digests) or "none")
+            log.debug("%s: %s", self._name, connection.parameters)
         self._set_timer()
 
     def _logout(self, event: LogoutReceived) -> None:

@@ -121,8 +121,8 @@ class LinkTransport:
         attempt = 0
         while True:
             try:
-                dialled = loop.create_connection(lambda: _Connection(self), *peer)
-                _, connection = await asyncio.wait_for(dialled, _CONNECT_SECONDS)
+                async with asyncio.timeout(_CONNECT_SECONDS):  # wait_for may swallow the cancellation by stop()
+                    _, connection = await loop.create_connection(lambda: _Connection(self), *peer)
                 if await asyncio.shield(connection.ended):  # not cancelled with the dialler: it has yet to end
                     attempt = 0
             except (OSError, TimeoutError) as error:
@@ -191,6 +191,7 @@ class _Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._link = Link(owner.hello, time.monotonic())
         self._timer: asyncio.TimerHandle | None = None
+        self._due = 0.0
         self._flushing = False
         self._numbers = itertools.count()
         self._waiting: dict[int, tuple[asyncio.Future[Frame], float]] = {}
@@ -265,12 +266,14 @@ class _Connection(asyncio.Protocol):
         self._schedule()
 
     def _schedule(self) -> None:
-        if self._timer is not None:
-            return
         deadline = self._link.next_deadline()
-        if deadline is not None:
-            delay = max(0.0, deadline - time.monotonic())
-            self._timer = asyncio.get_running_loop().call_later(delay, self._on_timer)
+        if deadline is None or (self._timer is not None and self._due <= deadline):
+            return
+        if self._timer is not None:
+            self._timer.cancel()  # opened now, the link pings long before the time for a HELLO is up
+        self._due = deadline
+        delay = max(0.0, deadline - time.monotonic())
+        self._timer = asyncio.get_running_loop().call_later(delay, self._on_timer)
 
     def _on_timer(self) -> None:
         self._timer = None

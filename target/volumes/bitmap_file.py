@@ -30,7 +30,7 @@ class BitmapFile:
         """Take over what was saved; a new file marks nothing."""
         saved = os.pread(self._file, os.fstat(self._file).st_size, 0)
         if not saved:
-            os.ftruncate(self._file, len(bitmap.to_bytes()))
+            os.posix_fallocate(self._file, 0, len(bitmap.to_bytes()))  # a full disk must not come between
             os.fsync(self._file)
             return
         try:

@@ -56,7 +56,7 @@ class ArrayProcess:
     def log_of(self, port: int) -> list[str]:
         """The log's lines about the connection from this local port, but for its regular beginning and end."""
         about = re.compile(rf" (INFO|WARNING|ERROR|CRITICAL) \S+ 127\.0\.0\.1:{port}\b")
-        regular = (": logged in: ", ": connection closed")
+        regular = (": logged in", ": connection closed")
         return [line for line in self.log.splitlines() if about.search(line) and not any(w in line for w in regular)]
 
     async def connect(self, name: str = HOST, isid: bytes = DEFAULT_ISID) -> IscsiSession:

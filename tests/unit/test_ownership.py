@@ -304,8 +304,8 @@ class AgreementOfFive(Agreement):
 TestAgreement = Agreement.TestCase
 TestAgreementOfThree = AgreementOfThree.TestCase
 TestAgreementOfFive = AgreementOfFive.TestCase
-for case in (TestAgreement, TestAgreementOfThree, TestAgreementOfFive):
-    case.settings = settings(max_examples=60, stateful_step_count=60, deadline=None)
+_SETTINGS = settings(max_examples=60, stateful_step_count=60)
+TestAgreement.settings = TestAgreementOfThree.settings = TestAgreementOfFive.settings = _SETTINGS
 
 
 def test_the_checker_catches_a_register_that_votes_twice() -> None:

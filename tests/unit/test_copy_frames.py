@@ -1,0 +1,172 @@
+"""Frames of the remote-copy link: any cut gives the same frames, and no damaged byte gets through."""
+
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from storage_model.errors import RemoteProtocolError
+from storage_model.spec.copy_frames import (
+    HEADER_LENGTH,
+    MAX_PAYLOAD_LENGTH,
+    Frame,
+    FrameStream,
+    FrameType,
+    Hello,
+    PairOffer,
+    WriteFlag,
+    decode_json,
+    decode_parts,
+    encode_parts,
+)
+from target.scsi.logical_unit import MAXIMUM_TRANSFER_BYTES
+
+_uint32 = st.integers(0, 0xFFFFFFFF)
+_frames = st.builds(
+    Frame,
+    st.sampled_from(FrameType),
+    st.integers(0, 0xFFFF),
+    _uint32,
+    _uint32,
+    st.integers(0, (1 << 64) - 1),
+    _uint32,
+    st.integers(0, 0xFF),
+    st.binary(max_size=300),
+)
+
+
+def wire(*frames: Frame) -> bytes:
+    return b"".join(bytes(part) for frame in frames for part in frame.encode())
+
+
+@given(st.lists(_frames, max_size=5), st.lists(st.integers(1, 200), max_size=20))
+def test_any_cut_gives_the_same_frames(frames: list[Frame], cuts: list[int]) -> None:
+    stream, rest, received = FrameStream(), wire(*frames), []
+    for cut in [*cuts, len(rest)]:
+        received += stream.receive_data(rest[:cut])
+        rest = rest[cut:]
+    assert received + stream.receive_data(rest) == frames
+
+
+def test_byte_by_byte_and_never_early() -> None:
+    frame = Frame(FrameType.WRITE, 1, 2, 3, 4, 5, WriteFlag.FUA, b"data")
+    stream, data = FrameStream(), wire(frame)
+    for index in range(len(data) - 1):
+        assert stream.receive_data(data[index : index + 1]) == []
+    assert stream.receive_data(data[-1:]) == [frame]
+
+
+def test_header_on_the_wire() -> None:
+    frame = Frame(FrameType.WRITE, 0x0102, 0x03040506, 0x0708090A, 0x1112131415161718, 0x191A1B1C, 1, b"123456789")
+    expected = (
+        "10 01 0102"  # WRITE, FUA, the receiver's LDEV
+        "03040506 0708090a"  # request, epoch
+        "1112131415161718 191a1b1c"  # offset, length
+        "00000009 e3069283"  # payload length, CRC32C("123456789"), the check value of RFC 3720 and others
+    )
+    data = wire(frame)
+    assert data[:32].hex() == expected.replace(" ", "")
+    assert data[HEADER_LENGTH:] == b"123456789" and HEADER_LENGTH == 36
+
+
+DAMAGED = wire(Frame(FrameType.WRITE, 1, 2, 3, 4, 9, 0, b"some data"), Frame(FrameType.PING))
+
+
+@pytest.mark.parametrize("index", range(len(DAMAGED)))
+def test_a_damaged_byte_is_never_taken_for_data(index: int) -> None:
+    for bit in (0x01, 0x80):
+        data = bytearray(DAMAGED)
+        data[index] ^= bit
+        with pytest.raises(RemoteProtocolError, match="CRC32C"):
+            FrameStream().receive_data(data)
+
+
+def test_mutable_payload_is_fixed_when_it_is_encoded() -> None:
+    payload = bytearray(b"before")
+    encoded = Frame(FrameType.WRITE, payload=memoryview(payload)).encode()
+    payload[:] = b"after!"
+    assert FrameStream().receive_data(b"".join(bytes(part) for part in encoded))[0].payload == b"before"
+
+
+def test_type_that_is_not_known() -> None:
+    class Unknown(int):
+        name = "UNKNOWN"
+
+    with pytest.raises(RemoteProtocolError, match="unknown type 99"):
+        FrameStream().receive_data(wire(Frame(Unknown(99))))  # type: ignore[arg-type]
+
+
+def test_limit_of_a_frame() -> None:
+    longest = Frame(FrameType.WRITE, payload=bytes(MAX_PAYLOAD_LENGTH))
+    assert FrameStream().receive_data(wire(longest)) == [longest]
+    header = wire(Frame(FrameType.WRITE, payload=bytes(MAX_PAYLOAD_LENGTH + 1)))[:HEADER_LENGTH]
+    with pytest.raises(RemoteProtocolError, match="at most"):
+        FrameStream().receive_data(header)  # before a byte of it has come
+
+
+def test_a_frame_holds_the_largest_write_of_a_host() -> None:
+    """Else one long WRITE breaks the link, and with it the mirror."""
+    assert MAX_PAYLOAD_LENGTH >= MAXIMUM_TRANSFER_BYTES
+
+
+# ----------------------------------------------------------------------------------------------------- payloads
+
+_offers = st.builds(PairOffer, st.text(max_size=10), st.integers(0, 65535), st.integers(0), st.just(512), st.booleans())
+
+
+@given(st.lists(_offers, max_size=4), st.lists(st.integers(0, 9), max_size=3))
+def test_hello_survives_the_wire(offers: list[PairOffer], versions: list[int]) -> None:
+    hello = Hello("30095", "30096", tuple(offers), tuple(versions))
+    (frame,) = FrameStream().receive_data(wire(hello.frame()))
+    assert frame.type is FrameType.HELLO
+    assert Hello.decode(frame.payload) == hello
+
+
+_GOOD = {"versions": [1], "serial": "1", "peer": "2", "pairs": []}
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"",
+        b"\xff",
+        b"[]",
+        b"7",
+        b"[" * 100_000,
+        b"{}",
+        *(json.dumps(_GOOD | wrong).encode() for wrong in (
+            {"pairs": 7},
+            {"pairs": [1]},
+            {"pairs": [["name", 1, 2, 3]]},
+            {"pairs": [["name", "x", 2, 3, True]]},
+            {"pairs": [["name", float("inf"), 2, 3, True]]},
+            {"versions": ["x"]},
+            {"versions": None},
+        )),
+    ],
+)  # fmt: skip
+def test_hello_that_cannot_be_read(payload: bytes) -> None:
+    with pytest.raises(RemoteProtocolError):
+        Hello.decode(payload)
+
+
+@given(st.lists(st.binary(max_size=20), max_size=4))
+def test_parts_survive_the_wire(parts: list[bytes]) -> None:
+    assert decode_parts(encode_parts(*parts), len(parts)) == parts
+
+
+@given(st.lists(st.binary(max_size=20), min_size=1, max_size=4), st.data())
+@settings(max_examples=200)
+def test_parts_that_do_not_add_up(parts: list[bytes], data: st.DataObject) -> None:
+    payload = encode_parts(*parts)
+    cut = data.draw(st.integers(0, len(payload) - 1))
+    for wrong in (payload[:cut], payload + b"x"):
+        with pytest.raises(RemoteProtocolError):
+            decode_parts(wrong, len(parts))
+
+
+@pytest.mark.parametrize("payload", [b"", b"[1]", b"1", b"{", b"\xff\xfe"])
+def test_json_that_is_no_object(payload: bytes) -> None:
+    with pytest.raises(RemoteProtocolError):
+        decode_json(payload)
