@@ -1,27 +1,26 @@
 """The control plane of one pair at one array: requests, votes, reconnection (Figures 3 to 5, ¶29-¶48). [C]
 
-The array that holds the P-VOL serialises: the other one forwards. A change closes the volume to writes, lets those
-under way end, is voted for by both arrays, durably, and only then acted on and answered.
+The array that holds the P-VOL serialises: the other one forwards. How a change is then decided is in
+``pair_decision``.
 """
 
 import json
 import logging
-import zlib
-from asyncio import Task, create_task, current_task, gather
+from asyncio import Task, create_task
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from storage_model.errors import RemoteProtocolError
 from storage_model.nexus import ITNexus
-from storage_model.ownership import Accepted, Decide, Effect, Vote
 from storage_model.pair import PairEpoch, PairRefused, PairRequest, keeps_ownership, next_epoch
 from storage_model.pair_state import TRANSITIONS, PairRole, PairState, PairVerb, Refusal
 from storage_model.spec.copy_frames import Answer, Frame, FrameType, PairOffer, decode_json, decode_parts, encode_parts
 from storage_model.spec.pair_cdb import PairStatus
 from storage_model.spec.scsi_task import ScsiStatus
+from target.remote_copy.background_tasks import BackgroundTasks
 from target.remote_copy.copy_link import LinkDown
-from target.remote_copy.copy_task import CopyTask
+from target.remote_copy.pair_decision import PairDecision, decode_epoch
 from target.remote_copy.pair_half import PairHalf
 from target.remote_copy.primary_volume import PrimaryVolume
 from target.remote_copy.secondary_volume import SecondaryVolume
@@ -52,9 +51,8 @@ class PairControl:
         self._within = within
         self._offer: PairOffer | None = None
         self._withdrawn: dict[ITNexus, None] = {}  # must not own the pair, even if a claim of theirs is yet decided
-        self._voting: Task[Any] | None = None
-        self._coming: PairEpoch | None = None  # what ``_voting`` has decided
-        self._background: set[Task[Any]] = set()  # a handful: requests are refused while one is deciding
+        self._tasks = BackgroundTasks(half.identity.name)
+        self._decision = PairDecision(half, primary, self._tasks, self._release_unwanted, self._split_if_armed)
 
     # ----------------------------------------------------------------------------------------- what the SCSI side asks
 
@@ -94,7 +92,7 @@ class PairControl:
         """The pair may have been given to a nexus that does not want it any more."""
         owner = self.half.record.decided.owner
         if owner is not None and owner.nexus in self._withdrawn and self._owns(owner.nexus):
-            self._keep(create_task(self._release(owner.nexus)))
+            self._tasks.keep(create_task(self._release(owner.nexus)))
 
     def _owns(self, nexus: ITNexus) -> bool:
         return self.half.record.decided.owned_by(self.half.identity.serial, nexus)
@@ -119,12 +117,12 @@ class PairControl:
         half = self.half
         if not keeps_ownership(half.record, request) or request.expected_epoch not in (0, half.record.decided.epoch):
             return False
-        coming = self._coming or half.register.accepted
+        coming = self._decision.coming or half.register.accepted
         return coming is None or coming.owned_by(request.serial, request.claim)
 
     async def _request_forwarded(self, request: PairRequest) -> int:
         task = create_task(self._forward(request))
-        self._keep(task)
+        self._tasks.keep(task)
         try:
             return await self._within(task, DECISION_SECONDS + FORWARD_SECONDS)
         except TimeoutError:
@@ -134,11 +132,11 @@ class PairControl:
     async def _request_led(self, request: PairRequest) -> int:
         half = self.half
         task = create_task(self._lead(request))
-        self._keep(task)
+        self._tasks.keep(task)
         try:
             return await self._within(task, DECISION_SECONDS)
         except (TimeoutError, PairRefused) as error:
-            if task is not self._voting:
+            if task is not self._decision.voting:
                 task.cancel()  # nothing is voted for yet, so nothing may come of it any more
             if self._keeps_in_doubt(request):
                 return half.record.decided.epoch
@@ -161,7 +159,7 @@ class PairControl:
         if not half.connected or half.peer is None:
             if request.verb is PairVerb.DELETE and request.force:
                 async with half.changing:
-                    return await self._decide_alone()
+                    return await self._decision.decide_alone()
             raise PairRefused(Refusal.PEER_UNREACHABLE)
         # The S-VOL's own writes stop first: which side has the good data must not change while the swap is decided.
         await half.gate.close()
@@ -199,14 +197,14 @@ class PairControl:
             )
             if half.connected:
                 self._check_halves(value)
-                await self._decide(value, request)
+                await self._decision.decide(value, lambda: self._check_wanted(request))
                 return value.epoch
             if request.verb is PairVerb.DELETE and request.force:
-                return await self._decide_alone()
+                return await self._decision.decide_alone()
             if half.record.decided.owned_by(request.serial, request.claim) and value.owner == half.record.decided.owner:
                 # The present owner keeps it: nobody can have won without this array's vote, and nobody will, since the
                 # vote of the next epoch is the owner's from here on. It is decided when the link is back.
-                await self._vote_durably(value)
+                await self._decision.vote_durably(value)
                 return half.record.decided.epoch
             raise PairRefused(Refusal.PEER_UNREACHABLE)
 
@@ -225,132 +223,10 @@ class PairControl:
         if mine != (peer.size_bytes, peer.block_length, peer.quorum):
             raise PairRefused(Refusal.VOLUMES_DIFFER, f"epoch {value.epoch}")
 
-    async def _decide(self, value: PairEpoch, request: PairRequest) -> None:
-        """Have ``value`` decided by both arrays, and act on it. Raises PairRefused; then it may be in doubt."""
-        half = self.half
-        state = half.state
-        await half.gate.close()
-        try:
-            if half.state is not state:
-                raise PairRefused(Refusal.BUSY, "a fault came first")
-            self._check_wanted(request)
-            if state is PairState.PAIR:
-                half.marks.settle()
-            await self._vote_durably(value)
-            await self._propose(value)
-        finally:
-            self._voting = None
-            half.gate.open()
-
-    async def _vote_durably(self, value: PairEpoch) -> None:
-        # From here on there is no way back: whoever waits for this task may give up, the task does not.
-        self._voting, self._coming = current_task(), value
-        try:
-            await self.half.save_vote(value)
-            self._vote(value)
-        finally:
-            self._coming = None
-
-    def _vote(self, value: PairEpoch) -> list[Effect]:
-        return self.half.register.voted(value)
-
-    async def _propose(self, value: PairEpoch) -> None:
-        """Ask the other array for its vote; the volume is closed to writes."""
-        half = self.half
-        if half.peer is None:
-            raise PairRefused(Refusal.NO_VOTE, "the link went down")
-        payload = encode_parts(value.encode().encode(), half.record.decided.encode().encode(), self._bits())
-        try:
-            reply = await half.link.request(
-                Frame(FrameType.PROPOSE, half.peer.ldev, epoch=value.epoch, payload=payload)
-            )
-        except LinkDown as error:
-            raise PairRefused(Refusal.NO_VOTE, str(error)) from None
-        if reply.flags != Answer.DONE:
-            raise PairRefused(Refusal.NO_VOTE, "the other array refuses")
-        for effect in half.register.acknowledged(half.identity.peer_serial, value.epoch):
-            if isinstance(effect, Decide):
-                await self._enter(effect.value, bytes(reply.payload))
-        if half.record.decided.epoch < value.epoch:
-            raise PairRefused(Refusal.NO_VOTE, "the other array's vote does not count")
-
-    async def _decide_alone(self) -> int:
-        """An operator insists on forgetting the pair here; the other array hears of it when the link is back."""
-        half = self.half
-        value = PairEpoch(epoch=half.record.decided.epoch + 1)
-        await half.gate.close()
-        try:
-            for effect in half.register.heard_decided(value):
-                if isinstance(effect, Decide):
-                    await self._enter(effect.value, None)
-        finally:
-            half.gate.open()
-        return value.epoch
-
-    async def _enter(self, value: PairEpoch, peer_bits: bytes | None) -> None:
-        """Act on a decided epoch: marks first, then the record, then the copy. The volume is closed to writes."""
-        half, self._coming = self.half, value
-        if half.copying is not None:
-            half.copying.cancel()
-            half.copying = None
-        await half.replicated.close()  # nor may a write of the epoch before, late on this medium, land in this one
-        try:
-            await self._prepare_marks(value, value.role_of(half.identity.serial), peer_bits)
-            await half.save_decision(value)
-            half.peer_suspended = value.state in (PairState.PSUS, PairState.PSUE)
-            if value.state is PairState.SMPL:
-                await half.marks.reset(marked=False)  # not earlier: a crash would leave a pair without its marks
-            if not half.link.up:
-                await half.suspend("the link went down while the pair changed")
-        except BaseException:
-            half.recall()
-            raise
-        finally:
-            self._coming = None
-            half.replicated.open()
-        if half.state is PairState.COPY and half.role is PairRole.P_VOL:
-            half.copying = create_task(self._copy(value))
-            self._keep(half.copying)
-        self._release_unwanted()
-
-    async def _prepare_marks(self, value: PairEpoch, role: PairRole, peer_bits: bytes | None) -> None:
-        half = self.half
-        if value.state is PairState.COPY:
-            if half.role is PairRole.SMPL:
-                await half.marks.reset(marked=True)
-            elif peer_bits is not None:
-                await half.marks.merge(_unpacked(peer_bits, half))
-        elif value.state is PairState.PAIR:
-            await half.marks.reset(marked=False)
-        elif value.state is PairState.PSUS and role is PairRole.S_VOL and half.state is not PairState.PSUS:
-            # The P-VOL remembers what is not copied yet: from now on the S-VOL's marks are its own writes.
-            await half.marks.reset(marked=False)
-
-    def _bits(self) -> bytes:
-        return zlib.compress(self.half.marks.bitmap.to_bytes(), 1)
-
-    async def _copy(self, value: PairEpoch) -> None:
-        half = self.half
-        if not await CopyTask(half, self.primary).run():
-            return
-        async with half.changing:
-            if half.register.in_doubt or not await half.save_mirroring(value.epoch):
-                return
-            await self._tell_mirroring(value.epoch)
+    def _split_if_armed(self, value: PairEpoch) -> None:
+        """The owner released in mid-copy: now that the halves are equal the pair can be suspended for the next race."""
         if value.arm:
-            await self._split_armed(value.epoch)
-
-    async def _tell_mirroring(self, epoch: int) -> None:
-        half = self.half
-        if half.peer is None:
-            return
-        frame = Frame(FrameType.STATE, half.peer.ldev, epoch=epoch, length_bytes=PairState.PAIR)
-        try:
-            reply = await half.link.request(frame)
-        except LinkDown:
-            return  # the loss of the link suspends the pair by itself
-        if reply.flags != Answer.DONE:
-            await half.suspend(f"the other array does not follow into PAIR: {Answer(reply.flags).name}")
+            self._tasks.keep(create_task(self._split_armed(value.epoch)))
 
     async def _split_armed(self, epoch: int) -> None:
         try:
@@ -367,7 +243,7 @@ class PairControl:
         if offer is None:
             log.warning("pair %s is not configured at array %s", half.identity.name, half.identity.peer_serial)
             return
-        payload = encode_parts(half.record.decided.encode().encode(), self._bits())
+        payload = encode_parts(half.record.decided.encode().encode(), self._decision.packed_marks())
         half.link.send(Frame(FrameType.PAIR_STATUS, offer.ldev, length_bytes=half.state, payload=payload))
 
     async def link_lost(self, reason: str) -> None:
@@ -383,7 +259,7 @@ class PairControl:
             await self._compare(frame)
             return
         if frame.type is FrameType.PROPOSE:
-            reply = await self._give_vote(frame)
+            reply = await self._decision.give_vote(frame)
         elif frame.type is FrameType.REQUEST:
             reply = await self._requested(frame)
         else:
@@ -410,56 +286,22 @@ class PairControl:
             payload = json.dumps({"refusal": error.refusal.name}).encode()
             return Frame(FrameType.ANSWER, flags=Answer.REFUSED, payload=payload)
 
-    async def _give_vote(self, frame: Frame) -> Frame:
-        half = self.half
-        value, decided, bits = _proposal(frame)
-        async with half.changing:
-            await half.gate.close()
-            try:
-                mine = self._bits()
-                voted = await self._carry_out(half.register.proposed(half.identity.peer_serial, value, decided), bits)
-            finally:
-                half.gate.open()
-        if not voted:
-            return Frame(FrameType.ANSWER, flags=Answer.REFUSED)
-        return Frame(FrameType.ANSWER, epoch=value.epoch, payload=mine)
-
-    async def _carry_out(self, effects: list[Effect], bits: bytes | None) -> bool:
-        """Do what the register says, in its order; True if the vote it was asked for is given."""
-        accepted = False
-        for effect in effects:
-            if isinstance(effect, Vote):
-                accepted |= await self._give(effect.value, bits)
-            elif isinstance(effect, Decide):
-                await self._enter(effect.value, bits)
-            elif isinstance(effect, Accepted):
-                accepted = True
-        return accepted
-
-    async def _give(self, value: PairEpoch, bits: bytes | None) -> bool:
-        """Vote for the leader's value. Where that decides it, the decision is the durable form of the vote."""
-        if not self.half.register.completes(value):
-            await self.half.save_vote(value)
-            return await self._carry_out(self._vote(value), bits)
-        await self._enter(value, bits)
-        return any(isinstance(effect, Accepted) for effect in self._vote(value))
-
     async def _compare(self, frame: Frame) -> None:
         """At reconnection: adopt what the other array knows to be decided, repeat what is in doubt, suspend alike."""
         half = self.half
         decided_text, bits = decode_parts(frame.payload, 2)
-        decided, state = _epoch(decided_text), _state(frame.length_bytes)
+        decided, state = decode_epoch(decided_text), _state(frame.length_bytes)
         async with half.changing:
             await half.gate.close()
             try:
-                await self._carry_out(half.register.heard_decided(decided), bits)
+                await self._decision.carry_out(half.register.heard_decided(decided), bits)
                 if decided.epoch == half.record.decided.epoch and state is PairState.PSUE:
                     await half.suspend("it broke off while the arrays could not reach each other")
                 half.peer_suspended = state in (PairState.PSUS, PairState.PSUE)
                 half.peer = self._offer
                 doubtful = half.register.accepted
                 if doubtful is not None and half.register.reconnected(half.identity.peer_serial):
-                    await self._propose(doubtful)
+                    await self._decision.propose(doubtful)
             except PairRefused as error:
                 log.warning("pair %s: epoch still in doubt: %s", half.identity.name, error)
             finally:
@@ -475,20 +317,7 @@ class PairControl:
 
     async def stop(self) -> None:
         """End the tasks of this pair."""
-        tasks = list(self._background)
-        for task in tasks:
-            task.cancel()
-        await gather(*tasks, return_exceptions=True)
-
-    def _keep(self, task: Task[Any]) -> None:
-        self._background.add(task)
-        task.add_done_callback(self._ended)
-
-    def _ended(self, task: Task[Any]) -> None:
-        self._background.discard(task)
-        error = None if task.cancelled() else task.exception()
-        if error is not None and not isinstance(error, PairRefused):
-            log.error("pair %s: %r", self.half.identity.name, error)
+        await self._tasks.stop()
 
 
 def _other(half: PairHalf, serial: str) -> str:
@@ -496,34 +325,11 @@ def _other(half: PairHalf, serial: str) -> str:
     return identity.peer_serial if serial == identity.serial else identity.serial
 
 
-def _epoch(text: bytes) -> PairEpoch:
-    try:
-        return PairEpoch.decode(text.decode())
-    except ValueError as error:
-        raise RemoteProtocolError(str(error), 0) from None
-
-
 def _state(number: int) -> PairState:
     try:
         return PairState(number)
     except ValueError:
         raise RemoteProtocolError(f"{number} is not a pair state", 0) from None
-
-
-def _unpacked(bits: bytes, half: PairHalf) -> bytes:
-    size = len(half.marks.bitmap.to_bytes())
-    try:
-        unpacked = zlib.decompressobj().decompress(bits, size + 1)
-    except zlib.error as error:
-        raise RemoteProtocolError(f"differing regions cannot be read: {error}", 0) from None
-    if len(unpacked) != size:
-        raise RemoteProtocolError(f"{len(unpacked)} bytes of differing regions, {size} are needed", 0)
-    return unpacked
-
-
-def _proposal(frame: Frame) -> tuple[PairEpoch, PairEpoch, bytes]:
-    value, decided, bits = decode_parts(frame.payload, 3)
-    return _epoch(value), _epoch(decided), bits
 
 
 def _refusal_of(reply: Frame) -> PairRefused:

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from storage_model.spec.copy_frames import Frame, FrameStream, FrameType, Hello, PairOffer
-from target.remote_copy import link
+from target.remote_copy import link as link_machine
 from target.remote_copy.copy_link import LinkDown
 from target.remote_copy.link import (
     PING_INTERVAL,
@@ -306,8 +306,8 @@ async def test_stranger_is_refused_and_the_link_stays() -> None:
 
 
 async def test_idle_link_stays_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(link, "PING_INTERVAL", 0.05)
-    monkeypatch.setattr(link, "SILENCE_LIMIT", 0.5)
+    monkeypatch.setattr(link_machine, "PING_INTERVAL", 0.05)
+    monkeypatch.setattr(link_machine, "SILENCE_LIMIT", 0.5)
     async with two_ends() as (a, b, _):
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(a.down.wait(), 1.2)
@@ -315,7 +315,7 @@ async def test_idle_link_stays_up(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def test_peer_that_falls_silent_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(link, "SILENCE_LIMIT", 0.1)  # shorter than the interval between pings
+    monkeypatch.setattr(link_machine, "SILENCE_LIMIT", 0.1)  # shorter than the interval between pings
     async with two_ends() as (a, b, _):
         await asyncio.gather(a.down.wait(), b.down.wait())
 

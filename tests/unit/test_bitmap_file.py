@@ -1,0 +1,107 @@
+"""A differential bitmap in its file: what was saved is what the next start loads."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from storage_model.differential_bitmap import PAGE_BYTES, REGION_BYTES, DifferentialBitmap
+from storage_model.errors import UserError
+from storage_model.volume import MediumFailure
+from target.volumes.bitmap_file import BitmapFile
+
+SIZE = 10_000 * REGION_BYTES  # three pages
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "quorum0.bitmap"
+
+
+def loaded(path: Path, size_bytes: int = SIZE) -> DifferentialBitmap:
+    bitmap = DifferentialBitmap(size_bytes)
+    file = BitmapFile(path)
+    try:
+        file.load(bitmap)
+    finally:
+        file.close()
+    return bitmap
+
+
+async def test_marks_survive_pages_apart(path: Path) -> None:
+    bitmap, file = DifferentialBitmap(SIZE), BitmapFile(path)
+    file.load(bitmap)
+    for region in (0, 9_999):
+        bitmap.mark(region)
+    await file.save(bitmap.take_unsaved())
+    file.close()
+    assert list(loaded(path)) == [0, 9_999]
+    assert path.stat().st_size == 3 * PAGE_BYTES
+
+
+async def test_saved_is_in_the_file_without_a_close(path: Path) -> None:
+    bitmap, file = DifferentialBitmap(SIZE), BitmapFile(path)
+    file.load(bitmap)
+    bitmap.mark(5)
+    await file.save(bitmap.take_unsaved())
+    assert list(loaded(path)) == [5]
+    bitmap.clear(5)
+    await file.save(bitmap.take_unsaved())
+    assert list(loaded(path)) == []
+    file.close()
+
+
+async def test_save_reaches_the_medium_before_it_returns(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+    pwrite, fdatasync = os.pwrite, os.fdatasync
+    monkeypatch.setattr(os, "pwrite", lambda *arguments: (calls.append("pwrite"), pwrite(*arguments))[1])
+    monkeypatch.setattr(os, "fdatasync", lambda descriptor: (calls.append("fdatasync"), fdatasync(descriptor))[1])
+    bitmap, file = DifferentialBitmap(SIZE), BitmapFile(path)
+    file.load(bitmap)
+    await file.save(bitmap.take_unsaved())
+    assert calls == []  # nothing to save costs nothing
+    bitmap.mark_all()
+    await file.save(bitmap.take_unsaved())
+    assert calls == ["pwrite"] * 3 + ["fdatasync"]
+    file.close()
+
+
+def test_new_file_marks_nothing_and_has_its_size(path: Path) -> None:
+    assert len(loaded(path)) == 0
+    assert path.stat().st_size == 3 * PAGE_BYTES
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("size_bytes", [SIZE // 4, SIZE * 2])
+def test_file_of_a_volume_of_another_size(path: Path, size_bytes: int) -> None:
+    loaded(path)
+    with pytest.raises(UserError, match=r"quorum0\.bitmap: .*size must not change while it is paired"):
+        loaded(path, size_bytes)
+
+
+def test_file_cut_short(path: Path) -> None:
+    path.write_bytes(bytes(PAGE_BYTES + 1))
+    with pytest.raises(UserError, match="a bitmap of 513 bytes"):
+        loaded(path)
+
+
+def test_path_that_cannot_be_opened(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="Is a directory"):
+        BitmapFile(tmp_path)
+    with pytest.raises(UserError, match=r"missing/x\.bitmap: No such file"):
+        BitmapFile(tmp_path / "missing" / "x.bitmap")
+
+
+async def test_failed_save_is_told(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bitmap, file = DifferentialBitmap(SIZE), BitmapFile(path)
+    file.load(bitmap)
+    bitmap.mark(1)
+
+    def full(*_: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch, pytest.raises(MediumFailure, match="No space left"):
+        patch.setattr(os, "pwrite", full)
+        await file.save(bitmap.take_unsaved())
+    file.close()
+    assert len(loaded(path)) == 0

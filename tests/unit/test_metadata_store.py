@@ -1,0 +1,114 @@
+"""Pair records survive the process, belong to one array, and are never half read."""
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from storage_model.errors import UserError
+from storage_model.nexus import ITNexus
+from storage_model.pair import Owner, PairEpoch, PairRecord
+from storage_model.pair_state import FenceLevel, PairState, Side
+from storage_model.volume import MediumFailure
+from target.metadata_store import MetadataStore
+
+OWNER = Owner("30095", ITNexus("iqn.2026-11.org.pairvol:host-ä", bytes.fromhex("00023d0000aa"), 2))
+EPOCH = PairEpoch(7, "30095", PairState.COPY, Side.S_VOL, FenceLevel.DATA, True, OWNER, True)
+RECORDS = [
+    PairRecord(),
+    PairRecord(EPOCH, PairState.PAIR, equal=True),
+    PairRecord(EPOCH, PairState.PSUE, PairEpoch(8)),
+    PairRecord(PairEpoch(0xFFFFFFFF), PairState.SMPL),
+]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "metadata.sqlite"
+
+
+@pytest.mark.parametrize("record", RECORDS)
+async def test_record_is_there_when_the_array_comes_back(path: Path, record: PairRecord) -> None:
+    with MetadataStore(path, "30095") as store:
+        await store.save_pair("quorum0", PairRecord(EPOCH, PairState.COPY))
+        await store.save_pair("quorum0", record)
+        await store.save_pair("data0", PairRecord(EPOCH, PairState.PSUS))
+        assert store.load_pair("quorum0") == record
+    with MetadataStore(path, "30095") as store:
+        assert store.load_pair("quorum0") == record
+        assert store.load_pair("data0") == PairRecord(EPOCH, PairState.PSUS)
+        assert store.load_pair("new") == PairRecord()
+
+
+async def test_saved_is_durable_without_a_close(path: Path) -> None:
+    with MetadataStore(path, "30095") as store:
+        await store.save_pair("quorum0", RECORDS[1])
+        with MetadataStore(path, "30095") as other:  # as after kill -9: nobody closed it
+            assert other.load_pair("quorum0") == RECORDS[1]
+        mode, synchronous = (
+            store._database.execute(f"PRAGMA {p}").fetchone()[0] for p in ("journal_mode", "synchronous")
+        )
+        assert (mode, synchronous) == ("wal", 2)  # FULL: a commit returns when the medium has it
+
+
+async def test_in_memory_without_a_path() -> None:
+    with MetadataStore(None, "30095") as store:
+        await store.save_pair("quorum0", RECORDS[1])
+        assert store.load_pair("quorum0") == RECORDS[1]
+
+
+def test_another_arrays_metadata_is_refused(path: Path) -> None:
+    MetadataStore(path, "30095").close()
+    with pytest.raises(UserError, match=r"metadata\.sqlite: belongs to array 30095, not to array 30096"):
+        MetadataStore(path, "30096")
+    MetadataStore(path, "30095").close()
+
+
+def test_another_versions_metadata_is_refused(path: Path) -> None:
+    with sqlite3.connect(path) as database:
+        database.execute("PRAGMA user_version = 99")
+    database.close()
+    with pytest.raises(UserError, match="schema 99"):
+        MetadataStore(path, "30095")
+
+
+@pytest.mark.parametrize(
+    "content", [b"this is no database, but long enough to look at" * 50, b"SQLite format 3\0" + b"\xff" * 5000]
+)
+def test_file_that_is_no_database(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"metadata\.sqlite: cannot be used as the array's metadata"):
+        MetadataStore(path, "30095")
+    assert path.read_bytes() == content
+
+
+def test_path_that_cannot_be_opened(tmp_path: Path) -> None:
+    for path in (tmp_path, tmp_path / "missing" / "metadata.sqlite"):
+        with pytest.raises(UserError, match="cannot be used as the array's metadata"):
+            MetadataStore(path, "30095")
+
+
+@pytest.mark.parametrize(
+    ("column", "value"), [("decided", "{}"), ("decided", "x"), ("state", "OTHER"), ("accepted", "[]")]
+)
+async def test_record_that_cannot_be_read(path: Path, column: str, value: str) -> None:
+    with MetadataStore(path, "30095") as store:
+        await store.save_pair("quorum0", RECORDS[2])
+    database = sqlite3.connect(path)
+    with database:
+        database.execute(f"UPDATE pair SET {column} = ?", (value,))  # noqa: S608 - the test's own words
+    database.close()
+    with MetadataStore(path, "30095") as store, pytest.raises(UserError, match="quorum0 cannot be read"):
+        store.load_pair("quorum0")
+
+
+async def test_failed_save_is_told_and_changes_nothing(path: Path) -> None:
+    with MetadataStore(path, "30095") as store:
+        await store.save_pair("quorum0", RECORDS[1])
+        store._database.execute("PRAGMA query_only = ON")
+        with pytest.raises(MediumFailure, match="quorum0"):
+            await store.save_pair("quorum0", RECORDS[2])
+        store._database.execute("PRAGMA query_only = OFF")
+        assert store.load_pair("quorum0") == RECORDS[1]
+        await store.save_pair("quorum0", RECORDS[2])
+        assert store.load_pair("quorum0") == RECORDS[2]
