@@ -96,8 +96,6 @@ class PrimaryVolume:
     async def _write_alone(self, offset_bytes: int, length_bytes: int, data: Buffer | None, fua: bool) -> None:
         half = self._half
         if half.state is PairState.PSUE:
-            if half.fetching:
-                raise NotReady("the pair broke off before the P-VOL had everything: resync it first")
             await self._check_fence()
         await half.marks.last(half.marks.bitmap.regions(offset_bytes, length_bytes))
         await self._write_local(offset_bytes, length_bytes, data, fua)
@@ -111,6 +109,9 @@ class PrimaryVolume:
     async def _check_fence(self) -> None:
         """After a fault: may a write that only the P-VOL has be acknowledged?"""
         half = self._half
+        if half.fetching:
+            # Marks mean here that the S-VOL's data is good: the resync would put that in the place of this write.
+            raise NotReady("the pair broke off before the P-VOL had everything: resync it first")
         fence = half.record.decided.fence
         if fence is FenceLevel.DATA:
             raise ReplicationRefused("fence level data: the write cannot be mirrored")

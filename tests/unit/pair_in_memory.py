@@ -12,9 +12,9 @@ from typing import Any
 
 from storage_model.differential_bitmap import PAGE_BYTES, REGION_BYTES, DifferentialBitmap
 from storage_model.nexus import ITNexus
-from storage_model.pair import PairRecord, PairRequest
-from storage_model.pair_state import FenceLevel, PairRole, PairState, PairVerb, Side
-from storage_model.spec.copy_frames import Frame, FrameStream, FrameType, PairOffer
+from storage_model.pair import PairRecord, PairRefused, PairRequest
+from storage_model.pair_state import FenceLevel, PairRole, PairState, PairVerb, Refusal, Side
+from storage_model.spec.copy_frames import Answer, Frame, FrameStream, FrameType, PairOffer
 from storage_model.spec.scsi_task import ScsiStatus
 from storage_model.volume import Buffer
 from target.remote_copy.copy_link import LinkDown
@@ -175,7 +175,7 @@ class Site:
     @property
     def owner(self) -> ITNexus | None:
         owner = self.half.record.decided.owner
-        return owner and owner.nexus
+        return None if owner is None else owner.nexus
 
 
 def block(text: str) -> bytes:
@@ -258,6 +258,7 @@ class Wire:
 
     async def connect(self) -> None:
         self._trap = None
+        await asyncio.sleep(0)  # a trap that has been stepped on cuts now
         if self.up:
             return
         await asyncio.gather(*self._losses, return_exceptions=True)
@@ -296,6 +297,8 @@ class Wire:
         receiver = self.sites[1 - self.sites.index(sender)]
         if frame.type is FrameType.ANSWER:
             receiver.end.answered(frame)
+        elif frame.pair != receiver.ldev:
+            self.carry(receiver, Frame(FrameType.ANSWER, request=frame.request, flags=Answer.NO_SUCH_PAIR))
         else:
             frame.request = receiver.end.asked(connection, frame.request)
             task = asyncio.create_task(self._receive(receiver, frame))
@@ -395,6 +398,15 @@ class Pair:
         await self.quiet()
         await self.wire.stop()
         self.check_agreement()
+
+
+async def refusal(command: Awaitable[int]) -> Refusal | None:
+    """None: the command ended normally."""
+    try:
+        await asyncio.wait_for(command, 5)
+    except PairRefused as refused:
+        return refused.refusal
+    return None
 
 
 def is_type(kind: FrameType) -> Condition:

@@ -54,8 +54,17 @@ async def test_saved_is_in_the_file_without_a_close(path: Path) -> None:
 async def test_save_reaches_the_medium_before_it_returns(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[str] = []
     pwrite, fdatasync = os.pwrite, os.fdatasync
-    monkeypatch.setattr(os, "pwrite", lambda *arguments: (calls.append("pwrite"), pwrite(*arguments))[1])
-    monkeypatch.setattr(os, "fdatasync", lambda descriptor: (calls.append("fdatasync"), fdatasync(descriptor))[1])
+
+    def noted_pwrite(descriptor: int, data: bytes, offset: int) -> int:
+        calls.append("pwrite")
+        return pwrite(descriptor, data, offset)
+
+    def noted_fdatasync(descriptor: int) -> None:
+        calls.append("fdatasync")
+        fdatasync(descriptor)
+
+    monkeypatch.setattr(os, "pwrite", noted_pwrite)
+    monkeypatch.setattr(os, "fdatasync", noted_fdatasync)
     bitmap, file = DifferentialBitmap(SIZE), BitmapFile(path)
     file.load(bitmap)
     await file.save(bitmap.take_unsaved())
@@ -100,8 +109,9 @@ async def test_failed_save_is_told(path: Path, monkeypatch: pytest.MonkeyPatch) 
     def full(*_: object) -> int:
         raise OSError(28, "No space left on device")
 
-    with monkeypatch.context() as patch, pytest.raises(MediumFailure, match="No space left"):
+    with monkeypatch.context() as patch:
         patch.setattr(os, "pwrite", full)
-        await file.save(bitmap.take_unsaved())
+        with pytest.raises(MediumFailure, match="No space left"):
+            await file.save(bitmap.take_unsaved())
     file.close()
     assert len(loaded(path)) == 0

@@ -105,23 +105,20 @@ def test_report_pair_status() -> None:
     assert decode_pair_control_in(cdb) == (PairIn.REPORT_STATUS, 0x102)
 
 
-CLAIM = """
-    01           ; format
-    00
-    0001         ; relative target port
-    00023D0000AA ; ISID
-    001E         ; length of the name
-    69716E2E323032362D31312E6F72672E706169727677F6C3A686F73742D61
-"""
-
-
 def test_claim() -> None:
-    name = HOST.initiator_name.encode()
-    data = golden(CLAIM.rsplit("\n", 2)[0]) + name
-    assert encode_claim(HOST) == data
-    assert len(name) == 0x1E
-    assert decode_claim(data) == HOST
-    assert decode_claim(memoryview(bytearray(data + b"more"))) == HOST
+    name = b"iqn.2026-11.org.pairvol:host-a"
+    header = golden(
+        """
+        01           ; format
+        00
+        0001         ; relative target port
+        00023D0000AA ; ISID
+        001E         ; length of the name that follows
+        """
+    )
+    assert encode_claim(HOST) == header + name
+    assert decode_claim(header + name) == HOST
+    assert decode_claim(memoryview(bytearray(header + name + b"more"))) == HOST
 
 
 @given(
@@ -209,10 +206,9 @@ def test_bad_field_of_a_claim_is_pointed_at(change: dict[int, bytes], pointer: i
 def test_claim_of_random_bytes_is_a_nexus_or_a_check_condition(data: bytes) -> None:
     try:
         nexus = decode_claim(b"\x01" + data)
-    except CheckCondition as error:
-        assert error.sense_key == 0x5
-    else:
-        assert decode_claim(encode_claim(nexus)) == nexus
+    except CheckCondition:
+        return
+    assert decode_claim(encode_claim(nexus)) == nexus
 
 
 # ----------------------------------------------------------------------------------------------- status data
@@ -240,9 +236,9 @@ STATUS = PairStatus(
 
 def test_status_on_the_wire() -> None:
     data = STATUS.encode()
-    assert data[:48] == golden(
+    assert data[:44] == golden(
         """
-        00000070          ; length of what follows
+        0000006D          ; length of what follows
         01                ; version
         01 02 02          ; P-VOL, PAIR, fence level data
         0013              ; CONFIGURED, LINK_UP, QUORUM
@@ -255,7 +251,7 @@ def test_status_on_the_wire() -> None:
         """
     )
     words = [b"30095", b"30096", b"30095", HOST.initiator_name.encode(), b"quorum0", b"qgrp", b"quorum"]
-    assert data[48:] == b"".join(bytes([len(word)]) + word for word in words)
+    assert data[44:] == b"".join(bytes([len(word)]) + word for word in words)
 
 
 _text = st.text(max_size=60).filter(lambda text: len(text.encode()) < 256)
@@ -308,7 +304,7 @@ def test_status_cut_short_at_any_length(length: int) -> None:
 
 @pytest.mark.parametrize(
     ("index", "value"),
-    [(4, 2), (5, 3), (6, 9), (7, 0), (7, 4), (49, 0xFF)],
+    [(4, 2), (5, 3), (6, 9), (7, 0), (7, 4), (46, 0xFF)],
     ids=["version", "role", "state", "no fence", "fence", "serial number"],
 )
 def test_status_that_cannot_be_read(index: int, value: int) -> None:
