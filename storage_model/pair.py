@@ -212,6 +212,8 @@ def next_epoch(
     if request.verb is PairVerb.CREATE:
         return _created(base, request, other_serial)
     if request.verb is PairVerb.DELETE:
+        if decided.owner is not None and not request.force:
+            raise PairRefused(Refusal.OWNED, str(decided.owner))  # without a pair, anybody may write the volume
         return PairEpoch(epoch=base.epoch)
     if request.verb is PairVerb.SPLIT:
         return _split(base, record, request)

@@ -84,7 +84,7 @@ class Refusal(Enum):
     EPOCH_MOVED = (0x5, 0x8007, "the pair changed since its epoch was read")
     ALREADY_PAIRED = (0x5, 0x8008, "the volume is already paired")
     ALREADY_SUSPENDED = (0x5, 0x8009, "the pair is already suspended (PSUS)")
-    NOT_CONFIGURED = (0x5, 0x800A, "no pair is configured for this volume")
+    NOT_CONFIGURED = (0x5, 0x800A, "no pair is configured for this volume, here or at the other array")
     BOTH_WRITTEN = (0x5, 0x800B, "both sides were written while suspended: name the good side")
     OWNED = (0x5, 0x800C, "the quorum volume has an owner")
     VOLUMES_DIFFER = (0x5, 0x800D, "the two volumes differ in size, block length or kind")

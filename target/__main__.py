@@ -61,7 +61,7 @@ def _arguments(words: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--volume",
         action="append",
-        metavar="SIZE[,file=PATH][,block=512|4096][,name=NAME]",
+        metavar="SIZE[,file=PATH][,block=512|4096][,name=NAME][,quorum]",
         help="serve a volume, in memory or in a sparse file; repeatable, LUNs count from 0",
     )
     parser.add_argument("--iqn", metavar="NAME", help=f"the target's iSCSI name ({DEFAULT_IQN})")

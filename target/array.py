@@ -8,6 +8,8 @@ from typing import TypeVar
 
 from storage_model.differential_bitmap import DifferentialBitmap
 from storage_model.errors import UserError
+from storage_model.pair import PairRecord
+from storage_model.pair_state import PairRole, PairState
 from storage_model.spec.copy_frames import Answer, Frame, FrameType, Hello, PairOffer
 from storage_model.volume import Volume, VolumeError
 from target.config import ArrayConfig, PairConfig, VolumeConfig, parse_broker
@@ -59,6 +61,8 @@ class Array:
         self._link: LinkTransport | None = None
         self._events: EventBus | None = None
         self._portal: IscsiPortal | None = None
+        self._peer_identity: str | None = None
+        self._meeting: asyncio.Task[None] | None = None
         self.urls: list[str] = []
 
     async def start(self) -> None:
@@ -74,6 +78,7 @@ class Array:
             for volume in config.volumes:
                 self._add_unit(volume, pairs.get(volume.name))
             for control in self._controls.values():
+                await control.half.marks.save()
                 await control.start()
                 self._publish(control.half)
             if self._link is not None and config.remote_copy is not None:
@@ -99,10 +104,15 @@ class Array:
         remote_copy = self._config.remote_copy
         if remote_copy is None:
             return None
-        hello = Hello(self._config.serial, remote_copy.peer_serial, ())
-        return LinkTransport(hello, self._link_opened, self._link_lost, self._received)
+        assert self._store is not None
+        hello = Hello(self._config.serial, remote_copy.peer_serial, (), identity=self._store.identity)
+        self._peer_identity = self._store.load_peer(remote_copy.peer_serial)
+        return LinkTransport(hello, self._link_opened, self._link_lost, self._received, self._known_peer)
 
     def _add_unit(self, config: VolumeConfig, pair: PairConfig | None) -> None:
+        assert self._store is not None
+        if pair is not None:
+            self._check_not_lost(config, pair, self._store.load_pair(pair.name))
         volume = self._open_volume(config)
         self._volumes.append(volume)
         if pair is None:
@@ -120,10 +130,20 @@ class Array:
         if config.file is None:
             assert config.size_bytes is not None, "the configuration gives a volume in memory its size"
             return MemoryVolume(config.size_bytes, config.block_length)
-        path = Path(config.file)
-        if self._state_dir is not None:
-            path = self._state_dir / path
-        return FileVolume.open(path, config.size_bytes, config.block_length, create=config.size_bytes is not None)
+        create = config.size_bytes is not None
+        return FileVolume.open(self._path(config.file), config.size_bytes, config.block_length, create=create)
+
+    def _path(self, file: str) -> Path:
+        return Path(file) if self._state_dir is None else self._state_dir / file
+
+    def _check_not_lost(self, config: VolumeConfig, pair: PairConfig, record: PairRecord) -> None:
+        """A new, empty file in the place of a paired volume would pass for its data."""
+        if config.file is not None and record.state is not PairState.SMPL and not self._path(config.file).exists():
+            raise UserError(
+                f"volume file {self._path(config.file)} is missing, but pair {pair.name} is {record.state.name}:"
+                " restore it. If it is lost: pairctl delete --force at the other array, start here with an empty state"
+                " directory, create the pair anew from the other side"
+            )
 
     def _make_pair(self, config: VolumeConfig, pair: PairConfig, volume: Volume) -> tuple[PairHalf, PairControl]:
         remote_copy = self._config.remote_copy
@@ -151,8 +171,10 @@ class Array:
         bitmap = DifferentialBitmap(volume.size_bytes)
         file = BitmapFile(self._state_dir / f"{pair.name}.bitmap")
         self._bitmaps.append(file)
-        file.load(bitmap)
         record = self._store.load_pair(pair.name)
+        if not file.load(bitmap) and record.state is not PairState.SMPL:
+            log.warning("pair %s: its bitmap is missing, so every region counts as different", pair.name)
+            bitmap.mark_all()
         marks = RegionMarks(bitmap, file)
         half = PairHalf(identity, volume, record, marks, self._store, self._link, self._publish)
         control = PairControl(half, PrimaryVolume(half), SecondaryVolume(half), _within)
@@ -179,6 +201,8 @@ class Array:
             await control.stop()
         if self._events is not None:
             await self._events.stop()
+        if self._meeting is not None:
+            await asyncio.gather(self._meeting, return_exceptions=True)
         for volume in self._volumes:
             try:
                 await volume.close()
@@ -191,7 +215,18 @@ class Array:
 
     # ----------------------------------------------------------------------------------------------- the other array
 
+    def _known_peer(self) -> str | None:
+        """The identity that the other array must have: that of the one which the pairs here were made with."""
+        paired = any(half.role is not PairRole.SMPL or half.register.in_doubt for half in self._halves())
+        return self._peer_identity if paired else None
+
+    def _halves(self) -> list[PairHalf]:
+        return [control.half for control in self._controls.values()]
+
     def _link_opened(self, hello: Hello) -> None:
+        if self._store is not None and hello.identity != self._peer_identity:
+            self._peer_identity = hello.identity
+            self._meeting = asyncio.create_task(self._store.save_peer(hello.serial, hello.identity))
         offers = {offer.name: offer for offer in hello.pairs}
         for name, control in self._controls.items():
             control.link_opened(offers.get(name))

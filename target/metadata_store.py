@@ -6,6 +6,7 @@ change: what a call has returned from survives a crash of the process and of the
 
 import asyncio
 import sqlite3
+import uuid
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
@@ -24,7 +25,9 @@ CREATE TABLE IF NOT EXISTS pair (
     accepted TEXT,           -- this array's vote for the next epoch, while it is undecided
     equal    INTEGER NOT NULL -- 1: the halves have been equal since the epoch began
 ) STRICT;
-CREATE TABLE IF NOT EXISTS array (serial TEXT PRIMARY KEY) STRICT;
+-- identity: drawn once; tells this array from another with the same serial number, and from itself without its memory
+CREATE TABLE IF NOT EXISTS array (serial TEXT PRIMARY KEY, identity TEXT NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS peer (serial TEXT PRIMARY KEY, identity TEXT NOT NULL) STRICT;
 """
 
 
@@ -34,8 +37,10 @@ class MetadataStore:
     def __init__(self, path: Path | None, serial: str) -> None:
         self._thread = ThreadPoolExecutor(1, "metadata")
         try:
+            if path is not None:
+                path.touch(mode=0o600)
             self._database = sqlite3.connect(":memory:" if path is None else path, check_same_thread=False)
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OSError) as error:
             raise UserError(f"{path}: cannot be used as the array's metadata: {error}") from None
         try:
             self._open(serial, path)
@@ -59,11 +64,22 @@ class MetadataStore:
         with database:
             database.executescript(_SCHEMA)
             database.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
-            known = database.execute("SELECT serial FROM array").fetchone()
+            known = database.execute("SELECT serial, identity FROM array").fetchone()
             if known is None:
-                database.execute("INSERT INTO array VALUES (?)", (serial,))
+                known = (serial, uuid.uuid4().hex)
+                database.execute("INSERT INTO array VALUES (?, ?)", known)
             elif known[0] != serial:
                 raise UserError(f"{path}: belongs to array {known[0]}, not to array {serial}")
+        self.identity: str = known[1]
+
+    def load_peer(self, serial: str) -> str | None:
+        """The identity of the other array when it was last met. Called before the array serves."""
+        row = self._database.execute("SELECT identity FROM peer WHERE serial = ?", (serial,)).fetchone()
+        return None if row is None else str(row[0])
+
+    async def save_peer(self, serial: str, identity: str) -> None:
+        """Durable on return; raises MediumFailure."""
+        await self._run("the other array's identity", "INSERT OR REPLACE INTO peer VALUES (?, ?)", (serial, identity))
 
     def load_pair(self, name: str) -> PairRecord:
         """The record of a pair; of a new one, the empty record. Called before the array serves."""
@@ -82,14 +98,17 @@ class MetadataStore:
         """Durable on return; raises MediumFailure: whoever needed the record to be durable must not go on."""
         accepted = record.accepted.encode() if record.accepted is not None else None
         row = (name, record.decided.encode(), record.state.name, accepted, record.equal)
-        try:
-            await asyncio.get_running_loop().run_in_executor(self._thread, self._save_pair, row)
-        except sqlite3.Error as error:
-            raise MediumFailure(f"the metadata of pair {name} cannot be written: {error}") from error
+        await self._run(f"the record of pair {name}", "INSERT OR REPLACE INTO pair VALUES (?, ?, ?, ?, ?)", row)
 
-    def _save_pair(self, row: tuple[str, str, str, str | None, bool]) -> None:
+    async def _run(self, what: str, statement: str, values: tuple[object, ...]) -> None:
+        try:
+            await asyncio.get_running_loop().run_in_executor(self._thread, self._commit, statement, values)
+        except sqlite3.Error as error:
+            raise MediumFailure(f"{what} cannot be written to the metadata: {error}") from error
+
+    def _commit(self, statement: str, values: tuple[object, ...]) -> None:
         with self._database:
-            self._database.execute("INSERT OR REPLACE INTO pair VALUES (?, ?, ?, ?, ?)", row)
+            self._database.execute(statement, values)
 
     def close(self) -> None:
         """Waits for what is under way."""

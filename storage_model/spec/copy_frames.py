@@ -155,17 +155,28 @@ class PairOffer:
 
 @dataclass(frozen=True, slots=True)
 class Hello:
-    """The first frame: who is there, for whom, and with which pairs."""
+    """The first frame: who is there, for whom, and with which pairs.
+
+    ``identity`` is drawn once for an array's metadata: an array that lost them, or a second one with the same serial
+    number, has another.
+    """
 
     serial: str
     peer_serial: str
     pairs: tuple[PairOffer, ...]
     versions: tuple[int, ...] = VERSIONS
+    identity: str = ""
 
     def frame(self) -> Frame:
         """As a frame."""
         pairs = [[p.name, p.ldev, p.size_bytes, p.block_length, p.quorum] for p in self.pairs]
-        document = {"versions": self.versions, "serial": self.serial, "peer": self.peer_serial, "pairs": pairs}
+        document = {
+            "versions": self.versions,
+            "serial": self.serial,
+            "peer": self.peer_serial,
+            "identity": self.identity,
+            "pairs": pairs,
+        }
         return Frame(FrameType.HELLO, payload=json.dumps(document).encode())
 
     @classmethod
@@ -175,7 +186,8 @@ class Hello:
         try:
             pairs = tuple(PairOffer(str(n), int(d), int(s), int(b), bool(q)) for n, d, s, b, q in document["pairs"])
             versions = tuple(int(version) for version in document["versions"])
-            return cls(str(document["serial"]), str(document["peer"]), pairs, versions)
+            identity = str(document["identity"])
+            return cls(str(document["serial"]), str(document["peer"]), pairs, versions, identity)
         except (KeyError, TypeError, ValueError, OverflowError) as error:  # OverflowError: Python's JSON has Infinity
             raise RemoteProtocolError(f"HELLO cannot be read: {error!r}", 0) from None
 

@@ -44,10 +44,14 @@ LinkEvent = LinkOpened | FrameReceived | LinkFailed
 
 
 class Link:
-    """One connection's life; ``hello`` is what this side says of itself, ``now`` the time of the connection."""
+    """One connection's life; ``hello`` is what this side says of itself, ``now`` the time of the connection.
 
-    def __init__(self, hello: Hello, now: float) -> None:
+    ``known_peer`` is the identity of the array that this one shares pairs with; None while there are none.
+    """
+
+    def __init__(self, hello: Hello, now: float, known_peer: str | None = None) -> None:
         self._hello = hello
+        self._known_peer = known_peer
         self._stream = FrameStream()
         self._outgoing: list[Buffer] = hello.frame().encode()
         self._opened = False
@@ -90,6 +94,14 @@ class Link:
         if hello.peer_serial != self._hello.serial:
             raise RemoteProtocolError(
                 f"array {hello.serial} expects array {hello.peer_serial}, this is array {self._hello.serial}",
+                0,
+            )
+        if self._known_peer not in (None, hello.identity):
+            # Its votes are gone, or were never its own: with it, an epoch could be decided twice.
+            raise RemoteProtocolError(
+                f"array {hello.serial} is not the one that array {self._hello.serial} shares pairs with: its state"
+                " directory was lost or replaced, or a second array has its serial number. If it was lost, delete the"
+                " pairs here (pairctl delete --force) and create them anew",
                 0,
             )
         if not set(hello.versions) & set(VERSIONS):

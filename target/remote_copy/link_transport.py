@@ -32,7 +32,7 @@ class LinkTransport:
     """Implements ``copy_link.CopyLink`` over at most one live connection.
 
     ``opened`` is called with the peer's HELLO, ``lost`` with the reason, ``received`` with each frame that is no
-    answer.
+    answer; ``known_peer`` answers which identity the peer must have.
     """
 
     def __init__(
@@ -41,11 +41,13 @@ class LinkTransport:
         opened: Callable[[Hello], None],
         lost: Callable[[str], Awaitable[None]],
         received: Callable[[Frame], Awaitable[None]],
+        known_peer: Callable[[], str | None] = lambda: None,
     ) -> None:
         self.hello = hello
         self.opened = opened
         self.lost = lost
         self.received = received
+        self.known_peer = known_peer
         self._connection: _Connection | None = None
         self._server: asyncio.Server | None = None
         self._dialer: asyncio.Task[None] | None = None
@@ -73,6 +75,7 @@ class LinkTransport:
     async def start(self, listen: tuple[str, int], peer: tuple[str, int]) -> None:
         """Listen at one address, or dial the other and go on dialling; raises UserError if the address is taken."""
         if self.dials:
+            log.info("dialling array %s at %s:%d (the lower serial number dials)", self.hello.peer_serial, *peer)
             self._dialer = asyncio.create_task(self._dial(peer))
             return
         loop = asyncio.get_running_loop()
@@ -189,7 +192,7 @@ class _Connection(asyncio.Protocol):
     def __init__(self, owner: LinkTransport) -> None:
         self._owner = owner
         self._transport: asyncio.Transport | None = None
-        self._link = Link(owner.hello, time.monotonic())
+        self._link = Link(owner.hello, time.monotonic(), owner.known_peer())
         self._timer: asyncio.TimerHandle | None = None
         self._due = 0.0
         self._flushing = False

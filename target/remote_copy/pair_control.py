@@ -160,7 +160,7 @@ class PairControl:
             if request.verb is PairVerb.DELETE and request.force:
                 async with half.changing:
                     return await self._decision.decide_alone()
-            raise PairRefused(Refusal.PEER_UNREACHABLE)
+            raise self._not_connected()
         # The S-VOL's own writes stop first: which side has the good data must not change while the swap is decided.
         await half.gate.close()
         try:
@@ -206,7 +206,12 @@ class PairControl:
                 # vote of the next epoch is the owner's from here on. It is decided when the link is back.
                 await self._decision.vote_durably(value)
                 return half.record.decided.epoch
-            raise PairRefused(Refusal.PEER_UNREACHABLE)
+            raise self._not_connected()
+
+    def _not_connected(self) -> PairRefused:
+        if self.half.link.up and self._offer is None:
+            return PairRefused(Refusal.NOT_CONFIGURED)
+        return PairRefused(Refusal.PEER_UNREACHABLE)
 
     def _check_wanted(self, request: PairRequest) -> None:
         """What a nexus asked for last counts: not a claim withdrawn since, nor a release that a new claim overtook."""

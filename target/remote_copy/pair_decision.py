@@ -139,10 +139,10 @@ class PairDecision:
 
     async def _prepare_marks(self, value: PairEpoch, role: PairRole, peer_bits: bytes | None) -> None:
         half = self._half
-        if value.state is PairState.COPY:
-            if half.role is PairRole.SMPL:
-                await half.marks.reset(marked=True)
-            elif peer_bits is not None:
+        if half.role is PairRole.SMPL and value.state in (PairState.COPY, PairState.PSUS, PairState.PSUE):
+            await half.marks.reset(marked=True)  # nothing is known of what these volumes have in common
+        elif value.state is PairState.COPY:
+            if peer_bits is not None:
                 await half.marks.merge(_unpacked(peer_bits, half))
         elif value.state is PairState.PAIR:
             await half.marks.reset(marked=False)

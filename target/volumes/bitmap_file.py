@@ -26,17 +26,18 @@ class BitmapFile:
             raise UserError(f"{path}: {error.strerror}") from None
         self._path = path
 
-    def load(self, bitmap: DifferentialBitmap) -> None:
-        """Take over what was saved; a new file marks nothing."""
+    def load(self, bitmap: DifferentialBitmap) -> bool:
+        """Take over what was saved; False if nothing was, because the file is new."""
         saved = os.pread(self._file, os.fstat(self._file).st_size, 0)
         if not saved:
             os.posix_fallocate(self._file, 0, len(bitmap.to_bytes()))  # a full disk must not come between
             os.fsync(self._file)
-            return
+            return False
         try:
             bitmap.load(saved)
         except ValueError as error:
             raise UserError(f"{self._path}: {error}; the volume's size must not change while it is paired") from None
+        return True
 
     async def save(self, pages: Mapping[int, bytes]) -> None:
         """Durable on return; raises MediumFailure: a write whose mark cannot be kept must not be made."""

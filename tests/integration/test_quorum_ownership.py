@@ -11,7 +11,7 @@ from initiator_shim.initiator_transport import IscsiSession
 from initiator_shim.pair_client import PairRefused
 from storage_model.nexus import ITNexus
 from storage_model.pair_state import PairState, Refusal
-from storage_model.spec.pair_cdb import PairOut, PairStatus
+from storage_model.spec.pair_cdb import PairOption, PairOut, PairStatus
 from tests.eventually import eventually
 from tests.integration.pair_of_arrays import (
     BLOCK,
@@ -104,6 +104,17 @@ async def test_stale_owner_is_refused(tmp_path: Path) -> None:
         with pytest.raises(PairRefused):
             await host_a.claim()
         assert await host_a.write() == CONFLICT
+
+
+async def test_operator_may_not_delete_an_owned_quorum_pair_unless_he_insists(tmp_path: Path) -> None:
+    async with armed_quorum(tmp_path) as (arrays, host_a, _):
+        await host_a.claim()
+        await arrays.a.until(0, PairState.PAIR)
+        with pytest.raises(PairRefused) as refused:
+            await arrays.b.control(0, PairOut.DELETE)
+        assert refused.value.refusal is Refusal.OWNED
+        await arrays.b.control(0, PairOut.DELETE, PairOption.FORCE)
+        assert (await arrays.a.status(0)).state is PairState.SMPL
 
 
 async def test_operator_may_not_swap_an_owned_quorum_volume(tmp_path: Path) -> None:

@@ -99,7 +99,7 @@ async def assert_serving(array: ArrayUnderTest) -> None:
 
 def hello_of(**changes: Any) -> Frame:
     """The HELLO that array A would send, changed."""
-    document = {"versions": [1], "serial": SERIALS["a"], "peer": SERIALS["b"], "pairs": []}
+    document = {"versions": [1], "serial": SERIALS["a"], "peer": SERIALS["b"], "identity": "a stranger", "pairs": []}
     return Frame(FrameType.HELLO, payload=json.dumps({**document, **changes}).encode())
 
 
@@ -134,7 +134,7 @@ STRANGERS: dict[str, tuple[Callable[[], bytes | Frame], str]] = {
     "forged log line": (lambda: hello_of(serial="1\n2026-01-01 ERROR"), "array 1?2026-01-01 ERROR is at"),
     "endless serial": (lambda: hello_of(serial="9" * 100_000), "array 999999"),
     "half a character": (
-        lambda: hello_text('{"versions": [1], "serial": "\\ud800", "peer": "", "pairs": []}'),
+        lambda: hello_text('{"versions": [1], "serial": "\\ud800", "peer": "", "identity": "", "pairs": []}'),
         "array ?",
     ),
     "no hello": (lambda: Frame(FrameType.WRITE, 1, 1, 1, 0, 512, payload=bytes(512)), "WRITE before HELLO"),

@@ -32,13 +32,20 @@ REGIONS = 12
 
 
 class HeldVolume(MemoryVolume):
-    """A medium whose writes wait while ``hold`` is clear."""
+    """A medium whose writes wait while ``hold`` is clear; reads while ``hold_reads`` is, with the data already read."""
 
     def __init__(self) -> None:
         super().__init__(REGIONS * REGION_BYTES, BLOCK)
         self.hold = asyncio.Event()
         self.hold.set()
         self.writing = asyncio.Event()
+        self.hold_reads = asyncio.Event()
+        self.hold_reads.set()
+
+    async def read(self, offset_bytes: int, length_bytes: int) -> Buffer:
+        data = await super().read(offset_bytes, length_bytes)
+        await self.hold_reads.wait()
+        return data
 
     async def write(self, offset_bytes: int, data: Buffer, *, fua: bool = False) -> None:
         if not self.hold.is_set():
@@ -394,6 +401,7 @@ class Pair:
         for site in (self.a, self.b):
             site.disk.running.set()
             site.disk.volume.hold.set()
+            site.disk.volume.hold_reads.set()
             site.disk.fails = None
         await self.quiet()
         await self.wire.stop()

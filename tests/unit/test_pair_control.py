@@ -12,8 +12,9 @@ import pytest
 from storage_model.errors import CheckCondition
 from storage_model.pair import PairRefused
 from storage_model.pair_state import PairRole, PairState, PairVerb, Refusal, Side
-from storage_model.spec.copy_frames import FrameType
+from storage_model.spec.copy_frames import Answer, Frame, FrameType
 from storage_model.volume import MediumFailure, NotReady
+from target.remote_copy.pair_decision import PairDecision
 from tests.unit.pair_in_memory import Pair, Site, answers_proposal, is_type, refusal
 
 
@@ -348,6 +349,19 @@ async def test_crash_at_any_moment_of_a_claim(pair: Pair, crashed: str, turns: i
         await pair.recover()
     await pair.quiet()
     assert await pair.p_vol.read(5) == "acknowledged"
+
+
+async def test_refused_vote_is_no_vote(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    await pair.arm()
+
+    async def refuse(self: PairDecision, frame: Frame) -> Frame:
+        return Frame(FrameType.ANSWER, flags=Answer.REFUSED)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PairDecision, "give_vote", refuse)
+        assert await refusal(pair.a.claim()) is Refusal.NO_VOTE
+        assert pair.a.half.register.in_doubt and pair.a.owner is None
+        assert await refusal(pair.a.claim("other")) is Refusal.IN_DOUBT
 
 
 async def test_vote_is_durable_before_it_is_told(pair: Pair) -> None:

@@ -219,15 +219,18 @@ async def test_fetched_region_does_not_land_after_the_pair_is_gone(pair: Pair) -
     assert await deleting is None
 
 
-async def test_flush_does_not_meet_a_split_half_way(pair: Pair) -> None:
+async def test_flush_does_not_meet_a_split_half_way() -> None:
     """Its FLUSH would be of an epoch that is over at B: refused by fence level data, or the pair suspended."""
-    await pair.stop()
     pair = Pair(FenceLevel.DATA)
     await pair.start()
     await pair.mirror()
-    pair.a.disk.running.clear()
+    pair.b.disk.running.clear()
     splitting = asyncio.create_task(refusal(pair.a.do(PairVerb.SPLIT)))
     await pair.quiet()
+    pair.a.disk.running.clear()
+    pair.b.disk.running.set()
+    await pair.quiet()
+    assert (pair.a.half.state, pair.b.half.state) == (PairState.PAIR, PairState.PSUS)  # B is an epoch ahead
     flushing = asyncio.create_task(pair.a.volume.flush())
     await pair.quiet()
     pair.a.disk.running.set()
@@ -235,6 +238,29 @@ async def test_flush_does_not_meet_a_split_half_way(pair: Pair) -> None:
     await flushing
     assert pair.a.half.state is PairState.PSUS
     await pair.stop()
+
+
+async def test_write_that_the_s_vol_refuses_is_not_taken_for_mirrored(pair: Pair) -> None:
+    await pair.mirror()
+    await pair.b.half.suspend("for a reason of its own")
+    assert await pair.a.write(0, "alone")
+    assert pair.a.half.state is PairState.PSUE
+    assert await pair.b.medium(0) == ""
+    await pair.recover()
+    assert await pair.b.medium(0) == "alone"
+
+
+async def test_copy_does_not_overtake_a_write_with_what_was_there_before(pair: Pair) -> None:
+    await pair.a.write(0, "before")
+    await pair.a.do(PairVerb.CREATE)
+    pair.a.disk.volume.hold_reads.clear()
+    await pair.quiet()  # the copy task has read the region, and not sent it
+    writing = asyncio.create_task(pair.a.write(0, "written meanwhile"))
+    await pair.quiet()
+    pair.a.disk.volume.hold_reads.set()
+    assert await writing
+    await pair.until(PairState.PAIR)
+    assert await pair.a.medium(0) == await pair.b.medium(0) == "written meanwhile"
 
 
 @pytest.mark.parametrize("fence", FenceLevel)
