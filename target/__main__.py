@@ -90,7 +90,8 @@ def configuration(words: list[str] | None) -> tuple[ArrayConfig, str]:
         config = replace(config, broker=options.broker)
     listen, peer = options.copy_listen, options.copy_peer
     if config.remote_copy is None and (listen or peer):
-        raise UserError(f"--copy-listen, --copy-peer: {config.source} has no [remote_copy] section")
+        where = f"{config.source} has none" if options.config else "they need --config"
+        raise UserError(f"--copy-listen, --copy-peer change a [remote_copy] section: {where}")
     if config.remote_copy is not None and listen:
         config = replace(config, remote_copy=replace(config.remote_copy, listen=parse_address(listen, "--copy-listen")))
     if config.remote_copy is not None and peer:
@@ -112,6 +113,10 @@ def _from_words(options: argparse.Namespace) -> ArrayConfig:
         raise UserError("nothing to serve: give --volume SIZE or --config FILE (see --help)")
     iqn = check_iqn(options.iqn or DEFAULT_IQN, "--iqn")
     volumes = tuple(parse_volume_words(text, lun) for lun, text in enumerate(options.volume))
+    names = [volume.name for volume in volumes]
+    for name in names:
+        if names.count(name) > 1:
+            raise UserError(f"--volume: name={name} is used twice")
     portals = (parse_address(DEFAULT_PORTAL, "--portal"),)
     return ArrayConfig(iqn=iqn, serial=serial_from(iqn), portals=portals, volumes=volumes)
 

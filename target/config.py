@@ -84,7 +84,7 @@ def parse_size(text: str, where: str) -> int:
         raise UserError(f"{where}: {text!r} is not a size (a number and one of {units})")
     size = int(match[1]) * _UNITS[match[2]]
     if not 0 < size <= MAX_SIZE_BYTES:
-        raise UserError(f"{where}: a volume of {text} is out of range (1 block to 1 EiB)")
+        raise UserError(f"{where}: a volume of {text} is out of range (1 block to 1024 PiB)")
     return size
 
 

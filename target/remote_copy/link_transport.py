@@ -130,7 +130,7 @@ class LinkTransport:
                     attempt = 0
             except (OSError, TimeoutError) as error:
                 if not attempt:
-                    log.info(
+                    log.warning(
                         "array %s at %s:%d cannot be reached: %s", self.hello.peer_serial, *peer, error or "timeout"
                     )
             await asyncio.sleep(_REDIAL_SECONDS[min(attempt, len(_REDIAL_SECONDS) - 1)])

@@ -146,7 +146,7 @@ WRONG = [
     ('file = "/srv/data.img"', 'file = "quorum.img"', "f.toml: volumes[1].file = 'quorum.img' is used twice"),
     ('size = "16MiB"', 'size = "16 MB"',
      "f.toml: volumes[0].size: '16 MB' is not a size (a number and one of B, KiB, MiB, GiB, TiB, PiB)"),
-    ('size = "16MiB"', 'size = "0"', "f.toml: volumes[0].size: a volume of 0 is out of range (1 block to 1 EiB)"),
+    ('size = "16MiB"', 'size = "0"', "f.toml: volumes[0].size: a volume of 0 is out of range (1 block to 1024 PiB)"),
     ('size = "16MiB"', 'size = "513"', "f.toml: volumes[0].size: 513 bytes are not a whole number of 512-byte blocks"),
     ('size = "1GiB"', "", "f.toml: volumes[2].size is missing (a volume in memory needs one)"),
     ("block = 4096", "block = 1024",

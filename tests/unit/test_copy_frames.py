@@ -123,7 +123,11 @@ def test_hello_survives_the_wire(offers: list[PairOffer], versions: list[int]) -
     assert Hello.decode(frame.payload) == hello
 
 
-_GOOD = {"versions": [1], "serial": "1", "peer": "2", "pairs": []}
+_GOOD = {"versions": [1], "serial": "1", "peer": "2", "identity": "3", "pairs": []}
+
+
+def test_hello_that_can_be_read() -> None:
+    assert Hello.decode(json.dumps(_GOOD).encode()) == Hello("1", "2", (), (1,), "3")
 
 
 @pytest.mark.parametrize(

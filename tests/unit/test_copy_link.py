@@ -83,6 +83,14 @@ def test_whoever_is_refused_is_told_why_and_both_ends_know(hello: Hello, reason:
     assert a.next_deadline() is peer.next_deadline() is None
 
 
+@pytest.mark.parametrize(("known", "accepted"), [(None, True), ("mine", True), ("other", False), ("", False)])
+def test_array_that_lost_its_memory_is_another_array(known: str | None, accepted: bool) -> None:
+    """Its votes are gone with it: with its voice, an epoch could be decided twice (I1)."""
+    hello = Hello("30096", "30095", (), identity="mine")
+    (event,) = Link(HELLO_A, 0, known).receive_data(wire(hello.frame()), 0)
+    assert isinstance(event, LinkOpened if accepted else LinkFailed)
+
+
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
