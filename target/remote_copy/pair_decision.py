@@ -56,9 +56,11 @@ class PairDecision:
         try:
             if half.state is not state:
                 raise PairRefused(Refusal.BUSY, "a fault came first")
+            if state is PairState.PAIR and half.role is PairRole.P_VOL:
+                await self._primary.forget_equal()
+                if half.state is not state:
+                    raise PairRefused(Refusal.BUSY, "a fault came first")
             check_wanted()
-            if state is PairState.PAIR:
-                half.marks.settle()
             await self.vote_durably(value)
             await self.propose(value)
         finally:
@@ -158,6 +160,7 @@ class PairDecision:
         half = self._half
         if not await CopyTask(half, self._primary).run():
             return
+        await self._primary.forget_equal()
         async with half.changing:
             if half.register.in_doubt or not await half.save_mirroring(value.epoch):
                 return

@@ -1,5 +1,7 @@
 """The P-VOL's data path: every write is marked, then made at both halves, then acknowledged (¶30). [C]"""
 
+from asyncio import Lock
+
 from storage_model.differential_bitmap import REGION_BYTES
 from storage_model.errors import CheckCondition
 from storage_model.pair_state import FenceLevel, PairRole, PairState
@@ -16,6 +18,7 @@ class PrimaryVolume:
 
     def __init__(self, half: PairHalf) -> None:
         self._half = half
+        self._forgetting = Lock()
 
     async def read(self, offset_bytes: int, length_bytes: int) -> Buffer:
         """Never stale: what only the S-VOL has is fetched first."""
@@ -49,24 +52,41 @@ class PrimaryVolume:
                 await self._write_alone(offset_bytes, length_bytes, data, fua)
         finally:
             half.ranges.release(held)
+        if half.marks.crowded and not self._forgetting.locked():
+            await self.forget_equal()
 
     async def flush(self) -> None:
         """Both media, while both halves count. The caller is inside the gate."""
+        if self._half.state not in MIRRORED:
+            await self._half.volume.flush()
+        elif not await self._flush_both():
+            await self._check_fence()
+
+    async def forget_equal(self) -> None:
+        """Clear the marks of the regions that are equal on both media; suspends the pair if they cannot be flushed."""
         half = self._half
-        if half.state not in MIRRORED:
-            await half.volume.flush()
-            return
+        async with self._forgetting:
+            half.marks.begin_forgetting()
+            try:
+                if await self._flush_both():
+                    half.marks.forget()
+            except VolumeError as error:
+                await half.suspend(f"the local volume fails: {error}")
+
+    async def _flush_both(self) -> bool:
+        """True if both media have everything that was acknowledged before; otherwise the pair is suspended."""
+        half = self._half
         answer = half.link.request(self._frame(FrameType.FLUSH))
         await half.volume.flush()
         try:
             reply = await answer
             if reply.flags == Answer.DONE:
-                return
+                return True
             reason = f"the other array answers a flush with {Answer(reply.flags).name}"
         except LinkDown as error:
             reason = str(error)
         await half.suspend(reason)
-        await self._check_fence()
+        return False
 
     async def _mirror(self, offset_bytes: int, length_bytes: int, data: Buffer | None, fua: bool) -> None:
         half = self._half

@@ -1,8 +1,9 @@
 """Marks on regions that may differ, durable before the difference can exist. [C]
 
 A mark is *lasting* when the region is known to differ (not copied yet, or written while suspended), and *passing*
-while mirrored writes are under way in it, and for a while after: a region that is written again and again then costs
-one durable mark, not one a write. After a restart every mark is lasting: the copies are made equal from the marks.
+while mirrored writes are under way in it, and until both media have been flushed after them: what a machine's crash
+takes out of a page cache is then marked, and a region that is written again and again costs one durable mark, not one
+a write. After a restart every mark is lasting: the copies are made equal from the marks.
 """
 
 from asyncio import Lock
@@ -12,7 +13,9 @@ from typing import Protocol
 from storage_model.differential_bitmap import DifferentialBitmap
 
 PASSING_LIMIT = 1024
-"""Regions kept marked after their writes ended: what a crash makes a resync copy at most without need (64 MiB)."""
+"""Marked regions beyond which both media are flushed to forget the equal ones: what a crash makes a resync copy at most
+without need (64 MiB), but for those with writes under way.
+"""
 
 
 class MarkStore(Protocol):
@@ -29,7 +32,8 @@ class RegionMarks:
     def __init__(self, bitmap: DifferentialBitmap, store: MarkStore) -> None:
         self.bitmap = bitmap
         self._store = store
-        self._passing: dict[int, int] = {}  # region -> mirrored writes under way in it; oldest use first
+        self._passing: dict[int, int] = {}  # region -> mirrored writes under way in it
+        self._forgettable: set[int] = set()  # equal, and not written since the flush under way began
         self._saving = Lock()
         self._asked = 0
         self._saved = 0
@@ -54,7 +58,8 @@ class RegionMarks:
         fresh = False
         passing = self._passing
         for region in regions:
-            count = passing.pop(region, None)
+            self._forgettable.discard(region)
+            count = passing.get(region)
             if count is not None:
                 passing[region] = count + 1
             elif self.bitmap.mark(region):
@@ -78,39 +83,42 @@ class RegionMarks:
                 passing[region] = count - 1
             else:
                 del passing[region]
-        if len(passing) > PASSING_LIMIT:
-            self._forget_oldest()
 
-    def _forget_oldest(self) -> None:
-        idle = [region for region, count in self._passing.items() if not count]
-        for region in idle[: max(0, len(self._passing) - PASSING_LIMIT)]:
+    @property
+    def crowded(self) -> bool:
+        """Time to flush both media and to forget what is equal."""
+        return len(self._passing) > PASSING_LIMIT
+
+    def begin_forgetting(self) -> None:
+        """Both media are about to be flushed; what is equal and idle now will be so on them."""
+        self._forgettable = {region for region, count in self._passing.items() if not count}
+
+    def forget(self) -> None:
+        """Both media have been flushed since :meth:`begin_forgetting`: clear what nobody has written meanwhile."""
+        for region in self._forgettable:
             del self._passing[region]
             self.bitmap.clear(region)  # reaches the medium with the next save: lazily
+        self._forgettable = set()
 
     async def last(self, regions: Iterable[int]) -> None:
         """A write that is not mirrored starts in these regions; they are durably marked on return."""
         fresh = False
         for region in regions:
+            self._forgettable.discard(region)
             self._passing.pop(region, None)
             fresh |= self.bitmap.mark(region)
         if fresh or self._saved != self._asked:
             await self.save()
 
     def copied(self, region: int) -> None:
-        """The region is equal now; the caller kept writes out of it meanwhile."""
-        self._passing.pop(region, None)
-        self.bitmap.clear(region)
-
-    def settle(self) -> None:
-        """No write is under way and the pair was mirroring: what is marked in passing is equal."""
-        for region in self._passing:
-            self.bitmap.clear(region)
-        self._passing.clear()
+        """The region is equal now, in the page caches at least; the caller kept writes out of it meanwhile."""
+        if region in self.bitmap:
+            self._passing.setdefault(region, 0)
 
     async def merge(self, bits: bytes) -> None:
         """The other half's marks count here as well; durable on return. Raises ValueError on another size."""
         self.bitmap.union(bits)
-        self._passing.clear()
+        self._all_lasting()
         await self.save()
 
     async def reset(self, *, marked: bool) -> None:
@@ -119,8 +127,12 @@ class RegionMarks:
             self.bitmap.mark_all()
         else:
             self.bitmap.clear_all()
-        self._passing.clear()
+        self._all_lasting()
         await self.save()
+
+    def _all_lasting(self) -> None:
+        self._passing.clear()
+        self._forgettable = set()
 
     async def save(self) -> None:
         """Everything marked before this call is durable on return; callers that meet share one write."""

@@ -252,8 +252,8 @@ async def test_write_that_the_s_vol_refuses_is_not_taken_for_mirrored(pair: Pair
 
 async def test_copy_does_not_overtake_a_write_with_what_was_there_before(pair: Pair) -> None:
     await pair.a.write(0, "before")
-    await pair.a.do(PairVerb.CREATE)
     pair.a.disk.volume.hold_reads.clear()
+    await pair.a.do(PairVerb.CREATE)
     await pair.quiet()  # the copy task has read the region, and not sent it
     writing = asyncio.create_task(pair.a.write(0, "written meanwhile"))
     await pair.quiet()

@@ -110,7 +110,8 @@ async def test_write_that_one_half_missed_leaves_a_lasting_mark(marks: RegionMar
     marks.end(range(2), equal=False)
     marks.end(range(1), equal=True)  # it cannot make equal again what the first one left unequal
     assert [region for region in range(3) if marks.lasting(region)] == [0, 1]
-    marks.settle()
+    marks.begin_forgetting()
+    marks.forget()
     assert list(marks.bitmap) == [0, 1]
 
 
@@ -135,11 +136,12 @@ async def test_copied_region_is_equal(marks: RegionMarks) -> None:
     assert not marks.lasting(0) and marks.lasting(1) and len(marks) == 1
 
 
-async def test_settle_forgets_what_is_equal(marks: RegionMarks) -> None:
+async def test_flush_of_both_media_lets_forget_what_is_equal(marks: RegionMarks) -> None:
     await marks.last(range(5, 6))
     await marks.begin(range(2))
     marks.end(range(2), equal=True)
-    marks.settle()
+    marks.begin_forgetting()
+    marks.forget()
     assert list(marks.bitmap) == [5]
     await marks.begin(range(1))
     assert 0 in marks.bitmap
@@ -153,19 +155,47 @@ async def test_next_lasting_passes_over_what_is_passing(marks: RegionMarks) -> N
     assert marks.next_lasting(3) is None
 
 
-async def test_passing_marks_are_bounded_and_those_under_way_are_kept(
+async def test_crowd_of_passing_marks_is_forgotten_but_for_those_under_way(
     marks: RegionMarks, medium: Medium, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(region_marks, "PASSING_LIMIT", 8)
     await marks.begin(range(3))  # under way for as long as the test
-    for region in range(10, 40):
+    for region in range(10, 16):
+        assert not marks.crowded
         await marks.begin(range(region, region + 1))
         marks.end(range(region, region + 1), equal=True)
-    assert len(marks.bitmap) == 8
-    assert {0, 1, 2} <= set(marks.bitmap)
+    assert marks.crowded
+    marks.begin_forgetting()
+    marks.forget()
+    assert list(marks.bitmap) == [0, 1, 2]
     assert len(marks) == 0
     await marks.begin(range(10, 11))  # forgotten meanwhile: marked, and saved, anew
     assert 10 in medium.restarted(SIZE).bitmap
+
+
+@pytest.mark.parametrize("meanwhile", ["mirrored", "alone"])
+async def test_region_written_while_the_media_are_flushed_keeps_its_mark(marks: RegionMarks, meanwhile: str) -> None:
+    for region in range(3):
+        await marks.begin(range(region, region + 1))
+        marks.end(range(region, region + 1), equal=True)
+    marks.begin_forgetting()
+    if meanwhile == "mirrored":
+        await marks.begin(range(1, 2))
+        marks.end(range(1, 2), equal=True)
+    else:
+        await marks.last(range(1, 2))
+        marks.copied(1)
+    marks.forget()
+    assert list(marks.bitmap) == [1]  # the flush under way may have come too early for it
+
+
+async def test_copied_region_stays_marked_until_the_media_are_flushed(marks: RegionMarks) -> None:
+    await marks.last(range(1))
+    marks.copied(0)
+    assert list(marks.bitmap) == [0]
+    marks.begin_forgetting()
+    marks.forget()
+    assert list(marks.bitmap) == []
 
 
 async def test_merge_and_reset_are_durable(marks: RegionMarks, medium: Medium) -> None:
@@ -212,7 +242,8 @@ async def test_write_that_never_started_does_not_count_as_under_way(marks: Regio
     assert not marks.lasting(0)
     await marks.begin(range(1))
     marks.end(range(1), equal=True)
-    marks.settle()
+    marks.begin_forgetting()
+    marks.forget()
     assert len(marks.bitmap) == 0
 
 
