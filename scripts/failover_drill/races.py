@@ -1,6 +1,7 @@
 """The start race, again and again: sessions stay open, only RESERVE and its answer are timed."""
 
 import asyncio
+import contextlib
 import random
 import time
 
@@ -70,6 +71,7 @@ async def _stop_cluster(stage: Stage, race: Race) -> None:
             words = "; ".join(f"array {s.serial}: {s.state.name}, owner {s.owner}" for s in known)
             raise PairvolError(f"the cluster did not stop after a RELEASE: {words}")
         # A RELEASE while the pair was copying arms it; a pair still mirroring is split by the operator.
-        if any(status.state in (PairState.COPY, PairState.PAIR) and status.owner is None for status in known):
-            await stage.views[Site.A].pair_control(QUORUM.lun, PairOut.SPLIT)
+        if len(known) == len(Site) and all(s.state is PairState.PAIR and s.owner is None for s in known):
+            with contextlib.suppress(PairvolError):  # the state has moved since: look again
+                await stage.views[Site.A].pair_control(QUORUM.lun, PairOut.SPLIT)
         await asyncio.sleep(_POLL_INTERVAL)

@@ -158,9 +158,11 @@ class PairDecision:
 
     async def _copy(self, value: PairEpoch) -> None:
         half = self._half
+        differing = len(half.marks)
         if not await CopyTask(half, self._primary).run():
             return
-        await self._primary.forget_equal()
+        if differing:
+            await self._primary.forget_equal()
         async with half.changing:
             if half.register.in_doubt or not await half.save_mirroring(value.epoch):
                 return
