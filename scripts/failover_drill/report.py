@@ -37,6 +37,10 @@ DESCRIPTIONS: dict[str, Callable[[Fields], str]] = {
 """How each event of a node reads in the timeline; those that are not here are not shown."""
 
 
+class OutputClosed(Exception):
+    """Nobody reads the timeline any more. Not a PairvolError: it is no check that failed, the drill just ends."""
+
+
 class Palette:
     """ANSI colours, or nothing where they would be litter."""
 
@@ -84,7 +88,7 @@ def told_by_nodes(events: Iterable[tuple[int, Fields]]) -> list[Told]:
 
 
 class Timeline:
-    """Prints as it goes, and remembers all for the transcript."""
+    """Prints as it goes, and remembers all for the transcript. Whatever prints may raise OutputClosed."""
 
     def __init__(self, stream: TextIO, colour: bool) -> None:
         self._stream = stream
@@ -99,7 +103,10 @@ class Timeline:
         return time.monotonic() - self._began
 
     def _print(self, text: str = "") -> None:
-        print(text, file=self._stream, flush=True)
+        try:
+            print(text, file=self._stream, flush=True)
+        except BrokenPipeError:
+            raise OutputClosed from None
 
     def _line(self, label: str, text: str) -> None:
         self._print(f"    {self._palette.faint(label.ljust(_LABEL))}{text}")
@@ -220,6 +227,10 @@ class Timeline:
 
     def write_json(self, path: Path, events: Iterable[tuple[int, Fields]]) -> None:
         """The transcript. Raises OSError."""
+        path.write_text(self.json_text(events))
+
+    def json_text(self, events: Iterable[tuple[int, Fields]]) -> str:
+        """The transcript, with its last newline."""
         ordered = sorted(events, key=lambda pair: float(pair[1]["at"]))
         transcript = {
             "version": 1,
@@ -233,7 +244,7 @@ class Timeline:
                 for host, event in ordered
             ],
         }
-        path.write_text(json.dumps(transcript, indent=1) + "\n")
+        return json.dumps(transcript, indent=1) + "\n"
 
 
 def _both_as_json(statuses: Statuses) -> dict[str, Any]:

@@ -168,8 +168,13 @@ class PairControl:
             if half.peer is None:
                 raise PairRefused(Refusal.PEER_UNREACHABLE)
             request = replace(request, s_vol_written=half.role is PairRole.S_VOL and len(half.marks) > 0)
+            doubt_before = half.swap_in_doubt
+            if request.verb in (PairVerb.SWAP_RESYNC, PairVerb.SWAP_RECOVER):
+                half.swap_in_doubt = half.record.decided.epoch  # until it is known what became of it
             frame = Frame(FrameType.REQUEST, half.peer.ldev, payload=request.encode().encode())
             reply = await half.link.request(frame)
+            if reply.flags != Answer.DONE and _refusal_of(reply).refusal is not Refusal.NO_VOTE:
+                half.swap_in_doubt = doubt_before
         except LinkDown as error:
             raise PairRefused(Refusal.NO_VOTE, str(error)) from None
         finally:

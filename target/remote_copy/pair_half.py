@@ -86,6 +86,8 @@ class PairHalf:
         """What the other array says of its half; None while the link is down or the peer has no such pair."""
         self.peer_suspended = False
         """True when the other array is known to show the pair as suspended: what fence level *status* asks for."""
+        self.swap_in_doubt: int | None = None
+        """The epoch out of which a swap was asked of the other array, if its outcome is not known here."""
         self._store = store
         self._saving = Lock()
         self._changed = changed
@@ -186,11 +188,17 @@ class PairHalf:
         if writes and self.identity.quorum and not self._may_update_quorum(nexus):
             return ScsiStatus.RESERVATION_CONFLICT
         if self.role is PairRole.S_VOL:
-            if writes and not (self.state is PairState.PSUS and self.record.decided.s_vol_writable):
+            if writes and not self.s_vol_open:
                 raise CheckCondition(*_DATA_PROTECT_WRITE_PROTECTED)
             if self.state in (PairState.COPY, PairState.PSUE):
                 raise CheckCondition(*_NOT_READY_CAUSE_NOT_REPORTABLE)
         return ScsiStatus.GOOD
+
+    @property
+    def s_vol_open(self) -> bool:
+        """True at an S-VOL that a split opened for writes, unless a swap may have been decided without them."""
+        decided = self.record.decided
+        return self.state is PairState.PSUS and decided.s_vol_writable and self.swap_in_doubt != decided.epoch
 
     def _may_update_quorum(self, nexus: ITNexus) -> bool:
         decided = self.record.decided

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from storage_model.errors import CheckCondition
 from storage_model.pair_state import PairRole
 from storage_model.volume import Buffer, Extent, NotReady
-from target.remote_copy.pair_half import MIRRORED, PairHalf
+from target.remote_copy.pair_half import PairHalf
 from target.remote_copy.primary_volume import PrimaryVolume
 from target.remote_copy.secondary_volume import SecondaryVolume
 
@@ -51,7 +51,7 @@ class PairedVolume:
             if role is PairRole.P_VOL:
                 await self._primary.write(offset_bytes, length_bytes, data, fua=fua)
             elif role is PairRole.S_VOL:
-                if half.state in MIRRORED or not half.record.decided.s_vol_writable:
+                if not half.s_vol_open:
                     raise CheckCondition(*_DATA_PROTECT_WRITE_PROTECTED)
                 await self._secondary.write(offset_bytes, length_bytes, data, fua=fua)
             elif half.doubtful_owner:

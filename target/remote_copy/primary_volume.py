@@ -52,7 +52,7 @@ class PrimaryVolume:
                 await self._write_alone(offset_bytes, length_bytes, data, fua)
         finally:
             half.ranges.release(held)
-        if half.marks.crowded and not self._forgetting.locked():
+        if half.state in MIRRORED and half.marks.crowded and not self._forgetting.locked():
             await self.forget_equal()
 
     async def flush(self) -> None:

@@ -116,6 +116,33 @@ async def test_after_a_finished_swap_the_p_vol_writes_alone_by_fence_level_never
     assert await pair.a.medium(8) == "after the restart"
 
 
+async def test_open_s_vol_takes_no_write_that_a_swap_in_doubt_would_discard(pair: Pair) -> None:
+    await pair.mirror()
+    await pair.a.do(PairVerb.SPLIT, s_vol_writable=True)
+    await pair.quiet()
+    assert await pair.a.write(200, "at the P-VOL")
+    pair.wire.cut_at(is_type(FrameType.PROPOSE), delivered=False)
+    assert await refusal(pair.b.claim()) is Refusal.NO_VOTE
+    with pytest.raises(CheckCondition):
+        await pair.b.write(1, "would be lost")
+    await pair.quiet()
+    await pair.connect()  # A proposes again what it voted for
+    await pair.until(PairState.PAIR)
+    assert pair.p_vol is pair.b
+    assert await pair.b.read(200) == "at the P-VOL"
+    assert await pair.b.write(1, "as the P-VOL")
+
+
+async def test_refused_swap_leaves_the_s_vol_open(pair: Pair) -> None:
+    await pair.mirror()
+    await pair.a.do(PairVerb.SPLIT, s_vol_writable=True)
+    await pair.quiet()
+    assert await pair.a.write(200, "at the P-VOL")
+    assert await pair.b.write(1, "at the S-VOL")
+    assert await refusal(pair.b.claim()) is Refusal.BOTH_WRITTEN
+    assert await pair.b.write(2, "still open")
+
+
 async def test_write_frozen_while_the_roles_move_is_refused(pair: Pair) -> None:
     await pair.arm()
     pair.a.disk.running.clear()
