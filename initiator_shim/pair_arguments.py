@@ -10,7 +10,7 @@ EXIT_OK, EXIT_REFUSED, EXIT_FAILED, EXIT_TIMED_OUT = 0, 1, 2, 3
 
 EPILOG = """\
 NAME is a pair or a group; of a group, the verb goes to each of its pairs. --array names the array that is asked; the
-verbs may be given to either array of a pair.
+verbs may be given to either array of a pair. --array and --timeout-seconds may also come behind the verb.
 
 exit status:
   0  done
@@ -47,20 +47,7 @@ def argument_parser() -> argparse.ArgumentParser:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "-a",
-        "--array",
-        default="iscsi://127.0.0.1:3260",
-        metavar="iscsi://HOST:PORT[/IQN]",
-        help="the array to ask (default %(default)s); IQN only where it has several targets",
-    )
-    parser.add_argument(
-        "--timeout-seconds",
-        type=float,
-        default=10.0,
-        metavar="S",
-        help="for each command to the array (default %(default)s)",
-    )
+    _add_session(parser, "iscsi://127.0.0.1:3260", 10.0)
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     _add_status(verbs.add_parser("status", help="show the pairs of the array (pairdisplay)"))
     create = _add_verb(verbs, "create", "make a pair: SMPL to COPY (paircreate)")
@@ -79,7 +66,29 @@ def argument_parser() -> argparse.ArgumentParser:
     wait = _add_verb(verbs, "wait", "wait until the pair is in a state (pairevtwait)")
     wait.add_argument("state", metavar="STATE", help=f"one of {', '.join(STATES)}")
     wait.add_argument("--timeout", type=float, default=60.0, metavar="S", help="seconds (default %(default)s)")
+    for verb in verbs.choices.values():
+        # Only what is given there: a default would undo what was given before the verb.
+        _add_session(verb, argparse.SUPPRESS, argparse.SUPPRESS)
     return parser
+
+
+def _add_session(parser: argparse.ArgumentParser, array: str, timeout_seconds: float | str) -> None:
+    """The options about the session, with these defaults."""
+    default = "" if array == argparse.SUPPRESS else " (default %(default)s)"
+    parser.add_argument(
+        "-a",
+        "--array",
+        default=array,
+        metavar="iscsi://HOST:PORT[/IQN]",
+        help=f"the array to ask{default}; IQN only where it has several targets",
+    )
+    parser.add_argument(
+        "--timeout-seconds",
+        type=float,
+        default=timeout_seconds,
+        metavar="S",
+        help=f"for each command to the array{default}",
+    )
 
 
 def _add_status(parser: argparse.ArgumentParser) -> None:

@@ -63,7 +63,7 @@ def parse_state(text: str) -> PairState:
 def table(units: Sequence[PairUnit]) -> str:
     """Two lines for each pair: (L) as the array reports it, (R) from the other array, or implied when not asked.
 
-    Without a link, nothing is implied about the other half's state, and its Status is ``----``.
+    Without a link nothing is implied about the other half's LDEV and state, which then are dashes.
     """
     rows = [line for unit in units for line in (_local_line(unit), _remote_line(unit))]
     if not rows:
@@ -88,16 +88,30 @@ def _remote_line(unit: PairUnit) -> tuple[str, ...]:
         return _line(unit.peer, "R", unit.lun)
     own = unit.status
     role = {PairRole.P_VOL: PairRole.S_VOL, PairRole.S_VOL: PairRole.P_VOL}.get(own.role, PairRole.SMPL)
-    known = bool(own.flags & StatusFlag.LINK_UP)
+    known = _peer_known(own)
+    fence, percent, partner, writable = _tail(own, known and role is PairRole.S_VOL, str(own.ldev))
+    label = role.label if known or own.role is not PairRole.SMPL else "----"
     return (
         own.group_name or "-",
         f"{own.pair_name}(R)",
         _port(unit.lun),
         own.peer_serial,
-        f"{own.peer_ldev}.{role.label}",
+        f"{_peer_ldev(own)}.{label}",
         _state_label(role, own.state) if known else "----",
-        *_tail(own, known and role is PairRole.S_VOL, own.ldev),
+        fence,
+        percent if known else "-",
+        partner,
+        writable,
     )
+
+
+def _peer_known(status: PairStatus) -> bool:
+    """True if the array is in touch with the other half: an array that is not reports an LDEV of 0."""
+    return bool(status.flags & StatusFlag.LINK_UP)
+
+
+def _peer_ldev(status: PairStatus) -> str:
+    return str(status.peer_ldev) if _peer_known(status) else "-"
 
 
 def _line(status: PairStatus, side: str, lun: int) -> tuple[str, ...]:
@@ -108,18 +122,18 @@ def _line(status: PairStatus, side: str, lun: int) -> tuple[str, ...]:
         status.serial,
         f"{status.ldev}.{status.role.label}",
         _state_label(status.role, status.state),
-        *_tail(status, status.role is PairRole.S_VOL, status.peer_ldev),
+        *_tail(status, status.role is PairRole.S_VOL, _peer_ldev(status)),
     )
 
 
-def _tail(status: PairStatus, is_s_vol: bool, partner_ldev: int) -> tuple[str, str, str, str]:
+def _tail(status: PairStatus, is_s_vol: bool, partner_ldev: str) -> tuple[str, str, str, str]:
     """Fence, percentage, the partner's LDEV, and W for an S-VOL that takes writes."""
     paired = status.role is not PairRole.SMPL
     writable = is_s_vol and bool(status.flags & StatusFlag.S_VOL_WRITABLE)
     return (
         status.fence.name if paired else "----",
         str(status.copy_percent) if paired else "-",
-        str(partner_ldev) if paired else "-",
+        partner_ldev if paired else "-",
         "W" if writable else "-",
     )
 
@@ -133,6 +147,38 @@ def _state_label(role: PairRole, state: PairState) -> str:
     if role is PairRole.SMPL:
         return "----"
     return "SSUS" if role is PairRole.S_VOL and state is PairState.PSUS else state.name
+
+
+def remarks(shown: Sequence[PairUnit], all_units: Sequence[PairUnit], *, peer_asked: bool) -> str:
+    """What the table of ``shown`` cannot say: which halves are out of reach, and that (R) lines are implied.
+
+    ``all_units`` are the array's pairs, of which another one may prove that the link itself is up.
+    """
+    in_touch = {unit.status.peer_serial for unit in all_units if _peer_known(unit.status)}
+    lines = []
+    for unit in shown:
+        if peer_asked and unit.peer is None:
+            lines.append(f"{unit.status.pair_name}: the array asked with --peer has no such pair")
+        elif not _peer_known(unit.status):
+            lines.append(_out_of_touch(unit, unit.status.peer_serial in in_touch))
+    if any(unit.peer is None for unit in shown):
+        hint = "" if peer_asked else "; --peer asks the other array"
+        lines.append(f"(R) as array {shown[0].status.serial} sees it{hint}")
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _out_of_touch(unit: PairUnit, link_up: bool) -> str:
+    name, peer = unit.status.pair_name, unit.status.peer_serial
+    if link_up:
+        return f"{name}: the pair is not {'yet connected' if unit.peer else 'configured'} at array {peer}"
+    return f"{name}: the link to array {peer} is down{'' if unit.peer else ', or the pair is not configured there'}"
+
+
+def advice(verb: str, refusal: Refusal | None) -> str:
+    """How to do what a refusal asks for, to be put behind its words."""
+    if refusal not in (Refusal.SUSPENDED_BY_ERROR, Refusal.BOTH_WRITTEN):
+        return ""
+    return f" ({'' if verb == 'resync' else 'resync '}--good p or --good s)"
 
 
 def owners(units: Sequence[PairUnit]) -> str:
@@ -152,7 +198,10 @@ def owners(units: Sequence[PairUnit]) -> str:
 
 
 def as_json(unit: PairUnit) -> dict[str, object]:
-    """One pair as ``--json`` gives it; ``peer`` is the other array's report, or null."""
+    """One pair as ``--json`` gives it; ``peer`` is the other array's report, or null.
+
+    ``peer_ldev`` is null while the array is not in touch with the other half.
+    """
     return {
         "lun": unit.lun,
         **_half_as_json(unit.status),
@@ -184,7 +233,7 @@ def _half_as_json(status: PairStatus) -> dict[str, object]:
         "serial": status.serial,
         "ldev": status.ldev,
         "peer_serial": status.peer_serial,
-        "peer_ldev": status.peer_ldev,
+        "peer_ldev": status.peer_ldev if _peer_known(status) else None,
         "quorum": bool(status.flags & StatusFlag.QUORUM),
         "link_up": bool(status.flags & StatusFlag.LINK_UP),
         "s_vol_writable": bool(status.flags & StatusFlag.S_VOL_WRITABLE),

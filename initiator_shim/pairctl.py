@@ -6,6 +6,8 @@ import json
 import os
 import secrets
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 
 from initiator_shim.config import parse_unit_url
@@ -22,14 +24,17 @@ from initiator_shim.pair_arguments import (
 from initiator_shim.pair_client import PairRefused, pair_control, report_pair_status
 from initiator_shim.pair_display import (
     PairUnit,
+    advice,
     as_json,
     goal_reached,
     owners,
     parse_state,
     refusal_number,
+    remarks,
     select,
     table,
 )
+from initiator_shim.session_errors import SessionError
 from storage_model.errors import PairvolError
 from storage_model.pair_state import PairState
 from storage_model.spec.pair_cdb import StatusFlag
@@ -38,11 +43,27 @@ _INITIATOR_NAME = "iqn.2026-11.org.pairvol:pairctl"
 _POLL_SECONDS = 0.2
 
 
-async def _connect(url: str, flag: str, timeout: float) -> IscsiSession:
+@asynccontextmanager
+async def _session(url: str, flag: str, timeout: float) -> AsyncIterator[IscsiSession]:
+    """Logged in, and out at the end. A SessionError within names the address: there may be two sessions."""
     unit = parse_unit_url(url, flag)
     isid = b"\x80" + secrets.token_bytes(5)  # two pairctl at once are two nexuses
-    address = unit.address
-    return await IscsiSession.connect(address.host, address.port, unit.target_name, _INITIATOR_NAME, isid, timeout)
+    host, port = unit.address.host, unit.address.port
+    try:
+        session = await IscsiSession.connect(host, port, unit.target_name, _INITIATOR_NAME, isid, timeout)
+        try:
+            yield session
+        finally:
+            await session.logout()
+    except _ArrayFailed:
+        raise  # of another session within this one
+    except SessionError as error:
+        named = f"{host}:{port}" in str(error)
+        raise _ArrayFailed(str(error) if named else f"{unit.address}: {error}") from None
+
+
+class _ArrayFailed(SessionError):
+    """A session failed, and the text names the array's address."""
 
 
 async def _pair_units(session: IscsiSession, timeout: float) -> list[PairUnit]:
@@ -61,24 +82,21 @@ async def _pair_units(session: IscsiSession, timeout: float) -> list[PairUnit]:
 
 
 async def _with_peer(units: list[PairUnit], url: str, timeout: float) -> list[PairUnit]:
-    session = await _connect(url, "--peer", timeout)
-    try:
+    async with _session(url, "--peer", timeout) as session:
         theirs = {unit.status.pair_name: unit.status for unit in await _pair_units(session, timeout)}
-    finally:
-        await session.logout()
     return [replace(unit, peer=theirs.get(unit.status.pair_name)) for unit in units]
 
 
 async def _show(session: IscsiSession, given: argparse.Namespace) -> int:
-    units = await _pair_units(session, given.timeout_seconds)
-    if given.name is not None:
-        units = select(units, given.name)
+    all_units = await _pair_units(session, given.timeout_seconds)
+    units = all_units if given.name is None else select(all_units, given.name)
     if given.peer:
         units = await _with_peer(units, given.peer, given.timeout_seconds)
     if given.json:
         print(json.dumps([as_json(unit) for unit in units], indent=2))
     else:
-        print(table(units) + (owners(units) if given.verbose else ""), end="")
+        text = table(units) + remarks(units, all_units, peer_asked=bool(given.peer))
+        print(text + (owners(units) if given.verbose else ""), end="")
     return EXIT_OK
 
 
@@ -95,7 +113,8 @@ async def _order(session: IscsiSession, given: argparse.Namespace) -> int:
                     continue
             number, name = refusal_number(refused.refusal), unit.status.pair_name
             words = "invalid state" if number == 228 else "command rejected"
-            print(f"pairctl: {given.verb} {name}: {number} {words}: {refused}", file=sys.stderr)
+            how = advice(given.verb, refused.refusal)
+            print(f"pairctl: {given.verb} {name}: {number} {words}: {refused}{how}", file=sys.stderr)
             return EXIT_REFUSED
     return EXIT_OK
 
@@ -122,8 +141,7 @@ async def _wait(session: IscsiSession, given: argparse.Namespace) -> int:
 async def _run(given: argparse.Namespace) -> int:
     if given.verb == "wait":
         parse_state(given.state)  # a wrong word is told before anybody is asked
-    session = await _connect(given.array, "--array", given.timeout_seconds)
-    try:
+    async with _session(given.array, "--array", given.timeout_seconds) as session:
         match given.verb:
             case "status":
                 return await _show(session, given)
@@ -131,8 +149,6 @@ async def _run(given: argparse.Namespace) -> int:
                 return await _wait(session, given)
             case _:
                 return await _order(session, given)
-    finally:
-        await session.logout()
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -30,6 +30,7 @@ _LOGIN_SEGMENT_LENGTH = 8192
 _PROTOCOL_ERROR = RejectReason.PROTOCOL_ERROR
 _GOOD, _RESERVATION_CONFLICT = 0x00, 0x18  # SAM-5 5.3.1
 _RESERVES = (OperationCode.RESERVE_6, OperationCode.RESERVE_10)
+_LOGGED_OUT = 0  # RFC 7143 §11.15.1
 _ABORT_TASK = 1  # RFC 7143 §11.5.1
 _ONE_UNIT = (2, 4, 5)  # ABORT TASK SET, CLEAR TASK SET, LOGICAL UNIT RESET
 _WHOLE_TARGET = (6, 7)  # TARGET WARM RESET, TARGET COLD RESET
@@ -96,6 +97,9 @@ class Relay:
         self._held_response: RawPdu | None = None
         self._held_back: deque[RawPdu] = deque()
         self._held_back_bytes = 0
+        self._logout_itt: int | None = None
+        self.logged_out = False
+        """The array has confirmed the host's logout: that the connection ends is in good order."""
         self.closed = False
 
     @property
@@ -106,6 +110,11 @@ class Relay:
     @property
     def target_name(self) -> str | None:
         return self._login.target_name
+
+    @property
+    def discovery(self) -> bool:
+        """The host has asked for a discovery session (RFC 7143 §13.21)."""
+        return self._login.discovery
 
     def array_connected(self, address: str) -> None:
         """``address``, ``host:port``, is where the array was reached: the host is told that portal's group."""
@@ -147,6 +156,7 @@ class Relay:
                 case Opcode.TASK_MANAGEMENT_REQUEST:
                     self._note_task_management(raw)
                 case Opcode.LOGOUT_REQUEST:
+                    self._logout_itt = raw.itt
                     self._abort_all()
             self._to_array += self._encoded(raw)
         return events
@@ -214,6 +224,8 @@ class Relay:
                 raw, login_ends = self._login_response(raw, events)
             case Opcode.TEXT_RESPONSE:
                 raw = self._text(raw, self._array_text, self._login.host_segment_limit)
+            case Opcode.LOGOUT_RESPONSE if raw.itt == self._logout_itt:
+                self.logged_out = raw.bhs[2] == _LOGGED_OUT
             case Opcode.REJECT:
                 self._reserves.pop(int.from_bytes(bytes(raw.data[16:20])), None)
         self._to_host += self._encoded(raw)

@@ -14,6 +14,7 @@ from storage_model.errors import RemoteProtocolError
 
 _LOGIN_SECONDS = 30.0
 _FLUSH_SECONDS = 5.0  # for what was written before a close
+_NAME_LENGTH = 223  # RFC 7143 §4.2.7.1
 _log = logging.getLogger(__name__)
 
 
@@ -51,7 +52,7 @@ class _Side(asyncio.Protocol):
         self.owner.steer()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.owner.close(f"the {self.name} closed the connection" + (f": {exc}" if exc else ""))
+        self.owner.lost(self.name, exc)
 
     def read(self, wanted: bool) -> None:
         if self.transport is None or self.transport.is_closing():
@@ -77,6 +78,7 @@ class RelayedConnection:
         self._loop = asyncio.get_running_loop()
         self.host_side = _Side(self, "host")
         self._array_side = _Side(self, "array")
+        self._host_address = "an unknown address"
         self.relay = Relay("")
         self.refuse = False
         self._dialling = False
@@ -86,6 +88,8 @@ class RelayedConnection:
         assert side.transport is not None
         if side is self.host_side:
             address = Address(*side.transport.get_extra_info("sockname")[:2])
+            if peer := side.transport.get_extra_info("peername"):  # not of a host that is gone again already
+                self._host_address = str(Address(*peer[:2]))
             self.relay = Relay(str(address))
             if self.refuse:
                 self.close("too many connections")
@@ -134,11 +138,30 @@ class RelayedConnection:
         self.host_side.read(not self._dialling and not self._array_side.full)
         self._array_side.read(not self.host_side.full and self.relay.wants_array_data)
 
+    @property
+    def _host(self) -> str:
+        """The host's name, once it has said it, and address."""
+        # Nobody has checked the name yet when a login fails: it must not write lines of its own into the log.
+        name = "".join(char if char.isprintable() else "?" for char in self.relay.nexus.initiator_name[:_NAME_LENGTH])
+        return f"{name or 'a host'} at {self._host_address}"
+
+    def lost(self, side: str, error: Exception | None) -> None:
+        """``side`` has closed its connection, in good order or not; behind a logout it may do so as it likes."""
+        if self.relay.logged_out:
+            self._close("logged out")
+            return
+        reason = str(error) if error else "before the login had ended" if self.relay.in_login else "without a logout"
+        self._close(f"connection closed by the {side}: {reason}")
+
     def close(self, reason: str) -> None:
+        """The shim ends it."""
+        self._close(f"connection closed by the shim: {reason}")
+
+    def _close(self, words: str) -> None:
         """Either side is gone or must go: both go. The array then drops the nexus, and what it reserved."""
         if self.relay.closed:
             return
-        _log.info("connection of %s closed: %s", self.relay.nexus.initiator_name or "a host", reason)
+        _log.info("%s: %s", self._host, words)
         self.relay.connection_lost()
         if self._login_timer is not None:
             self._login_timer.cancel()
@@ -152,6 +175,8 @@ class RelayedConnection:
         if self._login_timer is not None and not self.relay.in_login:
             self._login_timer.cancel()
             self._login_timer = None
+            where = "for discovery" if self.relay.discovery else f"to {self.relay.target_name}"
+            _log.info("%s: logged in %s", self._host, where)
         for event in events:
             self._owner.handle(self, event)
 

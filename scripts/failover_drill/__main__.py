@@ -111,7 +111,8 @@ def _conduct(arguments: argparse.Namespace, options: Options, directory: Path) -
         status = _INTERRUPTED
     except PairvolError as error:
         print(f"scripts/demo: {error}", file=sys.stderr)
-    return status if arguments.json is None else _write_transcript(arguments.json, timeline, drill) or status
+    written = 0 if arguments.json is None else _write_transcript(arguments.json, timeline, drill)
+    return status or written
 
 
 def _write_transcript(path: Path, timeline: Timeline, drill: Drill) -> int:
@@ -136,6 +137,7 @@ def _check_writable(path: Path) -> None:
     if path.is_dir() or path.is_file():
         path.open("ab").close()
     elif not path.exists():
+        path = path.resolve()  # a link that points nowhere yet stays
         path.open("xb").close()
         path.unlink()
 

@@ -119,9 +119,12 @@ async def test_however_it_is_ended_no_process_stays(number: signal.Signals, tmp_
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--fail", "everything"], "invalid choice: 'everything'"),
-        (["--races", "0"], "from 1 to 100000"),
-        (["--races", "many"], "invalid"),
+        (["--fail", "everything"], "invalid choice: 'everything' (choose from "),
+        (["--broker", "none"], "invalid choice: 'none' (choose from "),
+        (["--races", "0"], "a whole number from 1 to 100000"),
+        (["--races", "many"], "a whole number from 1 to 100000"),
+        (["--races", "9" * 5000], "a whole number from 1 to 100000"),
+        (["--races", "5", "--fail", "heartbeat"], "argument --fail: not allowed with argument --races"),
         (["--first", "c"], "invalid choice"),
     ],
 )
@@ -130,9 +133,50 @@ def test_wrong_usage_is_one_clear_line(arguments: list[str], words: str) -> None
     assert result.returncode == 2
     assert words in result.stderr
     assert "Traceback" not in result.stderr
+    assert "<" not in result.stderr, "values, not what Python calls them"
 
 
 def test_a_directory_in_use_is_refused(tmp_path: Path) -> None:
     result = drill("--directory", str(tmp_path))
     assert result.returncode == 2
     assert f"--directory {tmp_path}" in result.stderr
+
+
+@pytest.mark.parametrize("name", ["nowhere/transcript.json", "."])
+def test_a_transcript_that_cannot_be_written_is_told_before_the_drill(name: str, tmp_path: Path) -> None:
+    result = drill("--json", str(tmp_path / name), "--directory", str(tmp_path / "drill"))
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr.startswith(f"scripts/demo: --json {tmp_path / name}: ") and result.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_the_transcript_may_go_to_standard_output() -> None:
+    result = drill("--races", "1", "--json", "-")
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout)["races"]["races"] == 1
+    assert "checks held" in result.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
+@pytest.mark.parametrize("last", ["pairvol failover drill", "Figure 7"])
+async def test_a_reader_that_goes_away_ends_the_drill_quietly(last: str, tmp_path: Path) -> None:
+    """As ``scripts/demo | head`` does: at once, or with everything running."""
+    command = [sys.executable, "-m", "scripts.failover_drill", "--races", "100000"]
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    with subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as conductor:
+        try:
+            assert conductor.stdout is not None and conductor.stderr is not None
+            assert any(line.startswith(last) for line in conductor.stdout)
+            children = children_of(conductor.pid)
+            conductor.stdout.close()
+            conductor.wait(timeout=30)
+            errors = conductor.stderr.read()
+        finally:
+            conductor.kill()
+    assert (conductor.returncode, errors) == (141, "")
+    assert list(tmp_path.iterdir()) == []
+    await eventually(lambda: not any(map(lives, children)), what="all children are gone")

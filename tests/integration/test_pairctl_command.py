@@ -7,7 +7,7 @@ from pathlib import Path
 
 from scripts.failover_drill.processes import ROOT
 from storage_model.pair_state import PairState
-from tests.integration.pair_of_arrays import PairSpec, pair_of_arrays
+from tests.integration.pair_of_arrays import PairSpec, free_port, pair_of_arrays
 
 
 async def pairctl(port: int, *arguments: str) -> tuple[int, str, str]:
@@ -51,7 +51,27 @@ async def test_what_cannot_be_done(tmp_path: Path) -> None:
         assert (await pairctl(arrays.a.port, "split", "nope"))[::2] == (
             2, "pairctl: no pair or group nope at this array (pairs: data0)\n",
         )  # fmt: skip
+        status, output, _ = await pairctl(arrays.a.port, "status")
+        assert output.splitlines()[3:] == ["(R) as array 30095 sees it; --peer asks the other array"]
+        await arrays.create()
         await arrays.cut()
+        await arrays.a.until(0, PairState.PSUE)
+        status, output, _ = await pairctl(arrays.a.port, "status")
+        assert status == 0
+        assert output.splitlines()[2].split()[4:6] == ["-.S-VOL", "----"]
+        assert output.splitlines()[3] == ("data0: the link to array 30096 is down, or the pair is not configured there")
+        peer = f"iscsi://127.0.0.1:{arrays.b.port}"
+        _, output, _ = await pairctl(arrays.a.port, "status", "--peer", peer)
+        assert output.splitlines()[3:] == ["data0: the link to array 30096 is down"]
+        assert await pairctl(arrays.a.port, "resync", "data0") == (
+            1, "",
+            "pairctl: resync data0: 228 invalid state: the pair is suspended by an error (PSUE): name the good side "
+            "(--good p or --good s)\n",
+        )  # fmt: skip
+        nobody = f"iscsi://127.0.0.1:{free_port()}"
+        _, _, error = await pairctl(arrays.a.port, "status", "--peer", nobody)
+        assert error == f"pairctl: cannot connect to {nobody.removeprefix('iscsi://')}: Connection refused\n"
+        assert (await pairctl(arrays.a.port, "delete", "data0", "--force"))[0] == 0
         status, _, error = await pairctl(arrays.a.port, "create", "data0")
         assert status == 1
         assert error.startswith("pairctl: create data0: 221 command rejected: ")

@@ -10,9 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from initiator_shim.initiator_transport import discover
+from initiator_shim.initiator_transport import IscsiSession, discover
+from initiator_shim.session_errors import SessionError
 from scripts.failover_drill.processes import ROOT
 from storage_model.spec.scsi_task import TaskFunction
+from tests.eventually import eventually
+from tests.integration.pair_of_arrays import PairSpec, pair_of_arrays
 from tests.integration.shims import GOOD, RESERVE_6, ShimUnderTest, plain_array, shim
 from tests.integration.shims import PLAIN_TARGET as TARGET
 
@@ -65,6 +68,44 @@ async def test_a_reserve_of_an_ordinary_volume_passes(tmp_path: Path) -> None:
         assert (await other.execute(0, RESERVE_6)).status == 0x18
         host.close()
         other.close()
+
+
+def told_of(running: ShimUnderTest, host: str) -> list[str]:
+    """What the log says of a host, behind its name and address."""
+    told = (line.partition(f"iqn.2026-11.org.example:{host} at 127.0.0.1:")[2] for line in running.log.splitlines())
+    return [line.partition(": ")[2] for line in told if line and line.partition(": ")[0].isdecimal()]
+
+
+async def test_the_log_tells_logins_logouts_and_losses_apart(tmp_path: Path) -> None:
+    async with plain_array(tmp_path) as port, shim(tmp_path, port) as running:
+        polite, gone, kept = [await running.host(name) for name in ("polite", "gone", "kept")]
+        await polite.logout()
+        gone.close()
+        name = "iqn.2026-11.org.example:wrong"
+        with pytest.raises(SessionError):
+            await IscsiSession.connect("127.0.0.1", running.port, f"{TARGET}-not", name)
+        await discover("127.0.0.1", running.port, "iqn.2026-11.org.example:curious")
+        login = f"logged in to {TARGET}"
+        expected = {
+            "polite": [login, "logged out"],
+            "gone": [login, "connection closed by the host: without a logout"],
+            "kept": [login],
+            "wrong": ["connection closed by the array: before the login had ended"],
+            "curious": ["logged in for discovery", "logged out"],
+        }
+        await eventually(lambda: {host: told_of(running, host) for host in expected} == expected, what="the log")
+        running.process._process.send_signal(signal.SIGTERM)
+        await kept.ended
+        lines = [login, "connection closed by the shim: the shim stops"]
+        await eventually(lambda: told_of(running, "kept") == lines, what="who ended it")
+
+
+async def test_an_array_that_dies_is_named_as_who_closed(tmp_path: Path) -> None:
+    async with pair_of_arrays(tmp_path, PairSpec("data0")) as arrays, shim(tmp_path, arrays.a.port) as running:
+        host = await running.host()
+        await arrays.a.kill()
+        await host.ended
+        await eventually(lambda: "closed by the array: " in told_of(running, "host")[-1], what="who closed")
 
 
 async def test_qemu_through_the_shim(tmp_path: Path, require_tool: Callable[[str], str]) -> None:

@@ -1,6 +1,8 @@
 """What pairctl shows and takes, without an array."""
 
 import json
+import socket
+import threading
 from dataclasses import replace
 
 import pytest
@@ -8,11 +10,13 @@ import pytest
 from initiator_shim.pair_arguments import argument_parser, pair_command
 from initiator_shim.pair_display import (
     PairUnit,
+    advice,
     as_json,
     goal_reached,
     owners,
     parse_state,
     refusal_number,
+    remarks,
     select,
     table,
 )
@@ -33,6 +37,7 @@ S_VOL = replace(
     P_VOL, role=PairRole.S_VOL, ldev=11, peer_ldev=10, serial="30096", peer_serial="30095",
     flags=LINKED | StatusFlag.S_VOL_WRITABLE,
 )  # fmt: skip
+CUT_OFF = replace(P_VOL, state=PairState.PSUE, flags=StatusFlag.CONFIGURED, peer_ldev=0)
 UNPAIRED = replace(P_VOL, role=PairRole.SMPL, state=PairState.SMPL)
 
 
@@ -60,9 +65,58 @@ def test_an_s_vol_shows_its_p_vol_on_the_right() -> None:
 
 
 def test_without_a_link_the_other_half_is_not_guessed() -> None:
-    _, left, right = rows(PairUnit(1, replace(P_VOL, state=PairState.PSUE, flags=StatusFlag.CONFIGURED)))
-    assert "PSUE" in left
-    assert "11.S-VOL" in right and "----" in right
+    _, left, right = rows(PairUnit(1, CUT_OFF))
+    assert left[4:] == ["10.P-VOL", "PSUE", "DATA", ",", "100", "-", "-"]
+    assert right[4:] == ["-.S-VOL", "----", "DATA", ",", "-", "10", "-"]
+    _, left, right = rows(PairUnit(1, replace(CUT_OFF, role=PairRole.SMPL, state=PairState.SMPL)))
+    assert "10.SMPL" in left and "-.----" in right, "it may be paired there"
+    assert as_json(PairUnit(1, CUT_OFF))["peer_ldev"] is None
+    assert as_json(PairUnit(1, P_VOL))["peer_ldev"] == 11
+
+
+IMPLIED = "(R) as array 30095 sees it"
+DOWN = "quorum0: the link to array 30096 is down"
+
+
+@pytest.mark.parametrize(
+    ("unit", "others", "peer_asked", "lines"),
+    [
+        (PairUnit(1, P_VOL), [], False, [f"{IMPLIED}; --peer asks the other array"]),
+        (PairUnit(1, P_VOL, S_VOL), [], True, []),
+        (PairUnit(1, P_VOL), [], True, ["quorum0: the array asked with --peer has no such pair", IMPLIED]),
+        (
+            PairUnit(1, CUT_OFF), [], False,
+            [f"{DOWN}, or the pair is not configured there", f"{IMPLIED}; --peer asks the other array"],
+        ),
+        (PairUnit(1, CUT_OFF, S_VOL), [], True, [DOWN]),
+        (
+            PairUnit(1, CUT_OFF), [PairUnit(2, P_VOL)], False,
+            ["quorum0: the pair is not configured at array 30096", f"{IMPLIED}; --peer asks the other array"],
+        ),
+        (
+            PairUnit(1, CUT_OFF, S_VOL), [PairUnit(2, P_VOL)], True,
+            ["quorum0: the pair is not yet connected at array 30096"],
+        ),
+    ],
+)  # fmt: skip
+def test_remarks(unit: PairUnit, others: list[PairUnit], peer_asked: bool, lines: list[str]) -> None:
+    assert remarks([unit], [unit, *others], peer_asked=peer_asked).splitlines() == lines
+
+
+def test_no_remarks_on_no_pairs() -> None:
+    assert remarks([], [], peer_asked=False) == ""
+
+
+def test_what_is_implied_is_said_once() -> None:
+    units = [PairUnit(1, P_VOL), PairUnit(2, P_VOL)]
+    assert remarks(units, units, peer_asked=False).count("\n") == 1
+
+
+def test_a_refusal_that_asks_for_the_good_side_names_the_option() -> None:
+    for refusal in (Refusal.SUSPENDED_BY_ERROR, Refusal.BOTH_WRITTEN):
+        assert advice("resync", refusal) == " (--good p or --good s)"
+        assert advice("split", refusal) == " (resync --good p or --good s)"
+    assert advice("resync", Refusal.MIRRORING) == advice("resync", None) == ""
 
 
 def test_the_other_arrays_own_word_comes_first() -> None:
@@ -151,6 +205,22 @@ def test_verbs(arguments: str, command: PairControlOut) -> None:
 
 
 @pytest.mark.parametrize(
+    ("arguments", "array", "timeout"),
+    [
+        ("status", "iscsi://127.0.0.1:3260", 10.0),
+        ("-a iscsi://b --timeout-seconds 2 status", "iscsi://b", 2.0),
+        ("status -a iscsi://b --timeout-seconds 2", "iscsi://b", 2.0),
+        ("--timeout-seconds 2 create p --array iscsi://b", "iscsi://b", 2.0),
+        ("wait -a iscsi://b p PAIR --timeout 1", "iscsi://b", 10.0),
+        ("-a iscsi://a status -a iscsi://b", "iscsi://b", 10.0),
+    ],
+)
+def test_the_array_may_be_named_before_or_behind_the_verb(arguments: str, array: str, timeout: float) -> None:
+    given = argument_parser().parse_args(arguments.split())
+    assert (given.array, given.timeout_seconds) == (array, timeout)
+
+
+@pytest.mark.parametrize(
     ("verb", "reached"),
     [
         (PairOut.CREATE, {PairState.COPY, PairState.PAIR}),
@@ -188,3 +258,14 @@ def test_user_errors_are_one_line(arguments: list[str], message: str, capsys: py
     assert main(arguments) == 2
     error = capsys.readouterr().err
     assert error.startswith("pairctl: ") and message in error and error.count("\n") == 1
+
+
+def test_an_array_that_hangs_up_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = "{}:{}".format(*server.getsockname())
+        hang_up = threading.Thread(target=lambda: server.accept()[0].close())
+        hang_up.start()
+        assert main(["-a", f"iscsi://{address}", "status"]) == 2
+        hang_up.join()
+    error = capsys.readouterr().err
+    assert error.startswith(f"pairctl: {address}: the ") and error.count(address) == error.count("\n") == 1

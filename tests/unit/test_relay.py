@@ -13,6 +13,7 @@ from storage_model.spec.iscsi_pdu import (
     LoginRequestPdu,
     LoginResponsePdu,
     LogoutRequestPdu,
+    LogoutResponsePdu,
     NopInPdu,
     NopOutPdu,
     RejectPdu,
@@ -423,3 +424,29 @@ def test_a_lost_connection_lets_nothing_out(bench: Bench) -> None:
 def test_reserves_under_way_are_limited(bench: Bench) -> None:
     with pytest.raises(RemoteProtocolError, match="too many"):
         bench.host_sends(*(command(itt, RESERVE_6) for itt in range(1, 300)))
+
+
+# ---- the end of a session
+
+
+def test_a_logout_is_clean_once_the_array_has_confirmed_it(bench: Bench) -> None:
+    bench.host_sends(LogoutRequestPdu(itt=9))
+    assert not bench.relay.logged_out
+    bench.array_sends(LogoutResponsePdu(itt=9))
+    assert bench.relay.logged_out
+
+
+@pytest.mark.parametrize("answer", [LogoutResponsePdu(itt=9, response=3), LogoutResponsePdu(itt=8)])
+def test_a_logout_that_failed_is_no_logout(bench: Bench, answer: LogoutResponsePdu) -> None:
+    bench.host_sends(LogoutRequestPdu(itt=9))
+    bench.array_sends(answer)
+    assert not bench.relay.logged_out
+
+
+def test_a_logout_behind_a_held_reserve_is_not_told_before_the_host_is(bench: Bench) -> None:
+    held(bench)
+    bench.host_sends(LogoutRequestPdu(itt=9))
+    bench.array_sends(LogoutResponsePdu(itt=9))
+    assert not bench.relay.logged_out
+    bench.decide(7, won=False)
+    assert bench.relay.logged_out

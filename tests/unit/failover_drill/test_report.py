@@ -10,7 +10,7 @@ import pytest
 from scripts.failover_drill.checks import Check, Race, RaceSeries
 from scripts.failover_drill.node_protocol import Event, NodeSettings, decode_line, encode_line
 from scripts.failover_drill.processes import ProcessFailed
-from scripts.failover_drill.report import DESCRIPTIONS, Timeline, Told, told_by_nodes
+from scripts.failover_drill.report import DESCRIPTIONS, OutputClosed, Timeline, Told, told_by_nodes
 from scripts.failover_drill.scenario import FIGURE_7, QUORUM, Site
 from scripts.failover_drill.sites import Portal
 
@@ -64,6 +64,15 @@ def test_a_transcript_without_a_proof_has_not_passed(tmp_path: Path) -> None:
     path = tmp_path / "transcript.json"
     Timeline(io.StringIO(), False).write_json(path, [])
     assert not json.loads(path.read_text())["passed"]
+
+
+def test_a_reader_that_went_away_is_told_apart_from_other_errors() -> None:
+    class Closed(io.StringIO):
+        def write(self, text: str) -> int:
+            raise BrokenPipeError
+
+    with pytest.raises(OutputClosed):
+        Timeline(Closed(), False).opening(seed=7)
 
 
 def test_node_events_are_told_in_the_order_of_their_time() -> None:
