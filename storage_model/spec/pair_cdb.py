@@ -25,16 +25,12 @@ import construct as c
 from storage_model.errors import CheckCondition
 from storage_model.nexus import ITNexus
 from storage_model.pair_state import FenceLevel, PairRole, PairState, Side
+from storage_model.spec.scsi_sense import AscAscq, SenseKey
 from storage_model.volume import Buffer
 
 PAIR_CONTROL_IN = 0xC0
 PAIR_CONTROL_OUT = 0xC1
 CDB_LENGTH = 16
-
-_INVALID_FIELD_IN_CDB = 0x2400
-_INVALID_FIELD_IN_PARAMETER_LIST = 0x2600
-_PARAMETER_LIST_LENGTH_ERROR = 0x1A00
-_ILLEGAL_REQUEST = 0x5
 
 
 class PairIn(IntEnum):
@@ -124,11 +120,11 @@ class PairControlOut:
         """From a 16-byte CDB; raises CheckCondition (INVALID FIELD IN CDB) with the field pointer."""
         service_action = cdb[1] & 0x1F
         if service_action not in PairOut._value2member_map_:
-            raise CheckCondition(_ILLEGAL_REQUEST, _INVALID_FIELD_IN_CDB, field_pointer=1)
+            raise CheckCondition(SenseKey.ILLEGAL_REQUEST, AscAscq.INVALID_FIELD_IN_CDB, field_pointer=1)
         if cdb[2] & ~0x3F or cdb[2] & 0x0C == 0x0C:
-            raise CheckCondition(_ILLEGAL_REQUEST, _INVALID_FIELD_IN_CDB, field_pointer=2)
+            raise CheckCondition(SenseKey.ILLEGAL_REQUEST, AscAscq.INVALID_FIELD_IN_CDB, field_pointer=2)
         if cdb[3] > FenceLevel.STATUS:
-            raise CheckCondition(_ILLEGAL_REQUEST, _INVALID_FIELD_IN_CDB, field_pointer=3)
+            raise CheckCondition(SenseKey.ILLEGAL_REQUEST, AscAscq.INVALID_FIELD_IN_CDB, field_pointer=3)
         return cls(
             PairOut(service_action),
             PairOption(cdb[2]),
@@ -154,7 +150,7 @@ def decode_pair_control_in(cdb: bytes) -> tuple[PairIn, int]:
     """Service action and allocation length; raises CheckCondition (INVALID FIELD IN CDB)."""
     service_action = cdb[1] & 0x1F
     if service_action not in PairIn._value2member_map_:
-        raise CheckCondition(_ILLEGAL_REQUEST, _INVALID_FIELD_IN_CDB, field_pointer=1)
+        raise CheckCondition(SenseKey.ILLEGAL_REQUEST, AscAscq.INVALID_FIELD_IN_CDB, field_pointer=1)
     return PairIn(service_action), int.from_bytes(cdb[10:14], "big")
 
 
@@ -191,7 +187,7 @@ def decode_claim(parameter_list: Buffer) -> ITNexus:
     """From a parameter list; raises CheckCondition (PARAMETER LIST LENGTH ERROR, INVALID FIELD IN PARAMETER LIST)."""
     data = bytes(parameter_list)
     if len(data) < _CLAIM_HEADER_LENGTH:
-        raise CheckCondition(_ILLEGAL_REQUEST, _PARAMETER_LIST_LENGTH_ERROR)
+        raise CheckCondition(SenseKey.ILLEGAL_REQUEST, AscAscq.PARAMETER_LIST_LENGTH_ERROR)
     name_length = int.from_bytes(data[10:12], "big")
     if data[0] != CLAIM_FORMAT:
         raise _bad_parameter(0)
@@ -207,7 +203,10 @@ def decode_claim(parameter_list: Buffer) -> ITNexus:
 
 def _bad_parameter(field_pointer: int) -> CheckCondition:
     return CheckCondition(
-        _ILLEGAL_REQUEST, _INVALID_FIELD_IN_PARAMETER_LIST, field_pointer=field_pointer, in_parameter_list=True
+        SenseKey.ILLEGAL_REQUEST,
+        AscAscq.INVALID_FIELD_IN_PARAMETER_LIST,
+        field_pointer=field_pointer,
+        in_parameter_list=True,
     )
 
 

@@ -17,6 +17,7 @@ from storage_model.pair import PairEpoch, PairRecord
 from storage_model.pair_state import FenceLevel, PairRole, PairState, Side
 from storage_model.spec.copy_frames import PairOffer
 from storage_model.spec.pair_cdb import PairStatus, StatusFlag
+from storage_model.spec.scsi_sense import AscAscq, SenseKey
 from storage_model.spec.scsi_task import ScsiStatus
 from storage_model.volume import Volume
 from target.remote_copy.copy_link import CopyLink
@@ -28,9 +29,6 @@ log = logging.getLogger("pairvol.pair")
 
 MIRRORED = (PairState.COPY, PairState.PAIR)
 """The states in which a P-VOL's writes go to both halves."""
-
-_DATA_PROTECT_WRITE_PROTECTED = (0x7, 0x2700)
-_NOT_READY_CAUSE_NOT_REPORTABLE = (0x2, 0x0400)
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,9 +187,9 @@ class PairHalf:
             return ScsiStatus.RESERVATION_CONFLICT
         if self.role is PairRole.S_VOL:
             if writes and not self.s_vol_open:
-                raise CheckCondition(*_DATA_PROTECT_WRITE_PROTECTED)
+                raise CheckCondition(SenseKey.DATA_PROTECT, AscAscq.WRITE_PROTECTED)
             if self.state in (PairState.COPY, PairState.PSUE):
-                raise CheckCondition(*_NOT_READY_CAUSE_NOT_REPORTABLE)
+                raise CheckCondition(SenseKey.NOT_READY, AscAscq.LOGICAL_UNIT_NOT_READY_CAUSE_NOT_REPORTABLE)
         return ScsiStatus.GOOD
 
     @property

@@ -7,13 +7,11 @@ from collections.abc import Sequence
 
 from storage_model.errors import CheckCondition
 from storage_model.pair_state import PairRole
+from storage_model.spec.scsi_sense import AscAscq, SenseKey
 from storage_model.volume import Buffer, Extent, NotReady
 from target.remote_copy.pair_half import PairHalf
 from target.remote_copy.primary_volume import PrimaryVolume
 from target.remote_copy.secondary_volume import SecondaryVolume
-
-_DATA_PROTECT_WRITE_PROTECTED = (0x7, 0x2700)
-_ABORTED_COMMAND = (0xB, 0x0000)
 
 
 class PairedVolume:
@@ -46,13 +44,15 @@ class PairedVolume:
         await half.gate.enter()
         try:
             if half.record.decided.owner != owner:
-                raise CheckCondition(*_ABORTED_COMMAND)  # it was let through to the owner before: look again
+                raise CheckCondition(
+                    SenseKey.ABORTED_COMMAND, AscAscq.NO_ADDITIONAL_SENSE
+                )  # it was let through to the owner before: look again
             role = half.role
             if role is PairRole.P_VOL:
                 await self._primary.write(offset_bytes, length_bytes, data, fua=fua)
             elif role is PairRole.S_VOL:
                 if not half.s_vol_open:
-                    raise CheckCondition(*_DATA_PROTECT_WRITE_PROTECTED)
+                    raise CheckCondition(SenseKey.DATA_PROTECT, AscAscq.WRITE_PROTECTED)
                 await self._secondary.write(offset_bytes, length_bytes, data, fua=fua)
             elif half.doubtful_owner:
                 raise NotReady("the volume may have become half of a pair: the write waits for the link")

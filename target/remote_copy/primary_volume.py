@@ -6,11 +6,10 @@ from storage_model.differential_bitmap import REGION_BYTES
 from storage_model.errors import CheckCondition
 from storage_model.pair_state import FenceLevel, PairRole, PairState
 from storage_model.spec.copy_frames import Answer, Frame, FrameType, WriteFlag
+from storage_model.spec.scsi_sense import AscAscq, SenseKey
 from storage_model.volume import Buffer, NotReady, ReplicationRefused, VolumeError
 from target.remote_copy.copy_link import LinkDown
 from target.remote_copy.pair_half import MIRRORED, PairHalf
-
-_ABORTED_COMMAND = (0xB, 0x0000)
 
 
 class PrimaryVolume:
@@ -27,7 +26,7 @@ class PrimaryVolume:
             await half.gate.enter()  # what is fetched is written here: no change of the pair may come in between
             try:
                 if half.role is not PairRole.P_VOL:
-                    raise CheckCondition(*_ABORTED_COMMAND)
+                    raise CheckCondition(SenseKey.ABORTED_COMMAND, AscAscq.NO_ADDITIONAL_SENSE)
                 if half.fetching:
                     await self.fetch(offset_bytes, length_bytes)
             finally:
@@ -43,7 +42,9 @@ class PrimaryVolume:
         held = await half.ranges.exclude(offset_bytes, offset_bytes + length_bytes)
         try:
             if half.role is not PairRole.P_VOL:
-                raise CheckCondition(*_ABORTED_COMMAND)  # the roles were swapped while the write waited: look again
+                raise CheckCondition(
+                    SenseKey.ABORTED_COMMAND, AscAscq.NO_ADDITIONAL_SENSE
+                )  # the roles were swapped while the write waited: look again
             if half.doubtful_owner:
                 raise NotReady("the other array may have become the P-VOL's: the write waits for the link")
             if half.state in MIRRORED:

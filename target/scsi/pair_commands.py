@@ -16,7 +16,8 @@ from storage_model.spec.pair_cdb import (
     decode_claim,
     decode_pair_control_in,
 )
-from target.scsi.command_context import CommandContext
+from storage_model.spec.scsi_sense import AscAscq, SenseKey
+from target.scsi.command_context import CommandContext, invalid_field
 from target.scsi.logical_unit import LogicalUnit
 from target.scsi.task import TaskOutcome
 
@@ -61,7 +62,7 @@ async def pair_control_out(context: CommandContext) -> TaskOutcome:
 async def _withdraw(lu: LogicalUnit, claim: ITNexus | None) -> None:
     """116 of Figure 5: the loser's local reservation is given back, and its claim with it."""
     if claim is None:
-        raise CheckCondition(0x5, 0x1A00)  # PARAMETER LIST LENGTH ERROR: a claim is what WITHDRAW is about
+        raise CheckCondition(SenseKey.ILLEGAL_REQUEST, AscAscq.PARAMETER_LIST_LENGTH_ERROR)  # it is about a claim
     lu.reservation.drop(claim)
     if lu.pair is not None:
         await lu.pair.withdraw(claim)
@@ -69,11 +70,11 @@ async def _withdraw(lu: LogicalUnit, claim: ITNexus | None) -> None:
 
 def _request(command: PairControlOut, claim: ITNexus | None, serial: str) -> PairRequest:
     if claim is not None and command.service_action not in _CLAIMABLE:
-        raise CheckCondition(0x5, 0x2400, field_pointer=10)
+        raise invalid_field(10)
     verb = _VERBS[command.service_action]
     if command.good_side is not Side.NONE:
         if verb not in _NAMED_GOOD:
-            raise CheckCondition(0x5, 0x2400, field_pointer=2)
+            raise invalid_field(2)
         verb = _NAMED_GOOD[verb]
     return PairRequest(
         verb,
