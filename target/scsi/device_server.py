@@ -25,7 +25,8 @@ from storage_model.spec.scsi_cdb import OperationCode
 from storage_model.spec.scsi_sense import AscAscq, SenseData, SenseKey, encode_sense
 from storage_model.spec.scsi_task import ScsiStatus, TaskAttribute, TaskFunction, TaskFunctionResponse
 from storage_model.volume import MediumFailure, NotReady, ReplicationRefused, SpaceExhausted, VolumeError
-from target.scsi.command_context import CommandContext, CommandRow, UnderReserve, invalid_field
+from target.scsi.command_context import CommandContext, invalid_field
+from target.scsi.command_row import CommandRow, UnderReservation
 from target.scsi.command_table import COMMAND_ROWS, ROWS_BY_OPCODE
 from target.scsi.logical_unit import LogicalUnit
 from target.scsi.primary_commands import check_ready
@@ -58,6 +59,10 @@ class DeviceServer:
     def command_rows(self) -> Sequence[CommandRow]:
         return COMMAND_ROWS
 
+    def units_of(self, nexus: ITNexus) -> Mapping[int, LogicalUnit]:
+        """The units that the nexus may see, by LUN: the one place that says so."""
+        return self.logical_units
+
     def port_designators(self, relative_target_port: int) -> tuple[pages.Designator, ...]:
         return pages.port_designators(self._target_iqn, self._portal_group_tag, relative_target_port)
 
@@ -65,7 +70,7 @@ class DeviceServer:
 
     async def execute(self, task: ScsiTask) -> TaskOutcome:
         """Run one command to its end; never raises for what an initiator or a volume did."""
-        lu = self.logical_units.get(task.lun)
+        lu = self.units_of(task.nexus).get(task.lun)
         if lu is None:
             return self._execute_without_unit(task)
         tasks = lu.tasks
@@ -118,7 +123,7 @@ class DeviceServer:
         if cdb[0] == OperationCode.INQUIRY and not cdb[1] and not cdb[2]:
             data = pages.standard_inquiry("PAIRVOL", "", "", present=False)[: cdb[3] << 8 | cdb[4]]
         elif cdb[0] == OperationCode.REPORT_LUNS and cdb[2] <= 0x02 and int.from_bytes(cdb[6:10], "big") >= 16:
-            luns = [] if cdb[2] == 0x01 else sorted(self.logical_units)
+            luns = [] if cdb[2] == 0x01 else sorted(self.units_of(task.nexus))
             data = pages.report_luns(luns)[: int.from_bytes(cdb[6:10], "big")]
         elif cdb[0] == OperationCode.REQUEST_SENSE:
             sense = SenseData(not_supported.sense_key, not_supported.asc_ascq)
@@ -153,7 +158,7 @@ class DeviceServer:
             return TaskFunctionResponse.REASSIGN_NOT_SUPPORTED
         if function is TaskFunction.CLEAR_ACA:
             return TaskFunctionResponse.NOT_SUPPORTED
-        unit = self.logical_units.get(lun)
+        unit = self.units_of(nexus).get(lun)
         if unit is None:
             return TaskFunctionResponse.LUN_DOES_NOT_EXIST
         if function is TaskFunction.LOGICAL_UNIT_RESET:
@@ -217,14 +222,14 @@ def _unsupported(operation_code_known: bool) -> CheckCondition:
 
 def _allowed(row: CommandRow, cdb: bytes) -> bool:
     """Whether the command may run while another nexus holds the unit (SPC-2 table 10, SBC-3 table 4)."""
-    match row.under_reserve:
-        case UnderReserve.ALLOWED:
+    match row.under_reservation:
+        case UnderReservation.ANYBODY:
             return True
-        case UnderReserve.ALLOWED_TO_ALLOW_REMOVAL:
+        case UnderReservation.ALLOW_REMOVAL:
             return not cdb[4] & 0x03
-        case UnderReserve.ALLOWED_TO_START:
+        case UnderReservation.START:
             return cdb[4] & 0xF1 == 0x01
-        case UnderReserve.CONFLICT:
+        case UnderReservation.STATUS | UnderReservation.READ | UnderReservation.WRITE:
             return False
 
 

@@ -3,7 +3,8 @@
 from storage_model.errors import CheckCondition
 from storage_model.spec import scsi_pages as pages
 from storage_model.spec.scsi_sense import AscAscq, SenseData, SenseKey, encode_sense
-from target.scsi.command_context import CommandContext, CommandRow, invalid_field
+from target.scsi.command_context import CommandContext, invalid_field
+from target.scsi.command_row import CommandRow
 from target.scsi.logical_unit import (
     MAXIMUM_COMPARE_AND_WRITE_BLOCKS,
     MAXIMUM_TRANSFER_BYTES,
@@ -109,7 +110,7 @@ async def report_luns(context: CommandContext) -> TaskOutcome:
         raise invalid_field(2)
     if allocation_length < 16:
         raise invalid_field(6)
-    luns = [] if cdb[2] == 0x01 else sorted(context.server.logical_units)
+    luns = [] if cdb[2] == 0x01 else sorted(context.server.units_of(context.task.nexus))
     context.lu.unit_attentions.forget(context.task.nexus, AscAscq.REPORTED_LUNS_DATA_HAS_CHANGED)
     return context.data_in(pages.report_luns(luns), allocation_length)
 
