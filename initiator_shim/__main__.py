@@ -14,8 +14,10 @@ from initiator_shim.arbitration import Decision
 from initiator_shim.config import Address, ShimConfig, parse_address, parse_broker
 from initiator_shim.control_session import ControlSession
 from initiator_shim.event_bus import EventBus
+from initiator_shim.initiator_chap import ChapCredentials
 from initiator_shim.initiator_transport import discover
 from initiator_shim.portal import DecisionListener, ShimPortal
+from initiator_shim.secret_files import add_chap_arguments, chap_credentials
 from initiator_shim.session_errors import SessionError
 from storage_model.errors import PairvolError, UserError
 from storage_model.nexus import ITNexus
@@ -61,11 +63,12 @@ def parse_arguments(arguments: list[str] | None = None) -> tuple[ShimConfig, boo
         metavar="NAME",
         help="this node's name on the broker and in its initiator name (default: the host name, %(default)s)",
     )
+    add_chap_arguments(parser)
     parser.add_argument("--quiet", action="store_true", help="log warnings only")
     given = parser.parse_args(arguments)
     broker = parse_broker(given.broker, "--broker") if given.broker else None
     listen, array = parse_address(given.listen, "--listen"), parse_address(given.array, "--array")
-    return ShimConfig(listen, array, given.deadline, given.name, broker), given.quiet
+    return ShimConfig(listen, array, given.deadline, given.name, broker, chap_credentials(given)), given.quiet
 
 
 async def run(config: ShimConfig) -> None:
@@ -78,14 +81,14 @@ async def run(config: ShimConfig) -> None:
     isid = b"\x80" + secrets.token_bytes(5)  # RFC 7143 §11.12.5, type 10b: random, another one for each start
 
     def new_control(target_name: str) -> ControlSession:
-        return ControlSession(config.array, target_name, name, isid)
+        return ControlSession(config.array, target_name, name, isid, config.chap)
 
     controls: dict[str, ControlSession] = {}
     bus = EventBus(config.broker, config.name) if config.broker else None
     portal = ShimPortal(config.array, config.deadline, controls, new_control, _publisher(bus))
     async with contextlib.AsyncExitStack() as cleanup:
         cleanup.push_async_callback(_stop_all, controls)
-        for target_name in await _targets(config.array, name):
+        for target_name in await _targets(config.array, name, config.chap):
             controls[target_name] = new_control(target_name)
             try:
                 await controls[target_name].start(must_connect=True)
@@ -99,9 +102,9 @@ async def run(config: ShimConfig) -> None:
         await stop.wait()
 
 
-async def _targets(array: Address, initiator_name: str) -> list[str]:
+async def _targets(array: Address, initiator_name: str, chap: ChapCredentials | None) -> list[str]:
     try:
-        targets = await discover(array.host, array.port, initiator_name)
+        targets = await discover(array.host, array.port, initiator_name, chap=chap)
     except SessionError as error:
         raise UserError(f"--array {array}: {error}") from None
     if not targets:

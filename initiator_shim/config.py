@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+from initiator_shim.initiator_chap import ChapCredentials
 from storage_model.errors import UserError
 
 ISCSI_PORT = 3260
@@ -30,6 +31,8 @@ class ShimConfig:
     deadline: float
     name: str
     broker: Address | None = None
+    chap: ChapCredentials | None = None
+    """For the shim's own sessions with the array; the host's logins pass through with the host's own."""
 
     def __post_init__(self) -> None:
         low, high = DEADLINE_LIMITS

@@ -7,6 +7,7 @@ import asyncio
 import logging
 
 from initiator_shim.config import Address
+from initiator_shim.initiator_chap import ChapCredentials
 from initiator_shim.initiator_task import ScsiOutcome
 from initiator_shim.initiator_transport import IscsiSession
 from initiator_shim.logical_units import relative_target_port, report_luns
@@ -26,13 +27,21 @@ class ControlSession:
     Commands wait for a session within their own timeout; one that was in flight when a session was lost fails.
     """
 
-    def __init__(self, array: Address, target_name: str, initiator_name: str, isid: bytes) -> None:
+    def __init__(
+        self,
+        array: Address,
+        target_name: str,
+        initiator_name: str,
+        isid: bytes,
+        chap: ChapCredentials | None = None,
+    ) -> None:
         self.array = array
         self.target_name = target_name
         self.target_port = 1  # relative target port identifier, as the array's own nexuses have it
         self.luns: list[int] = []
         self._initiator_name = initiator_name
         self._isid = isid
+        self._chap = chap
         self._session: IscsiSession | None = None
         self._ready = asyncio.Event()
         self._keeper: asyncio.Task[None] | None = None
@@ -80,6 +89,7 @@ class ControlSession:
             self._isid,
             _LOGIN_SECONDS,
             keepalive=_KEEPALIVE_SECONDS,
+            chap=self._chap,
         )
         try:
             self.luns = await report_luns(session)

@@ -9,6 +9,7 @@ import math
 from collections import deque
 from dataclasses import dataclass, field
 
+from initiator_shim.initiator_chap import RandomBytes
 from initiator_shim.initiator_login import InitiatorLogin, SessionParameters
 from initiator_shim.initiator_task import Completed, Ended, Event, Failed, LoggedIn, ScsiTask
 from initiator_shim.session_errors import CommandRejected, CommandTimeout, SessionError, SessionLost
@@ -65,11 +66,18 @@ class InitiatorSession:
     """One session. Times are seconds of whatever monotonic clock the caller uses, the same in every call.
 
     ``keepalive`` seconds without a word from the target make us ping it; as long again, and the session is lost.
+    ``random_bytes`` is the OS's random source, needed for mutual CHAP.
     """
 
-    def __init__(self, parameters: SessionParameters, login_deadline: float, keepalive: float | None = None) -> None:
+    def __init__(
+        self,
+        parameters: SessionParameters,
+        login_deadline: float,
+        keepalive: float | None = None,
+        random_bytes: RandomBytes | None = None,
+    ) -> None:
         self.parameters = parameters
-        self._login: InitiatorLogin | None = InitiatorLogin(parameters, cmd_sn=1)
+        self._login: InitiatorLogin | None = InitiatorLogin(parameters, cmd_sn=1, random_bytes=random_bytes)
         self._login_deadline = login_deadline
         self.negotiated = self._login.result
         self._feed = WordFeed(PduStream(parameters.max_recv_data_segment_length), lambda: self._login is not None)
@@ -87,6 +95,8 @@ class InitiatorSession:
         self._keepalive = keepalive
         self._quiet_deadline = math.inf  # when silence must be acted upon
         self._ping_outstanding = False
+        self._leave_by: float | None = None  # the target has asked us to log out until then
+        self._leaving_itt: int | None = None  # of the logout that we sent for it
         self.ended = False
         self._send(self._login.first_request())
 
@@ -226,6 +236,8 @@ class InitiatorSession:
             case NopInPdu():
                 self._count(pdu.stat_sn if pdu.itt != RESERVED_TAG else None, pdu.exp_cmd_sn, pdu.max_cmd_sn)
                 self._receive_nop_in(pdu)
+            case LogoutResponsePdu() if pdu.itt == self._leaving_itt:
+                raise SessionLost("logged out, as the target asked")
             case TaskManagementResponsePdu() | LogoutResponsePdu():
                 self._count(pdu.stat_sn, pdu.exp_cmd_sn, pdu.max_cmd_sn)
                 self._complete_request(pdu.itt, pdu.response)
@@ -234,13 +246,14 @@ class InitiatorSession:
                 self._receive_text(pdu)
             case AsyncMessagePdu():
                 self._count(pdu.stat_sn, pdu.exp_cmd_sn, pdu.max_cmd_sn)
-                self._receive_async(pdu)
+                self._receive_async(pdu, now)
             case RejectPdu():
                 self._count(pdu.stat_sn, pdu.exp_cmd_sn, pdu.max_cmd_sn)
                 self._receive_reject(pdu)
             case _:
                 raise RemoteProtocolError(f"a target may not send opcode {pdu.opcode:02X}h", _MALFORMED)
         self._send_queued()
+        self._leave_when_idle()
 
     def _receive_login(self, login: InitiatorLogin, pdu: LoginResponsePdu) -> None:
         request = login.receive(pdu)
@@ -322,11 +335,18 @@ class InitiatorSession:
             return
         self._complete_request(pdu.itt, parse_pairs(request.text, max_pairs=TEXT_BYTES_MAX))
 
-    def _receive_async(self, pdu: AsyncMessagePdu) -> None:
+    def _receive_async(self, pdu: AsyncMessagePdu, now: float) -> None:
         if pdu.async_event in (_ASYNC_CONNECTION_DROPPED, _ASYNC_ALL_CONNECTIONS_DROPPED):
             raise SessionLost("the target drops the connection")
-        if pdu.async_event == _ASYNC_LOGOUT_REQUESTED:
-            raise SessionLost("the target asked us to log out")
+        if pdu.async_event == _ASYNC_LOGOUT_REQUESTED and self._leave_by is None:
+            self._leave_by = now + pdu.parameter3
+
+    def _leave_when_idle(self) -> None:
+        """Nothing new is begun; what is under way ends first, since a logout would abort it (§11.14)."""
+        if self._leave_by is not None and self._leaving_itt is None and not self._tasks and not self._queued:
+            request = self._open_request(self._leave_by)
+            self._leaving_itt = request.itt
+            self._send(LogoutRequestPdu(itt=request.itt, cmd_sn=self._cmd_sn, exp_stat_sn=self._exp_stat_sn))
 
     def _receive_reject(self, pdu: RejectPdu) -> None:
         itt = int.from_bytes(bytes(pdu.data[16:20]))
@@ -433,6 +453,8 @@ class InitiatorSession:
     def _check_open(self) -> None:
         if self.ended:
             raise SessionLost("the session has ended")
+        if self._leave_by is not None:
+            raise SessionLost("the target asked us to log out")
 
     def _end(self, error: SessionError) -> None:
         if self.ended:

@@ -1,13 +1,15 @@
 """The login phase as the initiator plays it (RFC 7143 §6.3), sans-IO: a Login Response in, a Login Request out.
 
-Two stages: security negotiation, where ``AuthMethod`` is offered (``None`` for now; CHAP would be further exchanges of
-that stage), then operational negotiation, where every key that we care about is offered at once.
+Two stages: security negotiation, where ``AuthMethod`` is offered and, if the target chooses it, CHAP takes two or three
+exchanges; then operational negotiation, where every key that we care about is offered at once.
 """
 
 from dataclasses import dataclass, field
 
-from initiator_shim.session_errors import LoginRedirected, LoginRefused
+from initiator_shim.initiator_chap import ChapCredentials, InitiatorChap, RandomBytes
+from initiator_shim.session_errors import LoginRedirected, LoginRefused, TargetNotTrusted
 from storage_model.errors import RemoteProtocolError
+from storage_model.spec.iscsi_chap import CHAP_KEYS
 from storage_model.spec.iscsi_codes import LoginStatus, RejectReason, Stage
 from storage_model.spec.iscsi_pdu import LoginRequestPdu, LoginResponsePdu
 from storage_model.spec.iscsi_text import (
@@ -32,6 +34,7 @@ _TEXT_BYTES_MAX = 65536
 class SessionParameters:
     """What we ask for at login. ``target_name`` None makes it a discovery session. Lengths in bytes.
 
+    With ``chap`` we can prove ourselves, if asked to, and insist on the target's proof where it has a target's secret.
     ``header_digest`` and ``data_digest`` are lists in order of preference, as they stand in the login text.
     """
 
@@ -46,6 +49,14 @@ class SessionParameters:
     max_outstanding_r2t: int = 8
     initial_r2t: bool = False
     immediate_data: bool = True
+    chap: ChapCredentials | None = None
+
+    @property
+    def auth_method(self) -> str:
+        """Without authentication only where the target's own proof is not asked for."""
+        if self.chap is None:
+            return NONE
+        return f"CHAP,{NONE}" if self.chap.target_secret is None else "CHAP"
 
 
 @dataclass(slots=True)
@@ -67,12 +78,14 @@ class Negotiated:
 class InitiatorLogin:
     """Feed each Login Response to :meth:`receive`; send what it returns; None means the session is in full feature.
 
-    Raises LoginRefused, LoginRedirected, or RemoteProtocolError (reason: a RejectReason).
+    Raises LoginRefused, LoginRedirected, TargetNotTrusted, or RemoteProtocolError (reason: a RejectReason).
+    ``random_bytes`` is for mutual CHAP.
     """
 
     parameters: SessionParameters
     cmd_sn: int
     itt: int = 0
+    random_bytes: RandomBytes | None = field(default=None, repr=False)
     result: Negotiated = field(default_factory=Negotiated)
     exp_stat_sn: int = 0
     _stage: Stage = Stage.SECURITY_NEGOTIATION
@@ -80,6 +93,7 @@ class InitiatorLogin:
     _text: bytearray = field(default_factory=bytearray)
     _answers: dict[str, str] = field(default_factory=dict)
     _exchanges: int = 0
+    _chap: InitiatorChap | None = None
 
     def first_request(self) -> LoginRequestPdu:
         """Names, session type and the authentication methods we offer."""
@@ -89,8 +103,7 @@ class InitiatorLogin:
             pairs["SessionType"] = "Discovery"
         else:
             pairs |= {"SessionType": "Normal", "TargetName": own.target_name}
-        pairs["AuthMethod"] = NONE
-        self._offered["AuthMethod"] = NONE
+        pairs["AuthMethod"] = self._offered["AuthMethod"] = own.auth_method
         return self._request(pairs)
 
     def receive(self, response: LoginResponsePdu) -> LoginRequestPdu | None:
@@ -106,9 +119,11 @@ class InitiatorLogin:
             return self._request({}, transit=False)
         received = parse_text(self._text)
         self._text.clear()
-        answers = self._take(received)
+        proof = {key: received.pop(key) for key in CHAP_KEYS if key in received}
+        answers = self._take(received) | self._authenticate(proof)
         if not response.transit:
-            return self._request(answers)
+            return self._request(answers, transit="CHAP_A" not in answers)
+        self._check_authenticated()
         if response.csg != self._stage:
             raise _broken(f"the target answers in stage {response.csg}, we are in {self._stage}")
         if response.nsg == Stage.FULL_FEATURE_PHASE:
@@ -126,6 +141,26 @@ class InitiatorLogin:
             raise LoginRedirected(address.partition(",")[0])
         if response.status != LoginStatus.SUCCESS:
             raise LoginRefused(response.status)
+
+    def _authenticate(self, proof: dict[str, str]) -> dict[str, str]:
+        """What CHAP has us say next; ``proof`` are the target's CHAP keys."""
+        if self._chap is None:
+            if proof:
+                raise _broken("the target sends CHAP keys that nobody asked for")
+            return {}
+        if proof:
+            return self._chap.receive(proof)
+        return {} if self._chap.answered else self._chap.offer()
+
+    def _check_authenticated(self) -> None:
+        """The stage may end only when both have said what they must."""
+        chap = self.parameters.chap
+        if self._stage != Stage.SECURITY_NEGOTIATION or chap is None:
+            return
+        if self._chap is None and chap.target_secret is None:
+            return  # it asked for nothing, and so do we
+        if self._chap is None or not self._chap.done:
+            raise TargetNotTrusted("the target leaves out CHAP")
 
     def _operational_offer(self) -> dict[str, str]:
         own = self.parameters
@@ -195,6 +230,10 @@ class InitiatorLogin:
     def _apply(self, key: str, value: str) -> None:
         result = self.result
         match key:
+            case "AuthMethod":
+                if value == "CHAP":
+                    assert self.parameters.chap is not None, "only what was offered is applied"
+                    self._chap = self._chap or InitiatorChap(self.parameters.chap, self.random_bytes)
             case "HeaderDigest":
                 result.header_digest = value != NONE
             case "DataDigest":

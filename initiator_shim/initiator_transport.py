@@ -8,6 +8,7 @@ import os
 from typing import Any
 
 from initiator_shim.initiator import InitiatorSession
+from initiator_shim.initiator_chap import ChapCredentials
 from initiator_shim.initiator_login import Negotiated, SessionParameters
 from initiator_shim.initiator_task import Completed, Ended, Event, Failed, LoggedIn, ScsiOutcome
 from initiator_shim.session_errors import LoginRedirected, SessionError, SessionLost
@@ -47,15 +48,19 @@ class IscsiSession:
         *,
         keepalive: float | None = None,
         digests: bool = False,
+        chap: ChapCredentials | None = None,
     ) -> "IscsiSession":
         """Logs in. Without ``target_name`` the portal is asked, and must have exactly one target (else UserError).
 
-        ``digests`` insists on CRC32C for headers and data; ``timeout`` is for connection and login together.
+        ``digests`` insists on CRC32C for headers and data; ``timeout`` is for connection and login together. ``chap``
+        is used where the target asks for it; with a target's secret in it, only a target that proves itself will do.
         """
         if target_name is None:
-            target_name = await _only_target(host, port, initiator_name, timeout)
+            target_name = await _only_target(host, port, initiator_name, timeout, chap)
         digest = "CRC32C" if digests else "None,CRC32C"
-        parameters = SessionParameters(initiator_name, isid, target_name, header_digest=digest, data_digest=digest)
+        parameters = SessionParameters(
+            initiator_name, isid, target_name, header_digest=digest, data_digest=digest, chap=chap
+        )
         return await cls._open(host, port, parameters, timeout, keepalive)
 
     @classmethod
@@ -65,7 +70,7 @@ class IscsiSession:
         """Connects, logs in, and follows redirections (RFC 7143 §11.13.5, class 1)."""
         deadline = asyncio.get_running_loop().time() + timeout
         for _ in range(_REDIRECTS_MAX):
-            session = cls(InitiatorSession(parameters, deadline, keepalive))
+            session = cls(InitiatorSession(parameters, deadline, keepalive, os.urandom))
             try:
                 await session._log_in(host, port, deadline)
                 return session
@@ -226,10 +231,14 @@ class _Wire(asyncio.Protocol):
 
 
 async def discover(
-    host: str, port: int, initiator_name: str = DEFAULT_INITIATOR_NAME, timeout: float = 5.0
+    host: str,
+    port: int,
+    initiator_name: str = DEFAULT_INITIATOR_NAME,
+    timeout: float = 5.0,
+    chap: ChapCredentials | None = None,
 ) -> list[tuple[str, list[str]]]:
     """SendTargets=All: each target's name with its addresses, ``host:port,tpgt`` (RFC 7143 appendix C)."""
-    parameters = SessionParameters(initiator_name, DEFAULT_ISID)
+    parameters = SessionParameters(initiator_name, DEFAULT_ISID, chap=chap)
     session = await IscsiSession._open(host, port, parameters, timeout)
     try:
         pairs = await session.text({"SendTargets": "All"}, timeout)
@@ -244,8 +253,8 @@ async def discover(
     return targets
 
 
-async def _only_target(host: str, port: int, initiator_name: str, timeout: float) -> str:
-    targets = await discover(host, port, initiator_name, timeout)
+async def _only_target(host: str, port: int, initiator_name: str, timeout: float, chap: ChapCredentials | None) -> str:
+    targets = await discover(host, port, initiator_name, timeout, chap)
     if len(targets) != 1:
         names = ", ".join(name for name, _ in targets) or "none"
         raise UserError(f"{host}:{port} has {len(targets)} targets ({names}): name one")

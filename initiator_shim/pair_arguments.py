@@ -3,6 +3,7 @@
 import argparse
 
 from initiator_shim.pair_display import STATES
+from initiator_shim.secret_files import add_chap_arguments
 from storage_model.pair_state import FenceLevel
 from storage_model.spec.pair_cdb import PairControlOut, PairOption, PairOut
 
@@ -10,7 +11,8 @@ EXIT_OK, EXIT_REFUSED, EXIT_FAILED, EXIT_TIMED_OUT = 0, 1, 2, 3
 
 EPILOG = """\
 NAME is a pair or a group; of a group, the verb goes to each of its pairs. --array names the array that is asked; the
-verbs may be given to either array of a pair. --array and --timeout-seconds may also come behind the verb.
+verbs may be given to either array of a pair. --array, --timeout-seconds and the options about CHAP may also come behind
+the verb.
 
 exit status:
   0  done
@@ -48,6 +50,7 @@ def argument_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     _add_session(parser, "iscsi://127.0.0.1:3260", 10.0)
+    add_chap_arguments(parser)
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     _add_status(verbs.add_parser("status", help="show the pairs of the array (pairdisplay)"))
     create = _add_verb(verbs, "create", "make a pair: SMPL to COPY (paircreate)")
@@ -69,6 +72,7 @@ def argument_parser() -> argparse.ArgumentParser:
     for verb in verbs.choices.values():
         # Only what is given there: a default would undo what was given before the verb.
         _add_session(verb, argparse.SUPPRESS, argparse.SUPPRESS)
+        add_chap_arguments(verb, argparse.SUPPRESS)
     return parser
 
 

@@ -34,6 +34,7 @@ from initiator_shim.pair_display import (
     select,
     table,
 )
+from initiator_shim.secret_files import chap_credentials
 from initiator_shim.session_errors import SessionError
 from storage_model.errors import PairvolError
 from storage_model.pair_state import PairState
@@ -44,13 +45,14 @@ _POLL_SECONDS = 0.2
 
 
 @asynccontextmanager
-async def _session(url: str, flag: str, timeout: float) -> AsyncIterator[IscsiSession]:
+async def _session(url: str, flag: str, given: argparse.Namespace) -> AsyncIterator[IscsiSession]:
     """Logged in, and out at the end. A SessionError within names the address: there may be two sessions."""
     unit = parse_unit_url(url, flag)
     isid = b"\x80" + secrets.token_bytes(5)  # two pairctl at once are two nexuses
     host, port = unit.address.host, unit.address.port
     try:
-        session = await IscsiSession.connect(host, port, unit.target_name, _INITIATOR_NAME, isid, timeout)
+        timeout, chap = given.timeout_seconds, chap_credentials(given)
+        session = await IscsiSession.connect(host, port, unit.target_name, _INITIATOR_NAME, isid, timeout, chap=chap)
         try:
             yield session
         finally:
@@ -81,9 +83,9 @@ async def _pair_units(session: IscsiSession, timeout: float) -> list[PairUnit]:
     return units
 
 
-async def _with_peer(units: list[PairUnit], url: str, timeout: float) -> list[PairUnit]:
-    async with _session(url, "--peer", timeout) as session:
-        theirs = {unit.status.pair_name: unit.status for unit in await _pair_units(session, timeout)}
+async def _with_peer(units: list[PairUnit], given: argparse.Namespace) -> list[PairUnit]:
+    async with _session(given.peer, "--peer", given) as session:
+        theirs = {unit.status.pair_name: unit.status for unit in await _pair_units(session, given.timeout_seconds)}
     return [replace(unit, peer=theirs.get(unit.status.pair_name)) for unit in units]
 
 
@@ -91,7 +93,7 @@ async def _show(session: IscsiSession, given: argparse.Namespace) -> int:
     all_units = await _pair_units(session, given.timeout_seconds)
     units = all_units if given.name is None else select(all_units, given.name)
     if given.peer:
-        units = await _with_peer(units, given.peer, given.timeout_seconds)
+        units = await _with_peer(units, given)
     if given.json:
         print(json.dumps([as_json(unit) for unit in units], indent=2))
     else:
@@ -141,7 +143,7 @@ async def _wait(session: IscsiSession, given: argparse.Namespace) -> int:
 async def _run(given: argparse.Namespace) -> int:
     if given.verb == "wait":
         parse_state(given.state)  # a wrong word is told before anybody is asked
-    async with _session(given.array, "--array", given.timeout_seconds) as session:
+    async with _session(given.array, "--array", given) as session:
         match given.verb:
             case "status":
                 return await _show(session, given)

@@ -18,6 +18,7 @@ from pyscsi.pyscsi.scsi_exception import SCSIDeviceCommandExceptionMeta
 from pyscsi.pyscsi.scsi_sense import SCSICheckCondition
 
 from initiator_shim.config import parse_unit_url
+from initiator_shim.initiator_chap import ChapCredentials
 from initiator_shim.initiator_task import ScsiOutcome
 from initiator_shim.initiator_transport import DEFAULT_INITIATOR_NAME, IscsiSession
 from initiator_shim.pair_client import UNIT_ATTENTIONS_MAX
@@ -78,6 +79,7 @@ class PyscsiDevice(metaclass=SCSIDeviceCommandExceptionMeta):
         initiator_name: str = DEFAULT_INITIATOR_NAME,
         isid: bytes | None = None,
         timeout: float = 30.0,
+        chap: ChapCredentials | None = None,
     ) -> None:
         unit = parse_unit_url(device, "device")
         if unit.target_name is None or unit.lun is None:
@@ -93,7 +95,13 @@ class PyscsiDevice(metaclass=SCSIDeviceCommandExceptionMeta):
         try:
             self._session = self._loop.run(
                 IscsiSession.connect(
-                    unit.address.host, unit.address.port, unit.target_name, initiator_name, self.isid, timeout
+                    unit.address.host,
+                    unit.address.port,
+                    unit.target_name,
+                    initiator_name,
+                    self.isid,
+                    timeout,
+                    chap=chap,
                 )
             )
             self._clear_unit_attentions()

@@ -30,6 +30,13 @@ class LoginRefused(SessionError):
         self.status = status
 
 
+class TargetNotTrusted(SessionError):
+    """The target did not prove itself (mutual CHAP): whoever it is, it must not get our data."""
+
+    def __init__(self, message: str = "the target does not know the mutual CHAP secret, or has another name") -> None:
+        super().__init__(message)
+
+
 class LoginRedirected(SessionError):
     """The target is to be found at another address (RFC 7143 §11.13.5, class 1); ``address`` is ``host:port``."""
 

@@ -35,7 +35,8 @@ class CheckCondition(PairvolError):
 
     ``asc_ascq`` is one 16-bit number, ASC in the high byte. ``information`` fills the sense INFORMATION field
     (an LBA or a count, as the ASC says); ``field_pointer`` is the byte of the CDB or, with ``in_parameter_list``, of
-    the parameter list that is in error (SPC-4 4.5.2.4.2).
+    the parameter list that is in error (SPC-4 4.5.2.4.2), ``bit_pointer`` the leftmost bit of the field in that byte.
+    ``progress`` is the progress indication of what keeps the unit from being ready, in 65536ths (SPC-4 4.5.2.4.4).
     """
 
     def __init__(
@@ -46,6 +47,8 @@ class CheckCondition(PairvolError):
         information: int | None = None,
         field_pointer: int | None = None,
         in_parameter_list: bool = False,
+        bit_pointer: int | None = None,
+        progress: int | None = None,
     ) -> None:
         super().__init__(f"sense key {sense_key:X}h, ASC/ASCQ {asc_ascq >> 8:02X}h/{asc_ascq & 0xFF:02X}h")
         self.sense_key = sense_key
@@ -53,3 +56,5 @@ class CheckCondition(PairvolError):
         self.information = information
         self.field_pointer = field_pointer
         self.in_parameter_list = in_parameter_list
+        self.bit_pointer = bit_pointer
+        self.progress = progress

@@ -7,7 +7,7 @@ of ``block_length``; the caller has checked them against ``size_bytes``.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import Protocol, TypeAlias, runtime_checkable
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
 
@@ -17,7 +17,11 @@ class VolumeError(Exception):
 
 
 class MediumFailure(VolumeError):
-    """The medium failed: MEDIUM ERROR, with the LBA where known."""
+    """The medium failed: MEDIUM ERROR. ``offset_bytes`` is where, when it is known: it becomes the LBA in the sense."""
+
+    def __init__(self, *args: object, offset_bytes: int | None = None) -> None:
+        super().__init__(*args)
+        self.offset_bytes = offset_bytes
 
 
 class SpaceExhausted(VolumeError):
@@ -63,3 +67,19 @@ class Volume(Protocol):
     async def block_status(self, offset_bytes: int, length_bytes: int) -> Sequence[Extent]: ...
 
     async def close(self) -> None: ...
+
+
+@runtime_checkable
+class AtomicVolume(Protocol):
+    """A volume that can also write all or nothing (SBC-4 4.29): whatever ends it, no mixture is ever found there."""
+
+    async def write_atomic(self, offset_bytes: int, data: Buffer) -> None:
+        """Durable on return. After an error, or the loss of power or of the process, all of ``data`` is there or none.
+
+        The caller keeps every other access to the range out meanwhile.
+        """
+        ...
+
+    async def forget_atomic_writes(self) -> None:
+        """Overwrite what past atomic writes left outside the blocks of the volume (SBC-3 4.11: SANITIZE)."""
+        ...

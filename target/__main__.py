@@ -6,32 +6,61 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
 from storage_model.errors import UserError
+from target.access_config import check_luns, parse_access_words
+from target.addresses import parse_address
 from target.array import Array
 from target.config import (
     DEFAULT_IQN,
     DEFAULT_PORTAL,
     ArrayConfig,
     check_iqn,
-    parse_address,
     parse_broker,
     parse_config,
+    parse_size,
     parse_volume_words,
     serial_from,
 )
+from target.portal_config import parse_portal_word, replace_portals
+
+log = logging.getLogger("pairvol.array")
 
 _EPILOG = """\
 examples:
   pairvol-array --portal 127.0.0.1:3260 --volume 256MiB
   pairvol-array --volume 64MiB,file=disk.img,block=4096 --volume 1GiB
+  pairvol-array --volume 10GiB,file=data.img,full --volume file=install.iso,write-protected,removable
   pairvol-array --config scripts/examples/site-a.toml --state-dir state-a
 
-Prints one iscsi:// URL per LUN, then a line "ready", and serves until SIGINT or SIGTERM.
+words of a volume (what fits it in a [[volumes]] section of the file, too):
+  file=PATH        in this file; without, in memory. A file that is there needs no SIZE
+  block=512|4096   bytes of a logical block (512)
+  thin | full      thin: space is taken as it is written, given back by UNMAP; full: all of it is taken at creation (thin)
+  write-protected  read-only, also as a file: several arrays may serve it
+  removable        can be ejected and loaded
+  physical=SIZE    what hosts are told to align to (as block)
+  name=NAME        (volume0, volume1, ...)
+  quorum           the quorum volume of a cluster
+
+words of an access rule (with '_' for '-' and lists of addresses and luns, the keys of an [[access]] section):
+  initiator=PATTERN      an iSCSI name, or a shell pattern for names (*)
+  address=NETWORK        it comes from there, as 192.0.2.0/24 or ::1; repeatable (anywhere)
+  lun=N                  and sees this LUN; repeatable (all)
+  read-only              and may not write
+  chap-user=NAME         it proves itself with CHAP, under this name,
+  chap-secret-file=FILE  and the secret in a file that only its owner can read, or
+  chap-secret-env=NAME   in a variable of the environment
+  mutual-user=NAME, mutual-secret-file=FILE, mutual-secret-env=NAME
+                         the array proves itself, too, when the initiator asks for it
+
+Prints one iscsi:// URL per LUN, then a line "ready", and serves until SIGINT or SIGTERM; at SIGTERM, initiators are
+asked to log out first. SIGHUP reads --config again: volumes that have grown, come or go, access rules, and the states
+and redirections of portal groups change while the array serves.
 Exit status: 0 ended by a signal, 2 wrong configuration or arguments.
 """
 
@@ -55,20 +84,29 @@ def _arguments(words: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--portal",
         action="append",
-        metavar="HOST:PORT",
-        help=f"listen here; repeatable; port 0: a free one ({DEFAULT_PORTAL})",
+        metavar="HOST:PORT[,TAG]",
+        help=f"listen here, for portal group TAG (1); repeatable; port 0: a free one ({DEFAULT_PORTAL})",
     )
     parser.add_argument(
         "--volume",
         action="append",
-        metavar="SIZE[,file=PATH][,block=512|4096][,name=NAME][,quorum]",
-        help="serve a volume, in memory or in a sparse file; repeatable, LUNs count from 0",
+        metavar="SIZE[,WORD...]",
+        help="serve a volume, words below; repeatable, LUNs count from 0",
+    )
+    parser.add_argument(
+        "--access",
+        action="append",
+        metavar="WORD[,WORD...]",
+        help="who may log in, and to what, words below; repeatable, the first that fits holds (everybody, to all)",
     )
     parser.add_argument("--iqn", metavar="NAME", help=f"the target's iSCSI name ({DEFAULT_IQN})")
     parser.add_argument("--state-dir", metavar="DIR", help="metadata, and volume files with a relative path, live here")
     parser.add_argument("--copy-listen", metavar="HOST:PORT", help="with --config: listen here for the other array")
     parser.add_argument("--copy-peer", metavar="HOST:PORT", help="with --config: the other array listens here")
     parser.add_argument("--broker", metavar="mqtt://HOST:PORT", help="publish pair events to this MQTT broker")
+    parser.add_argument(
+        "--background-rate", metavar="SIZE", help="what SANITIZE and FORMAT UNIT write a second (128MiB)"
+    )
     parser.add_argument("--log-level", choices=["debug", "info", "warning", "error"], default="info", help="(info)")
     return parser.parse_args(words)
 
@@ -80,11 +118,17 @@ def configuration(words: list[str] | None) -> tuple[ArrayConfig, str]:
     if options.config and options.volume:
         raise UserError("--volume: volumes come from the file when --config is given")
     if options.portal:
-        config = replace(config, portals=tuple(parse_address(text, "--portal") for text in options.portal))
+        config = _with_portals(config, options)
+    if options.access:
+        access = tuple(parse_access_words(text, number) for number, text in enumerate(options.access))
+        check_luns(access, {volume.lun for volume in config.volumes})
+        config = replace(config, access=access)
     if options.iqn:
         config = replace(config, iqn=check_iqn(options.iqn, "--iqn"))
     if options.state_dir:
         config = replace(config, state_dir=options.state_dir)
+    if options.background_rate:
+        config = replace(config, background_rate=parse_size(options.background_rate, "--background-rate"))
     if options.broker:
         parse_broker(options.broker, "--broker")
         config = replace(config, broker=options.broker)
@@ -97,6 +141,13 @@ def configuration(words: list[str] | None) -> tuple[ArrayConfig, str]:
     if config.remote_copy is not None and peer:
         config = replace(config, remote_copy=replace(config.remote_copy, peer=parse_address(peer, "--copy-peer")))
     return config, options.log_level
+
+
+def _with_portals(config: ArrayConfig, options: argparse.Namespace) -> ArrayConfig:
+    """A file's groups stay as they are, but for those that the command line names."""
+    words = [parse_portal_word(text) for text in options.portal]
+    portals, groups = replace_portals(config.portals if options.config else (), config.portal_groups, words)
+    return replace(config, portals=portals, portal_groups=groups)
 
 
 def _from_file(name: str) -> ArrayConfig:
@@ -121,18 +172,43 @@ def _from_words(options: argparse.Namespace) -> ArrayConfig:
     return ArrayConfig(iqn=iqn, serial=serial_from(iqn), portals=portals, volumes=volumes)
 
 
-async def _serve(config: ArrayConfig) -> None:
-    stopped = asyncio.Event()
+async def _serve(config: ArrayConfig, reread: Callable[[], ArrayConfig]) -> None:
+    stopped: asyncio.Future[signal.Signals] = asyncio.get_running_loop().create_future()
+    hang_up = asyncio.Event()
+
+    def stop(number: signal.Signals) -> None:
+        if not stopped.done():
+            stopped.set_result(number)
+
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stopped.set)
+        loop.add_signal_handler(number, stop, number)
+    loop.add_signal_handler(signal.SIGHUP, hang_up.set)
     array = Array(config)
     await array.start()
+    reloading = asyncio.create_task(_reload_at(hang_up, array, reread))
     try:
         _announce(array.urls)
-        await stopped.wait()
+        await stopped
     finally:
-        await array.stop()
+        reloading.cancel()
+        await asyncio.gather(reloading, return_exceptions=True)
+        # Ctrl-C is for people, who wait for the prompt: initiators are asked to log out only when a service is stopped.
+        await array.stop(gracefully=stopped.done() and stopped.result() is signal.SIGTERM)
+
+
+async def _reload_at(hang_up: asyncio.Event, array: Array, reread: Callable[[], ArrayConfig]) -> None:
+    """Each SIGHUP is one reload, after the one that is under way; several that wait are one."""
+    while await hang_up.wait():
+        hang_up.clear()
+        try:
+            await array.reload(reread())
+            log.info("configuration reloaded")
+        except UserError as error:
+            log.error("configuration not reloaded, the old one holds: %s", error)
+        except Exception as error:  # a bug of ours must not end the array
+            log.error("configuration not reloaded: internal error: %s: %s", type(error).__name__, error)
+            log.debug("reload", exc_info=error)
 
 
 def _announce(urls: Sequence[str]) -> None:
@@ -149,7 +225,7 @@ def main(words: list[str] | None = None) -> int:
     try:
         config, log_level = configuration(words)
         logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-        asyncio.run(_serve(config))
+        asyncio.run(_serve(config, lambda: configuration(words)[0]))
     except UserError as error:
         print(f"pairvol-array: {error}", file=sys.stderr)
         return 2

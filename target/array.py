@@ -2,9 +2,10 @@
 
 import asyncio
 import logging
+import os
 from hashlib import sha256
 from pathlib import Path
-from typing import TypeVar
+from typing import TypedDict, TypeVar
 
 from storage_model.differential_bitmap import DifferentialBitmap
 from storage_model.errors import UserError
@@ -12,11 +13,16 @@ from storage_model.pair import PairRecord
 from storage_model.pair_state import PairRole, PairState
 from storage_model.spec.copy_frames import Answer, Frame, FrameType, Hello, PairOffer
 from storage_model.volume import Volume, VolumeError
+from target.addresses import format_address
 from target.config import ArrayConfig, PairConfig, VolumeConfig, parse_broker
 from target.event_bus import EventBus
+from target.iscsi.access import AccessControl
 from target.iscsi.events import TargetDescription
 from target.iscsi.portal import IscsiPortal
+from target.medium_operations import MediumOperations
 from target.metadata_store import MetadataStore
+from target.portal_config import every_group
+from target.reload import checked_growth, state_changes, volume_changes
 from target.remote_copy.link_transport import LinkTransport
 from target.remote_copy.pair_control import PairControl
 from target.remote_copy.pair_half import PairHalf, PairIdentity
@@ -26,12 +32,14 @@ from target.remote_copy.region_marks import RegionMarks
 from target.remote_copy.secondary_volume import SecondaryVolume
 from target.scsi.device_server import DeviceServer
 from target.scsi.logical_unit import LogicalUnit, UnitIdentity
+from target.secret_files import load_access_rules
 from target.volumes.bitmap_file import BitmapFile
 from target.volumes.file_volume import FileVolume
 from target.volumes.memory_volume import MemoryVolume
 
 log = logging.getLogger("pairvol.array")
 
+REMOVAL_TIMEOUT = 5.0  # seconds that the commands of a volume that goes have to end by themselves
 MAX_PAIRED_BYTES = 4 << 40
 """Of a volume with a pair: its differential bitmap travels to the other array in one frame."""
 
@@ -41,6 +49,22 @@ T = TypeVar("T")
 async def _within(task: "asyncio.Task[T]", seconds: float) -> T:
     """Wait for the task, not longer than so many seconds; the task itself goes on."""
     return await asyncio.wait_for(asyncio.shield(task), seconds)
+
+
+class _UnitKind(TypedDict):
+    write_protected: bool
+    removable: bool
+    thin: bool
+    physical_block_length: int | None
+
+
+def _unit_kind(config: VolumeConfig) -> _UnitKind:
+    return {
+        "write_protected": config.write_protected,
+        "removable": config.removable,
+        "thin": config.thin,
+        "physical_block_length": config.physical_block_length,
+    }
 
 
 class Array:
@@ -53,14 +77,16 @@ class Array:
         self._config = config
         self._state_dir = Path(config.state_dir) if config.state_dir is not None else None
         self._units: dict[int, LogicalUnit] = {}
-        self._volumes: list[Volume] = []
+        self._volumes: dict[str, FileVolume | MemoryVolume] = {}
         self._bitmaps: list[BitmapFile] = []
         self._controls: dict[str, PairControl] = {}
         self._by_ldev: dict[int, PairControl] = {}
         self._store: MetadataStore | None = None
         self._link: LinkTransport | None = None
         self._events: EventBus | None = None
+        self._server = DeviceServer(self._units, target_iqn=config.iqn)
         self._portal: IscsiPortal | None = None
+        self._access = AccessControl(random_bytes=os.urandom)
         self._peer_identity: str | None = None
         self._meeting: asyncio.Task[None] | None = None
         self.urls: list[str] = []
@@ -69,6 +95,7 @@ class Array:
         """Volumes first, the portals last: nobody is served by half an array."""
         config = self._config
         try:
+            self._access.rules = load_access_rules(config.access)  # before a file is made
             self._open_state()
             if config.broker is not None:
                 self._events = EventBus(*parse_broker(config.broker, "events.broker"), config.serial)
@@ -83,6 +110,8 @@ class Array:
                 self._publish(control.half)
             if self._link is not None and config.remote_copy is not None:
                 await self._link.start(config.remote_copy.listen, config.remote_copy.peer)
+            for unit in self._units.values():
+                self._operations.resume(unit)
             await self._start_portals()
         except BaseException:
             await self.stop()
@@ -99,6 +128,7 @@ class Array:
         elif self._config.pairs:
             raise UserError(f"{self._config.source}: array.state_dir is missing: pairs must survive a restart")
         self._store = MetadataStore(path and path / "metadata.sqlite", self._config.serial)
+        self._operations = MediumOperations(self._store, self._config.background_rate)
 
     def _make_link(self) -> LinkTransport | None:
         remote_copy = self._config.remote_copy
@@ -114,24 +144,50 @@ class Array:
         if pair is not None:
             self._check_not_lost(config, pair, self._store.load_pair(pair.name))
         volume = self._open_volume(config)
-        self._volumes.append(volume)
+        self._volumes[config.name] = volume
         if pair is None:
-            serial = sha256(f"{self._config.iqn} {config.name} {config.file or ''}".encode()).hexdigest()[:16]
-            self._units[config.lun] = LogicalUnit(config.lun, volume, UnitIdentity(serial))
+            self._units[config.lun] = self._unpaired_unit(config, volume)
             return
+        if self._store.load_reservation(config.name).registrations:
+            log.warning("volume %s: its persistent reservations do not hold while it belongs to a pair", config.name)
         half, control = self._make_pair(config, pair, volume)
         paired = PairedVolume(half, control.primary, control.secondary)
         # Both halves have the same identity: the hosts see one volume (claim 5).
         serials = sorted((half.identity.serial, half.identity.peer_serial))
         serial = sha256(f"{serials[0]} {serials[1]} {pair.name}".encode()).hexdigest()[:16]
-        self._units[config.lun] = LogicalUnit(config.lun, paired, UnitIdentity(serial), control)
+        unit = LogicalUnit(config.lun, paired, UnitIdentity(serial), control, **_unit_kind(config))
+        self._operations.attach(unit, config.name, in_memory=False)
+        self._units[config.lun] = unit
 
-    def _open_volume(self, config: VolumeConfig) -> Volume:
+    def _unpaired_unit(self, config: VolumeConfig, volume: Volume) -> LogicalUnit:
+        serial = sha256(f"{self._config.iqn} {config.name} {config.file or ''}".encode()).hexdigest()[:16]
+        assert self._store is not None
+        # Without a state directory nothing is kept, and an initiator that wants it kept is told so.
+        durable = self._store if self._state_dir is not None else None
+        unit = LogicalUnit(
+            config.lun,
+            volume,
+            UnitIdentity(serial),
+            reservation_store=durable,
+            volume_name=config.name,
+            **_unit_kind(config),
+        )
+        unit.reservation.put_into_force(self._store.load_reservation(config.name))
+        self._operations.attach(unit, config.name, in_memory=config.file is None)
+        return unit
+
+    def _open_volume(self, config: VolumeConfig) -> FileVolume | MemoryVolume:
         if config.file is None:
             assert config.size_bytes is not None, "the configuration gives a volume in memory its size"
             return MemoryVolume(config.size_bytes, config.block_length)
-        create = config.size_bytes is not None
-        return FileVolume.open(self._path(config.file), config.size_bytes, config.block_length, create=create)
+        return FileVolume.open(
+            self._path(config.file),
+            config.size_bytes,
+            config.block_length,
+            create=config.size_bytes is not None,
+            read_only=config.write_protected,
+            thin=config.thin,
+        )
 
     def _path(self, file: str) -> Path:
         return Path(file) if self._state_dir is None else self._state_dir / file
@@ -185,16 +241,91 @@ class Array:
 
     async def _start_portals(self) -> None:
         config = self._config
-        server = DeviceServer(self._units, target_iqn=config.iqn)
-        self._portal = IscsiPortal(TargetDescription(config.iqn), server)
-        for host, port in config.portals:
-            address = await self._portal.start(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
-            self.urls += [f"iscsi://{address}/{config.iqn}/{lun}" for lun in sorted(self._units)]
+        self._portal = IscsiPortal(TargetDescription(config.iqn), self._server, access=self._access)
+        self._server.transports.append(self._portal)
+        groups = every_group(config.portals, config.portal_groups)
+        self._server.port_groups.replace({group.tag: group.access_state for group in groups})
+        for group in groups:
+            self._portal.redirect(group.tag, group.redirect)
+        for group in groups:
+            for address in group.portals:
+                bound = await self._portal.start(format_address(address), group.tag)
+                self.urls += [f"iscsi://{bound}/{config.iqn}/{lun}" for lun in sorted(self._units)]
 
-    async def stop(self) -> None:
-        """Portals first: what was acknowledged is in the volumes when they close."""
+    async def reload(self, config: ArrayConfig) -> None:
+        """Take over what may change while the array runs: volumes, access, portal groups' states and redirections.
+
+        Raises UserError when anything else has changed or cannot be had; then all is as before, but for volumes that
+        had grown already.
+        """
+        assert self._portal is not None
+        changes = volume_changes(self._config, config)
+        growing = [(volume, size) for volume in changes.kept if (size := self._growth(volume, config)) is not None]
+        rules = load_access_rules(config.access)
+        opened: dict[str, FileVolume | MemoryVolume] = {}
+        try:
+            for volume in changes.added:
+                opened[volume.name] = self._open_volume(volume)
+            for volume, size in growing:
+                await self._grow(volume, size)
+        except BaseException:
+            await asyncio.gather(*(volume.close() for volume in opened.values()))
+            raise
+        for volume in changes.removed:
+            await self._remove(volume)
+        for volume in changes.added:
+            self._volumes[volume.name] = opened[volume.name]
+            self._units[volume.lun] = self._unpaired_unit(volume, opened[volume.name])
+            self._operations.resume(self._units[volume.lun])
+            self._server.inventory_changed(volume.lun)
+            log.info("volume %s is there: LUN %d", volume.name, volume.lun)
+        old, self._config = self._config, config
+        self._access.rules = rules
+        self._portal.check_access()
+        self._server.set_access_states(state_changes(old, config))
+        for group in every_group(config.portals, config.portal_groups):
+            self._portal.redirect(group.tag, group.redirect)
+
+    def _growth(self, config: VolumeConfig, new: ArrayConfig) -> int | None:
+        """The size that the volume grows to; None: it does not."""
+        volume = self._volumes[config.name]
+        pair = next((pair.name for pair in self._config.pairs if pair.volume == config.name), None)
+        file_bytes = volume.file_bytes() if isinstance(volume, FileVolume) else volume.size_bytes
+        size = checked_growth(config, volume.size_bytes, file_bytes, new.source, pair)
+        return None if size == volume.size_bytes else size
+
+    async def _grow(self, config: VolumeConfig, size_bytes: int) -> None:
+        volume = self._volumes[config.name]
+        await volume.grow(size_bytes)
+        self._units[config.lun].capacity_changed()
+        log.info("volume %s has grown to %d bytes", config.name, size_bytes)
+
+    async def _remove(self, config: VolumeConfig) -> None:
+        """Its commands end by themselves, and are answered, or are aborted; then it is closed."""
+        unit = self._units.pop(config.lun)
+        self._server.inventory_changed(config.lun)
+        try:
+            async with asyncio.timeout(REMOVAL_TIMEOUT):
+                await self._server.drained(unit)
+        except TimeoutError:
+            await self._server.abort_all(unit)
+        await self._operations.detach(unit)
+        try:
+            await self._volumes[config.name].close()
+        except VolumeError as error:
+            log.error("volume %s at its removal: %s", config.name, error)
+        del self._volumes[config.name]
+        log.info("volume %s is gone: LUN %d", config.name, config.lun)
+
+    async def stop(self, *, gracefully: bool = False) -> None:
+        """Portals first: what was acknowledged is in the volumes when they close.
+
+        ``gracefully``: initiators are asked to log out, and have a second for it.
+        """
         if self._portal is not None:
-            await self._portal.stop()
+            await self._portal.stop(gracefully=gracefully)
+        for unit in self._units.values():
+            await self._operations.detach(unit)
         if self._link is not None:
             await self._link.stop()
         for control in self._controls.values():
@@ -203,7 +334,7 @@ class Array:
             await self._events.stop()
         if self._meeting is not None:
             await asyncio.gather(self._meeting, return_exceptions=True)
-        for volume in self._volumes:
+        for volume in self._volumes.values():
             try:
                 await volume.close()
             except VolumeError as error:

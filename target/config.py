@@ -6,17 +6,23 @@ Every error is one line that names the file, the key and the value.
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import Any
 
 from storage_model.errors import UserError
 from storage_model.pair_state import FenceLevel
+from target.access_config import AccessConfig, check_luns, parse_access
+from target.addresses import Address, parse_address
+from target.config_table import ConfigTable as _Table
+from target.portal_config import PortalGroupConfig, parse_portal_groups
 
 DEFAULT_IQN = "iqn.2026-11.org.pairvol:array"
 DEFAULT_PORTAL = "127.0.0.1:3260"
 MAX_VOLUMES = 4096
 MAX_SIZE_BYTES = 1 << 60
+DEFAULT_BACKGROUND_RATE = 128 << 20
+MAX_PHYSICAL_BLOCK_BYTES = 1 << 20
 
 _UNITS = {"": 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40, "PiB": 1 << 50}
 _SIZE = re.compile(r"([0-9]{1,19})\s*([A-Za-z]*)")
@@ -24,8 +30,6 @@ _IQN = re.compile(r"iqn\.\d{4}-\d{2}\.[a-z0-9.-]+(:[A-Za-z0-9.:_-]+)?|eui\.[0-9A
 _SERIAL = re.compile(r"[0-9]{5,12}")
 # A pair's name is also a file name, part of an MQTT topic and a column of pairctl. CCI's names have 31 characters, too.
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,30}")
-
-Address = tuple[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +44,12 @@ class VolumeConfig:
     quorum: bool = False
     ldev: int = 0
     """Its number inside the array, as operators of real arrays count volumes."""
+    thin: bool = True
+    """False: fully provisioned; all of its space is taken when it is made."""
+    write_protected: bool = False
+    removable: bool = False
+    physical_block_length: int | None = None
+    """What hosts are told to align to, bytes; None: the block length."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +84,12 @@ class ArrayConfig:
     pairs: tuple[PairConfig, ...] = ()
     broker: str | None = None
     source: str = field(default="command line", compare=False)
+    access: tuple[AccessConfig, ...] = ()
+    """Who may log in, and to what; the first rule that fits holds. Empty: everybody, to everything."""
+    portal_groups: tuple[PortalGroupConfig, ...] = ()
+    """Further ones, and settings of group 1, whose portals ``portals`` are (see ``portal_config.every_group``)."""
+    background_rate: int = DEFAULT_BACKGROUND_RATE
+    """Bytes per second that SANITIZE and FORMAT UNIT write, of all volumes together."""
 
 
 def parse_size(text: str, where: str) -> int:
@@ -88,23 +104,6 @@ def parse_size(text: str, where: str) -> int:
     return size
 
 
-def parse_address(text: str, where: str) -> Address:
-    """``host:port`` or ``[ipv6]:port``; port 0 lets the system choose."""
-    host, _, port = text.rpartition(":")
-    host = host.removeprefix("[").removesuffix("]")
-    if not _is_host(host) or not re.fullmatch("[0-9]{1,5}", port) or int(port) > 65535:
-        raise UserError(f"{where}: {text!r} is not an address (host:port, as 127.0.0.1:3260 or [::1]:3260)")
-    return host, int(port)
-
-
-def _is_host(text: str) -> bool:
-    """True if the resolver can be asked for it: it wants labels of 1 to 63 characters (RFC 1034 §3.1)."""
-    try:
-        return bool(text.encode("idna")) and "\0" not in text
-    except UnicodeError:
-        return False
-
-
 def parse_broker(text: str, where: str) -> Address:
     """``mqtt://host[:port]``."""
     match = re.fullmatch(r"mqtt://(.+?)/?", text)
@@ -113,27 +112,60 @@ def parse_broker(text: str, where: str) -> Address:
     return parse_address(match[1] if match[1].rpartition(":")[2].isdecimal() else match[1] + ":1883", where)
 
 
+_VALUE_WORDS = ("file", "block", "physical", "name")
+_FLAG_WORDS = ("thin", "full", "write-protected", "removable", "quorum")
+
+
 def parse_volume_words(text: str, lun: int) -> VolumeConfig:
-    """``--volume 64MiB,file=PATH,block=4096,quorum``; without ``file`` in memory, ``block`` 512."""
+    """``--volume 64MiB,file=PATH,block=4096,full``; without ``file`` in memory; a file that is there needs no size."""
     where = f"--volume {text}"
-    size, *words = text.split(",")
+    words = text.split(",")
+    size = words.pop(0) if words[0].partition("=")[0] not in _VALUE_WORDS else None
     options: dict[str, str] = {}
     for word in words:
         key, _, value = word.partition("=")
-        if key not in ("file", "block", "quorum", "name") or key in options or bool(value) == (key == "quorum"):
-            raise UserError(f"{where}: {word!r} is not one of file=PATH, block=512|4096, name=NAME, quorum")
+        if key not in _VALUE_WORDS + _FLAG_WORDS or bool(value) == (key in _FLAG_WORDS):
+            known = f"file=PATH, block=512|4096, physical=SIZE, name=NAME, {', '.join(_FLAG_WORDS)}"
+            raise UserError(f"{where}: {word!r} is not one of {known}")
+        if key in options:
+            raise UserError(f"{where}: {key} is there twice")
         options[key] = value
+    if "thin" in options and "full" in options:
+        raise UserError(f"{where}: a volume is thin or full, not both")
+    if size is None and "file" not in options:
+        raise UserError(f"{where}: a volume in memory needs a size")
     block_length = _block_length(options.get("block", "512"), where)
-    size_bytes = parse_size(size, where)
-    _check_whole_blocks(size_bytes, block_length, where)
-    name = _check_name(options.get("name", f"volume{lun}"), where)
-    return VolumeConfig(name, lun, size_bytes, options.get("file"), block_length, "quorum" in options, lun + 1)
+    size_bytes = None if size is None else parse_size(size, where)
+    if size_bytes is not None:
+        _check_whole_blocks(size_bytes, block_length, where)
+    physical = parse_size(options["physical"], where) if "physical" in options else None
+    return VolumeConfig(
+        name=_check_name(options.get("name", f"volume{lun}"), where),
+        lun=lun,
+        size_bytes=size_bytes,
+        file=options.get("file"),
+        block_length=block_length,
+        quorum="quorum" in options,
+        ldev=lun + 1,
+        thin="full" not in options,
+        write_protected="write-protected" in options,
+        removable="removable" in options,
+        physical_block_length=_physical_block_length(physical, block_length, where),
+    )
 
 
 def _block_length(value: object, where: str) -> int:
     if str(value) not in ("512", "4096"):
         raise UserError(f"{where}: a block of {value!r} bytes is not supported (512 or 4096)")
     return int(str(value))
+
+
+def _physical_block_length(length: int | None, block_length: int, where: str) -> int | None:
+    """READ CAPACITY(16) tells it as a power of two of logical blocks (SBC-3 5.16.2)."""
+    if length is not None and (length & (length - 1) or not block_length <= length <= MAX_PHYSICAL_BLOCK_BYTES):
+        possible = f"a power of two from {block_length} to {MAX_PHYSICAL_BLOCK_BYTES}"
+        raise UserError(f"{where}: a physical block of {length} bytes is not possible ({possible})")
+    return length
 
 
 def _check_whole_blocks(size_bytes: int, block_length: int, where: str) -> None:
@@ -159,35 +191,6 @@ def check_iqn(text: str, where: str) -> str:
     return text
 
 
-class _Table:
-    """One TOML table that is read key by key; what is left over at the end is an error."""
-
-    def __init__(self, source: str, path: str, values: Any) -> None:
-        if not isinstance(values, dict):
-            raise UserError(f"{source}: [{path}] must be a table")
-        self._source = source
-        self._path = path
-        self._values: dict[str, Any] = dict(values)
-
-    def where(self, key: str) -> str:
-        return f"{self._source}: {self._path + '.' if self._path else ''}{key}"
-
-    def take(self, key: str, kind: type, default: Any = None, *, required: bool = False) -> Any:
-        if key not in self._values:
-            if required:
-                raise UserError(f"{self.where(key)} is missing")
-            return default
-        value = self._values.pop(key)
-        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-            words = {str: "text", int: "a whole number", bool: "true or false", list: "a list", dict: "a table"}
-            raise UserError(f"{self.where(key)} = {value!r} must be {words[kind]}")
-        return value
-
-    def end(self) -> None:
-        for key in self._values:
-            raise UserError(f"{self.where(key)} is not a known key")
-
-
 def parse_config(text: str, source: str) -> ArrayConfig:
     """A whole configuration file; ``source`` is its name for errors."""
     try:
@@ -205,6 +208,8 @@ def parse_config(text: str, source: str) -> ArrayConfig:
     if not portals:
         raise UserError(f"{array.where('portals')} = [] must name at least one address")
     state_dir = array.take("state_dir", str)
+    rate = array.take("background_rate", str)
+    background_rate = DEFAULT_BACKGROUND_RATE if rate is None else parse_size(rate, array.where("background_rate"))
     array.end()
     volumes = _volumes(source, top.take("volumes", list, []))
     remote_copy = _remote_copy(source, top.take("remote_copy", dict), serial)
@@ -212,10 +217,14 @@ def parse_config(text: str, source: str) -> ArrayConfig:
     events = _Table(source, "events", top.take("events", dict, {}))
     broker = events.take("broker", str)
     events.end()
+    access = parse_access(source, top.take("access", list, []))
+    check_luns(access, {volume.lun for volume in volumes})
+    groups = parse_portal_groups(source, top.take("portal_groups", list, []), portals)
     top.end()
     if broker is not None:
         parse_broker(broker, events.where("broker"))
-    config = ArrayConfig(iqn, serial, state_dir, portals, volumes, remote_copy, pairs, broker, source)
+    config = ArrayConfig(iqn, serial, state_dir, portals, volumes, remote_copy, pairs, broker, source, access, groups)
+    config = replace(config, background_rate=background_rate)
     if pairs and remote_copy is None:
         raise UserError(f"{source}: pairs need a [remote_copy] section that says where the other array is")
     return config
@@ -257,13 +266,31 @@ def _volume(table: _Table, number: int) -> VolumeConfig:
     size = table.take("size", str)
     file = table.take("file", str)
     quorum = table.take("quorum", bool, False)
+    provisioning = table.take("provisioning", str, "thin")
+    if provisioning not in ("thin", "full"):
+        raise UserError(f"{table.where('provisioning')} = {provisioning!r} must be thin or full")
+    write_protected = table.take("write_protected", bool, False)
+    removable = table.take("removable", bool, False)
+    physical = _physical_block_length(table.take("physical", int), block_length, table.where("physical"))
     table.end()
     if size is None and file is None:
         raise UserError(f"{table.where('size')} is missing (a volume in memory needs one)")
     size_bytes = None if size is None else parse_size(size, table.where("size"))
     if size_bytes is not None:
         _check_whole_blocks(size_bytes, block_length, table.where("size"))
-    return VolumeConfig(name, lun, size_bytes, file, block_length, quorum, ldev)
+    return VolumeConfig(
+        name,
+        lun,
+        size_bytes,
+        file,
+        block_length,
+        quorum,
+        ldev,
+        provisioning == "thin",
+        write_protected,
+        removable,
+        physical,
+    )
 
 
 def _remote_copy(source: str, values: dict[str, Any] | None, serial: str) -> RemoteCopyConfig | None:
@@ -296,6 +323,10 @@ def _pairs(source: str, entries: list[Any], volumes: Mapping[str, VolumeConfig])
             raise UserError(f"{table.where('volume')} = {volume!r} {reason}")
         if volumes[volume].file is None:
             raise UserError(f"{table.where('volume')} = {volume!r} is in memory: a paired volume needs a file")
+        if volumes[volume].write_protected or volumes[volume].removable:
+            # A copy is written by the other array, and its medium cannot be taken out at one site only.
+            kind = "write protected" if volumes[volume].write_protected else "removable"
+            raise UserError(f"{table.where('volume')} = {volume!r} is {kind}: a paired volume is neither")
         if fence.upper() not in FenceLevel.__members__:
             raise UserError(f"{table.where('fence')} = {fence!r} must be never, data or status")
         paired.add(volume)

@@ -1,4 +1,4 @@
-"""What an array must not forget, in SQLite: pair records with their votes. [IO]
+"""What an array must not forget, in SQLite: pair records with their votes, and persistent reservations. [IO]
 
 One thread of its own does the work, since a commit waits for the medium. ``synchronous=FULL`` and one transaction per
 change: what a call has returned from survives a crash of the process and of the machine.
@@ -12,11 +12,15 @@ from pathlib import Path
 from types import TracebackType
 
 from storage_model.errors import UserError
+from storage_model.medium_operation import MediumOperation
 from storage_model.pair import PairEpoch, PairRecord
 from storage_model.pair_state import PairState
+from storage_model.persistent_reservation import PersistentReservation
 from storage_model.volume import MediumFailure
 
-_SCHEMA_VERSION = 1
+_SCHEMA_VERSION = 2
+_READABLE_VERSIONS = (0, 1, _SCHEMA_VERSION)
+"""0 is a new file. 1 had no reservations: it becomes 2 by getting the table, as every table that is missing is made."""
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS pair (
     name     TEXT PRIMARY KEY,
@@ -27,7 +31,11 @@ CREATE TABLE IF NOT EXISTS pair (
 ) STRICT;
 -- identity: drawn once; tells this array from another with the same serial number, and from itself without its memory
 CREATE TABLE IF NOT EXISTS array (serial TEXT PRIMARY KEY, identity TEXT NOT NULL) STRICT;
+-- what SANITIZE or FORMAT UNIT has begun on a volume and not finished, as JSON
+CREATE TABLE IF NOT EXISTS operation (volume TEXT PRIMARY KEY, record TEXT NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS peer (serial TEXT PRIMARY KEY, identity TEXT NOT NULL) STRICT;
+-- while APTPL is on: registrations and what they hold, as JSON
+CREATE TABLE IF NOT EXISTS persistent_reservation (volume TEXT PRIMARY KEY, state TEXT NOT NULL) STRICT;
 """
 
 
@@ -59,7 +67,7 @@ class MetadataStore:
         database.execute("PRAGMA journal_mode = WAL")
         database.execute("PRAGMA synchronous = FULL")
         (version,) = database.execute("PRAGMA user_version").fetchone()
-        if version not in (0, _SCHEMA_VERSION):
+        if version not in _READABLE_VERSIONS:
             raise UserError(f"{path}: written by another version of pairvol (schema {version}, not {_SCHEMA_VERSION})")
         with database:
             database.executescript(_SCHEMA)
@@ -81,6 +89,23 @@ class MetadataStore:
         """Durable on return; raises MediumFailure."""
         await self._run("the other array's identity", "INSERT OR REPLACE INTO peer VALUES (?, ?)", (serial, identity))
 
+    def load_operations(self) -> dict[str, MediumOperation]:
+        """By volume name. Called while no operation is running."""
+        rows = self._database.execute("SELECT volume, record FROM operation").fetchall()
+        try:
+            return {str(volume): MediumOperation.decode(record) for volume, record in rows}
+        except ValueError as error:
+            raise UserError(f"the metadata of an operation cannot be read: {error}") from None
+
+    async def save_operation(self, volume_name: str, operation: MediumOperation | None) -> None:
+        """Durable on return; None: nothing is to be done any more. Raises MediumFailure."""
+        what = f"what is done to volume {volume_name}"
+        if operation is None:
+            await self._run(what, "DELETE FROM operation WHERE volume = ?", (volume_name,))
+        else:
+            values = volume_name, operation.encode()
+            await self._run(what, "INSERT OR REPLACE INTO operation VALUES (?, ?)", values)
+
     def load_pair(self, name: str) -> PairRecord:
         """The record of a pair; of a new one, the empty record. Called before the array serves."""
         query = "SELECT decided, state, accepted, equal FROM pair WHERE name = ?"
@@ -99,6 +124,26 @@ class MetadataStore:
         accepted = record.accepted.encode() if record.accepted is not None else None
         row = (name, record.decided.encode(), record.state.name, accepted, record.equal)
         await self._run(f"the record of pair {name}", "INSERT OR REPLACE INTO pair VALUES (?, ?, ?, ?, ?)", row)
+
+    def load_reservation(self, volume: str) -> PersistentReservation:
+        """What was reserved when the array ended, if APTPL was on; else nothing. Raises UserError."""
+        query = "SELECT state FROM persistent_reservation WHERE volume = ?"
+        row = self._database.execute(query, (volume,)).fetchone()
+        if row is None:
+            return PersistentReservation()
+        try:
+            return PersistentReservation.decode(row[0])
+        except ValueError as error:
+            raise UserError(f"the persistent reservation of volume {volume} cannot be read: {error}") from None
+
+    async def save_reservation(self, volume: str, reservation: PersistentReservation | None) -> None:
+        """Durable on return; None: nothing is kept. Raises MediumFailure, and then nothing has changed."""
+        what = f"the persistent reservation of volume {volume}"
+        if reservation is None:
+            await self._run(what, "DELETE FROM persistent_reservation WHERE volume = ?", (volume,))
+            return
+        row = (volume, reservation.encode())
+        await self._run(what, "INSERT OR REPLACE INTO persistent_reservation VALUES (?, ?)", row)
 
     async def _run(self, what: str, statement: str, values: tuple[object, ...]) -> None:
         try:

@@ -28,7 +28,14 @@ PURE_STDLIB = frozenset(
 )
 # Parts of larger modules that are pure.
 PURE_NAMES = frozenset(
-    {("pathlib", "PurePath"), ("pathlib", "PurePosixPath"), ("io", "BytesIO"), ("io", "StringIO"), ("uuid", "UUID")}
+    {
+        ("fnmatch", "fnmatchcase"),
+        ("io", "BytesIO"),
+        ("io", "StringIO"),
+        ("pathlib", "PurePath"),
+        ("pathlib", "PurePosixPath"),
+        ("uuid", "UUID"),
+    }
 )
 COROUTINE_STDLIB = PURE_STDLIB | {"logging"}
 # Waiting for one another. Not sleep, timeout, wait_for or the loop itself: those read the clock, and a [C] file awaits

@@ -14,6 +14,7 @@ from storage_model.spec.iscsi_pdu import (
 )
 from storage_model.spec.iscsi_stream import EncodablePdu, PduStream, encode_pdu
 from storage_model.spec.iscsi_text import format_text, parse_text
+from target.iscsi.access import AccessControl
 from target.iscsi.connection import Connection
 from target.iscsi.events import (
     CommandReceived,
@@ -36,9 +37,17 @@ class Driver:
     """Logs in on demand and answers commands with ``execute``; without it they stay open in ``commands``."""
 
     def __init__(
-        self, execute: Callable[[ScsiTask], TaskOutcome] | None = None, *, limits: Limits | None = None
+        self,
+        execute: Callable[[ScsiTask], TaskOutcome] | None = None,
+        *,
+        limits: Limits | None = None,
+        access: AccessControl | None = None,
+        peer_host: str = "127.0.0.1",
+        target: TargetDescription = TARGET,
     ) -> None:
-        self.connection = Connection(TARGET, local_address="127.0.0.1:3260", now=0.0, limits=limits)
+        self.connection = Connection(
+            target, local_address="127.0.0.1:3260", now=0.0, limits=limits, access=access, peer_host=peer_host
+        )
         self.now = 0.0
         self.events: list[Event] = []
         self.commands: list[CommandReceived] = []

@@ -69,6 +69,16 @@ class LoginStatus(IntEnum):
     OUT_OF_RESOURCES = 0x0302
 
 
+class AsyncEvent(IntEnum):
+    """RFC 7143 §11.9.1."""
+
+    SCSI_EVENT = 0
+    LOGOUT_REQUESTED = 1
+    CONNECTION_DROPPED = 2
+    ALL_CONNECTIONS_DROPPED = 3
+    NEGOTIATION_REQUESTED = 4
+
+
 class LogoutReason(IntEnum):
     """RFC 7143 §11.14.1."""
 

@@ -14,6 +14,7 @@ from storage_model.errors import RemoteProtocolError
 from storage_model.spec.iscsi_codes import (
     NO_LUN,
     RESERVED_TAG,
+    AsyncEvent,
     LoginStatus,
     LogoutReason,
     LogoutResponse,
@@ -42,6 +43,7 @@ from storage_model.volume import Buffer
 __all__ = [
     "NO_LUN",
     "RESERVED_TAG",
+    "AsyncEvent",
     "AsyncMessagePdu",
     "DataInPdu",
     "DataOutPdu",

@@ -16,6 +16,7 @@ class OperationCode(IntEnum):
 
     TEST_UNIT_READY = 0x00
     REQUEST_SENSE = 0x03
+    FORMAT_UNIT = 0x04
     READ_6 = 0x08
     WRITE_6 = 0x0A
     INQUIRY = 0x12
@@ -33,25 +34,35 @@ class OperationCode(IntEnum):
     PRE_FETCH_10 = 0x34
     SYNCHRONIZE_CACHE_10 = 0x35
     READ_DEFECT_DATA_10 = 0x37
+    WRITE_BUFFER = 0x3B
+    READ_BUFFER_10 = 0x3C
     WRITE_SAME_10 = 0x41
     UNMAP = 0x42
+    SANITIZE = 0x48
+    LOG_SELECT = 0x4C
+    LOG_SENSE = 0x4D
     MODE_SELECT_10 = 0x55
     RESERVE_10 = 0x56
     RELEASE_10 = 0x57
     MODE_SENSE_10 = 0x5A
     PERSISTENT_RESERVE_IN = 0x5E
     PERSISTENT_RESERVE_OUT = 0x5F
+    EXTENDED_COPY = 0x83
+    RECEIVE_COPY_RESULTS = 0x84
     READ_16 = 0x88
     COMPARE_AND_WRITE = 0x89
     WRITE_16 = 0x8A
+    ORWRITE_16 = 0x8B
     WRITE_AND_VERIFY_16 = 0x8E
     VERIFY_16 = 0x8F
     PRE_FETCH_16 = 0x90
     SYNCHRONIZE_CACHE_16 = 0x91
     WRITE_SAME_16 = 0x93
+    WRITE_ATOMIC_16 = 0x9C
     SERVICE_ACTION_IN_16 = 0x9E
     REPORT_LUNS = 0xA0
     MAINTENANCE_IN = 0xA3
+    MAINTENANCE_OUT = 0xA4
     READ_12 = 0xA8
     WRITE_12 = 0xAA
     WRITE_AND_VERIFY_12 = 0xAE
@@ -77,11 +88,32 @@ class PersistentReserveIn(IntEnum):
     READ_FULL_STATUS = 0x03
 
 
+class PersistentReserveOut(IntEnum):
+    """PERSISTENT RESERVE OUT, byte 1 bits 4:0 (SPC-4 6.16.2). REPLACE LOST RESERVATION (08h) is not there: nothing is
+    ever lost that is not an error of the whole array, so that RLR_C is 0 (SPC-4 6.15.4)."""
+
+    REGISTER = 0x00
+    RESERVE = 0x01
+    RELEASE = 0x02
+    CLEAR = 0x03
+    PREEMPT = 0x04
+    PREEMPT_AND_ABORT = 0x05
+    REGISTER_AND_IGNORE_EXISTING_KEY = 0x06
+    REGISTER_AND_MOVE = 0x07
+
+
 class MaintenanceIn(IntEnum):
     """MAINTENANCE IN, byte 1 bits 4:0 (SPC-4 6.1)."""
 
+    REPORT_TARGET_PORT_GROUPS = 0x0A
     REPORT_SUPPORTED_OPERATION_CODES = 0x0C
     REPORT_SUPPORTED_TASK_MANAGEMENT_FUNCTIONS = 0x0D
+
+
+class MaintenanceOut(IntEnum):
+    """MAINTENANCE OUT, byte 1 bits 4:0 (SPC-4 6.1)."""
+
+    SET_TARGET_PORT_GROUPS = 0x0A
 
 
 def cdb_length(operation_code: int) -> int:

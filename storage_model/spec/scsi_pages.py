@@ -3,7 +3,7 @@
 None of this is on the data path, so ``construct`` declares it and both ends read and write it through the declaration.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum
 from hashlib import sha256
@@ -47,9 +47,9 @@ def ascii_field(text: str, length: int) -> bytes:
 
 
 def standard_inquiry(
-    vendor: str, product: str, revision: str, *, removable: bool = False, present: bool = True
+    vendor: str, product: str, revision: str, *, removable: bool = False, present: bool = True, ports: int = 1
 ) -> bytes:
-    """SPC-4 6.4.2. ``present`` false is the answer of a LUN where no logical unit is."""
+    """SPC-4 6.4.2. ``present`` false is the answer of a LUN where no logical unit is; ``ports``: target ports."""
     return bytes(
         STANDARD_INQUIRY.build(
             {
@@ -58,7 +58,8 @@ def standard_inquiry(
                 "version": VERSION_SPC_4,
                 "response_data_format": 0x12,  # HISUP: LUNs are reported hierarchically; format 2 is the only one
                 "additional_length": STANDARD_INQUIRY_LENGTH - 5,
-                "flags": b"\x00\x00\x02",  # CMDQUE; no SCC, 3PC, TPGS, PROTECT, ENCSERV or MULTIP
+                # TPGS 11b: implicit and explicit asymmetric access; 3PC; MULTIP; CMDQUE. No SCC, PROTECT or ENCSERV.
+                "flags": bytes((0x38, 0x10 if ports > 1 else 0x00, 0x02)),
                 "vendor": ascii_field(vendor, 8),
                 "product": ascii_field(product, 16),
                 "revision": ascii_field(revision, 4),
@@ -75,6 +76,8 @@ class VpdPage(IntEnum):
     UNIT_SERIAL_NUMBER = 0x80
     DEVICE_IDENTIFICATION = 0x83
     EXTENDED_INQUIRY = 0x86
+    SCSI_PORTS = 0x88
+    THIRD_PARTY_COPY = 0x8F
     BLOCK_LIMITS = 0xB0
     BLOCK_DEVICE_CHARACTERISTICS = 0xB1
     LOGICAL_BLOCK_PROVISIONING = 0xB2
@@ -91,6 +94,7 @@ class DesignatorType(IntEnum):
     T10_VENDOR_ID = 1
     NAA = 3
     RELATIVE_TARGET_PORT = 4
+    TARGET_PORT_GROUP = 5
     SCSI_NAME_STRING = 8
 
 
@@ -107,6 +111,7 @@ _CODE_SET = {
     DesignatorType.T10_VENDOR_ID: 2,
     DesignatorType.NAA: 1,
     DesignatorType.RELATIVE_TARGET_PORT: 1,
+    DesignatorType.TARGET_PORT_GROUP: 1,
     DesignatorType.SCSI_NAME_STRING: 3,
 }
 
@@ -168,18 +173,33 @@ def unit_designators(unique_name: str, vendor: str = "PAIRVOL") -> tuple[Designa
     )
 
 
-def port_designators(target_iqn: str, portal_group_tag: int, relative_target_port: int) -> tuple[Designator, ...]:
-    """The target port through which the command came, and the target device (RFC 7143 §4.4.4, SPC-4 7.8.6)."""
+def _port_name(target_iqn: str, relative_target_port: int) -> Designator:
+    """A target port's name has the portal group tag, which here is its relative identifier, too (RFC 7143 §4.4.4)."""
+    name = _name_string(f"{target_iqn},t,0x{relative_target_port:04x}")
+    return Designator(DesignatorType.SCSI_NAME_STRING, name, Association.TARGET_PORT)
+
+
+def port_designators(target_iqn: str, relative_target_port: int) -> tuple[Designator, ...]:
+    """The target port through which the command came, its group, and the target device (SPC-4 7.8.6).
+
+    Each port is a target port group of its own, of the same number.
+    """
     port_number = relative_target_port.to_bytes(4, "big")
     return (
         Designator(DesignatorType.RELATIVE_TARGET_PORT, port_number, Association.TARGET_PORT),
-        Designator(
-            DesignatorType.SCSI_NAME_STRING,
-            _name_string(f"{target_iqn},t,0x{portal_group_tag:04x}"),
-            Association.TARGET_PORT,
-        ),
+        Designator(DesignatorType.TARGET_PORT_GROUP, port_number, Association.TARGET_PORT),
+        _port_name(target_iqn, relative_target_port),
         Designator(DesignatorType.SCSI_NAME_STRING, _name_string(target_iqn), Association.TARGET_DEVICE),
     )
+
+
+def scsi_ports(target_iqn: str, relative_target_ports: Iterable[int]) -> bytes:
+    """The body of VPD page 88h: every target port with its name (SPC-4 7.8.14). Initiator ports are not told."""
+    body = b""
+    for port in relative_target_ports:
+        name = _port_name(target_iqn, port).encode()
+        body += b"\0\0" + port.to_bytes(2, "big") + b"\0" * 6 + len(name).to_bytes(2, "big") + name
+    return body
 
 
 EXTENDED_INQUIRY_BODY = bytes((0x00, 0x07, 0x01, 0x01)) + b"\0" * 56
@@ -197,15 +217,25 @@ BLOCK_LIMITS = c.Struct(
     "optimal_unmap_granularity" / c.Int32ub,
     "unmap_granularity_alignment" / c.Int32ub,
     "maximum_write_same_length" / c.Int64ub,
-    "reserved" / c.Padding(20),
+    "maximum_atomic_transfer_length" / c.Int32ub,
+    "atomic_alignment" / c.Int32ub,
+    "atomic_transfer_length_granularity" / c.Int32ub,
+    "maximum_atomic_transfer_length_with_atomic_boundary" / c.Int32ub,
+    "maximum_atomic_boundary_size" / c.Int32ub,
 )
-"""SBC-3 6.6.4, after the page header; all counts are logical blocks."""
+"""SBC-4 6.6.4, after the page header; all counts are logical blocks."""
 
-BLOCK_DEVICE_CHARACTERISTICS_BODY = b"\x00\x01" + b"\0" * 58
-"""SBC-3 6.6.2: a medium that does not rotate."""
 
-LOGICAL_BLOCK_PROVISIONING_BODY = b"\x00\xe4\x02\x00"
+def block_device_characteristics(*, block_erase: bool) -> bytes:
+    """SBC-3 6.6.2: a medium that does not rotate; WABEREQ 01b: after SANITIZE BLOCK ERASE reads are good."""
+    return bytes((0x00, 0x01, 0x00, 0x40 if block_erase else 0x00)) + b"\0" * 56
+
+
+THIN_PROVISIONING_BODY = b"\x00\xe4\x02\x00"
 """SBC-3 6.6.5: no threshold; LBPU, LBPWS, LBPWS10 and LBPRZ (unmapped blocks read as zeros); thin provisioned."""
+
+FULL_PROVISIONING_BODY = b"\x00\x00\x00\x00"
+"""SBC-3 6.6.5: nothing can be unmapped; PROVISIONING TYPE 0, fully provisioned."""
 
 # --- Capacity and provisioning -----------------------------------------------------------------------------------
 
@@ -243,48 +273,3 @@ def report_luns(luns: Iterable[int]) -> bytes:
     """REPORT LUNS parameter data (SPC-4 6.35)."""
     body = b"".join(lun_to_bytes(lun) for lun in luns)
     return len(body).to_bytes(4, "big") + b"\0" * 4 + body
-
-
-# --- Mode parameters ---------------------------------------------------------------------------------------------
-
-
-class ModePage(IntEnum):
-    """Mode page codes (SPC-4 7.5, SBC-3 6.5)."""
-
-    CACHING = 0x08
-    CONTROL = 0x0A
-    ALL = 0x3F
-
-
-CACHING_WCE = (2, 0x04)
-CONTROL_D_SENSE = (2, 0x04)
-CONTROL_SWP = (4, 0x08)
-"""(byte, bit) of the changeable parameters."""
-
-
-@dataclass(frozen=True, slots=True)
-class ModePageLayout:
-    """A mode page: its default bytes, header included, and the bits that MODE SELECT may change."""
-
-    page_code: int
-    default: bytes
-    changeable: bytes
-
-
-def _bits(length: int, *bits: tuple[int, int]) -> bytes:
-    page = bytearray(length)
-    for byte, bit in bits:
-        page[byte] |= bit
-    return bytes(page)
-
-
-MODE_PAGES: Sequence[ModePageLayout] = (
-    # SBC-3 6.5.5: write-back cache on, which is why SYNCHRONIZE CACHE and FUA mean something.
-    ModePageLayout(ModePage.CACHING, b"\x08\x12\x04" + b"\0" * 17, b"\x08\x12" + _bits(20, CACHING_WCE)[2:]),
-    # SPC-4 7.5.8: QUEUE ALGORITHM MODIFIER 1 (simple commands may be reordered), busy timeout unlimited.
-    ModePageLayout(
-        ModePage.CONTROL,
-        b"\x0a\x0a\x00\x10\x00\x00\x00\x00\xff\xff\x00\x00",
-        b"\x0a\x0a" + _bits(12, CONTROL_D_SENSE, CONTROL_SWP)[2:],
-    ),
-)

@@ -5,7 +5,7 @@ methods named there, and after each of these calls runs :meth:`Connection.next_e
 writes :meth:`Connection.data_to_send`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from enum import Enum, auto
 
@@ -14,6 +14,8 @@ from storage_model.nexus import ITNexus
 from storage_model.spec.iscsi_pdu import (
     NO_LUN,
     RESERVED_TAG,
+    AsyncEvent,
+    AsyncMessagePdu,
     DataOutPdu,
     LoginRequestPdu,
     LoginResponsePdu,
@@ -35,14 +37,17 @@ from storage_model.spec.iscsi_pdu import (
     lun_from_bytes,
 )
 from storage_model.spec.iscsi_stream import PduStream, RawPdu
+from storage_model.spec.iscsi_text import format_text
 from storage_model.spec.scsi_task import TaskFunction, TaskFunctionResponse
 from storage_model.spec.serial_number import serial_lt
 from storage_model.volume import Buffer
+from target.iscsi.access import AccessControl
 from target.iscsi.events import (
     ConnectionEnded,
     Event,
     Limits,
     LoginCompleted,
+    LoginRedirected,
     LogoutReceived,
     PduRejected,
     TargetDescription,
@@ -84,17 +89,26 @@ class Phase(Enum):
 
 
 class Connection:
-    """``local_address`` is the ``host:port`` that the initiator reached; ``now`` is monotonic seconds."""
+    """``local_address`` is the ``host:port`` that the initiator reached, ``peer_host`` its own address without a port,
+    by which ``access`` knows it; ``now`` is monotonic seconds.
+    """
 
     def __init__(
-        self, target: TargetDescription, *, local_address: str, now: float, limits: Limits | None = None
+        self,
+        target: TargetDescription,
+        *,
+        local_address: str,
+        now: float,
+        limits: Limits | None = None,
+        access: AccessControl | None = None,
+        peer_host: str = "",
     ) -> None:
         self.phase = Phase.LOGIN
         self._target = target
         self._limits = limits or Limits()
         self._local_address = local_address
         self._stream = PduStream(LOGIN_DATA_SEGMENT_LENGTH)
-        self._login = LoginNegotiation(target, self._limits)
+        self._login = LoginNegotiation(target, self._limits, access, peer_host)
         self._login_response: LoginResponsePdu | None = None
         self._window: CommandWindow[RawPdu] = CommandWindow(0, self._limits.queue_depth)
         self._outgoing = Outgoing(self._window)
@@ -103,19 +117,12 @@ class Connection:
         self._text: TextPhase | None = None
         self._management_itts: set[int] = set()
         self._logout_itt = RESERVED_TAG
+        self._logout_deadline: float | None = None  # of the logout that we asked for
         self._first_request = True
         self._login_deadline = now + self._limits.login_timeout
         self._last_received = now
         self._pinged_at: float | None = None
         self._ping_ttt = 0
-        self._handlers: dict[int, Callable[[RawPdu], None]] = {
-            Opcode.SCSI_COMMAND: self._scsi_command,
-            Opcode.DATA_OUT: self._data_out,
-            Opcode.NOP_OUT: self._nop_out,
-            Opcode.TASK_MANAGEMENT_REQUEST: self._task_management,
-            Opcode.TEXT_REQUEST: self._text_request,
-            Opcode.LOGOUT_REQUEST: self._logout,
-        }
 
     # ------------------------------------------------------------------ what the portal sees
 
@@ -127,6 +134,10 @@ class Connection:
     @property
     def parameters(self) -> SessionParameters:
         return self._login.parameters
+
+    def access_holds(self) -> bool:
+        """Whether the access rules of this moment would let the initiator in as they did."""
+        return self._login.access_holds()
 
     def receive_data(self, data: Buffer, now: float) -> list[Event]:
         """What the bytes bring about. Never raises for what a peer sends; a hopeless peer gives ConnectionEnded."""
@@ -155,20 +166,51 @@ class Connection:
         if self._tasks is not None:
             self._tasks.writing_paused = paused
 
-    def end(self, reason: str) -> None:
-        """The connection is over; ``reason`` empty for an orderly end."""
+    def end(self, reason: str, *, expected: bool = False) -> None:
+        """The connection is over; ``reason`` empty for an orderly end, ``expected`` when nobody did anything wrong."""
         if self.phase is not Phase.ENDED:
             self.phase = Phase.ENDED
-            self._events.append(ConnectionEnded(reason))
+            self._login.close()
+            self._events.append(ConnectionEnded(reason, expected))
+
+    def drop(self, reason: str, event: AsyncEvent) -> None:
+        """We end the connection, and say so first where it can be said (§11.9.1, events 2 and 3)."""
+        if self.phase is Phase.FULL_FEATURE:
+            # Time2Wait and Time2Retain 0, as negotiated: come back at once, nothing is kept (ErrorRecoveryLevel 0).
+            self._send_async(event, parameter1=self._login.cid if event is AsyncEvent.CONNECTION_DROPPED else 0)
+        self.end(reason)
+
+    def request_logout(self, seconds: int, now: float) -> None:
+        """Asks the initiator to log out within that time (§11.9.1, event 1); a login that is under way ends."""
+        if self.phase is Phase.FULL_FEATURE:
+            if self._logout_deadline is None:
+                self._send_async(AsyncEvent.LOGOUT_REQUESTED, parameter3=seconds)
+                self._logout_deadline = now + seconds
+        elif self.phase is not Phase.LOGGING_OUT:
+            self.end("logins end here", expected=True)
+
+    def _send_async(self, event: AsyncEvent, parameter1: int = 0, parameter3: int = 0) -> None:
+        exp_cmd_sn, max_cmd_sn = self._numbers
+        self._outgoing.send(
+            AsyncMessagePdu(
+                stat_sn=self._outgoing.take_stat_sn(),
+                exp_cmd_sn=exp_cmd_sn,
+                max_cmd_sn=max_cmd_sn,
+                async_event=event,
+                parameter1=parameter1,
+                parameter3=parameter3,
+            )
+        )
 
     def next_deadline(self) -> float | None:
         if self.phase is Phase.ENDED:
             return None
         if self.phase is not Phase.FULL_FEATURE:
             return self._login_deadline
+        silence = self._last_received + self._limits.nop_interval
         if self._pinged_at is not None and self._last_received <= self._pinged_at:
-            return self._pinged_at + self._limits.nop_timeout
-        return self._last_received + self._limits.nop_interval
+            silence = self._pinged_at + self._limits.nop_timeout
+        return silence if self._logout_deadline is None else min(silence, self._logout_deadline)
 
     def handle_deadline(self, now: float) -> None:
         """To be called when ``next_deadline`` has come; earlier does no harm."""
@@ -177,6 +219,8 @@ class Connection:
             return
         if self.phase is not Phase.FULL_FEATURE:
             self.end(f"login not finished within {self._limits.login_timeout:g} s")
+        elif self._logout_deadline is not None and now >= self._logout_deadline:
+            self.drop("no logout, though we asked for one", AsyncEvent.CONNECTION_DROPPED)
         elif self._pinged_at is not None and self._last_received <= self._pinged_at:
             self.end(f"no answer to NOP-In within {self._limits.nop_timeout:g} s")
         else:
@@ -197,7 +241,9 @@ class Connection:
         self._stream.header_digest = self._outgoing.header_digest = parameters.header_digest
         self._stream.data_digest = self._outgoing.data_digest = parameters.data_digest
         discovery = self._login.discovery
-        self._text = TextPhase(self._target, self._local_address, parameters, discovery, self._limits)
+        visible = self._login.visible
+        self._login.close()
+        self._text = TextPhase(self._target, self._local_address, parameters, discovery, self._limits, visible)
         if not discovery:
             self._tasks = TaskSet(self._nexus(), parameters, self._outgoing, self._limits)
         self.phase = Phase.FULL_FEATURE
@@ -217,15 +263,20 @@ class Connection:
             self._tasks.complete(command, outcome)
 
     def abort_not_running(self, function: TaskFunction, lun: int) -> None:
-        """What a task management function of any nexus means for our commands that the SCSI side has not seen."""
+        """What our own task management function means for our commands that the SCSI side has not seen."""
         if self._tasks is not None:
             self._tasks.abort_not_running(lambda command: function in ABORTS_ALL or command.lun == lun)
+
+    def abort_not_running_at(self, luns: Collection[int]) -> None:
+        """The same for a function of another nexus, which reaches only the units that nexus sees."""
+        if self._tasks is not None:
+            self._tasks.abort_not_running(lambda command: command.lun in luns)
 
     def task_management_done(self, itt: int, response: TaskFunctionResponse) -> None:
         self._management_itts.discard(itt)
         if self._tasks is not None:
             self._tasks.drop_aborted()
-        if self.phase is Phase.FULL_FEATURE:
+        if self.phase in (Phase.FULL_FEATURE, Phase.LOGGING_OUT):  # a logout is answered after it
             self._outgoing.send(TaskManagementResponsePdu(response, itt, self._outgoing.take_stat_sn(), *self._numbers))
 
     def logout_done(self) -> None:
@@ -236,7 +287,7 @@ class Connection:
     # ------------------------------------------------------------------ login
 
     def _nexus(self) -> ITNexus:
-        return ITNexus(self._login.initiator_name, self._login.isid, self._target.relative_target_port)
+        return ITNexus(self._login.initiator_name, self._login.isid, self._target.tpgt)
 
     def _login_request(self, raw: RawPdu) -> None:
         if raw.opcode != Opcode.LOGIN_REQUEST:
@@ -260,7 +311,7 @@ class Connection:
         self.phase = Phase.ESTABLISHING
         login = self._login
         nexus = None if login.discovery else self._nexus()
-        self._events.append(LoginCompleted(login.initiator_name, login.isid, login.tsih, nexus))
+        self._events.append(LoginCompleted(login.initiator_name, login.isid, login.tsih, nexus, login.rule))
 
     def _send_login_response(self, response: LoginResponsePdu) -> None:
         exp_cmd_sn, max_cmd_sn = self._numbers
@@ -268,8 +319,12 @@ class Connection:
         self._outgoing.send(replace(response, stat_sn=stat_sn, exp_cmd_sn=exp_cmd_sn, max_cmd_sn=max_cmd_sn))
 
     def _fail_login(self, response: LoginResponsePdu, error: RemoteProtocolError) -> None:
-        self._send_login_response(replace(response, transit=False, nsg=0, status=error.reason, data=b""))
-        self.end(f"login refused with status {error.reason:04X}h: {error}")
+        moved_to = error.address if isinstance(error, LoginRedirected) else ""
+        # Without a portal group tag, which belongs to SendTargets' answers only (§13.8).
+        data = format_text({"TargetAddress": moved_to}) if moved_to else b""
+        self._send_login_response(replace(response, transit=False, nsg=0, status=error.reason, data=data))
+        reason = f"login {error}" if moved_to else f"login refused with status {error.reason:04X}h: {error}"
+        self.end(reason, expected=bool(moved_to))
 
     # ------------------------------------------------------------------ full feature phase
 
@@ -295,12 +350,12 @@ class Connection:
     def _deliver(self, raw: RawPdu) -> None:
         if self.phase is not Phase.FULL_FEATURE:
             return
-        handler = self._handlers.get(raw.opcode)
+        handler = _HANDLERS.get(raw.opcode)
         try:
             if handler is None:
                 reason = _REJECTED.get(raw.opcode, RejectReason.COMMAND_NOT_SUPPORTED)
                 raise RemoteProtocolError(f"opcode {raw.opcode:02X}h", reason)
-            handler(raw)
+            handler(self, raw)
         except RemoteProtocolError as error:
             self._reject(raw, error)
 
@@ -391,3 +446,14 @@ class Connection:
         for ready in self._window.cancel(pdu.ref_cmd_sn):
             self._deliver(ready)
         return True
+
+
+# Not an attribute: a connection that refers to itself would keep its buffers until the garbage collector comes by.
+_HANDLERS: dict[int, Callable[[Connection, RawPdu], None]] = {
+    Opcode.SCSI_COMMAND: Connection._scsi_command,
+    Opcode.DATA_OUT: Connection._data_out,
+    Opcode.NOP_OUT: Connection._nop_out,
+    Opcode.TASK_MANAGEMENT_REQUEST: Connection._task_management,
+    Opcode.TEXT_REQUEST: Connection._text_request,
+    Opcode.LOGOUT_REQUEST: Connection._logout,
+}

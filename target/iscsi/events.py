@@ -1,10 +1,15 @@
 """What a Connection tells the portal, what the portal asks of the SCSI side, and the limits that hold everywhere."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
+from storage_model.errors import RemoteProtocolError
 from storage_model.nexus import ITNexus
+from storage_model.spec.iscsi_codes import LoginStatus
 from storage_model.spec.scsi_task import TaskFunction, TaskFunctionResponse
+from target.iscsi.access import EVERYBODY, AccessRule
+from target.scsi.lun_mask import LunMask
 from target.scsi.task import ScsiTask, TaskOutcome
 
 if TYPE_CHECKING:
@@ -13,17 +18,26 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class TargetDescription:
-    """The target node as initiators see it.
+    """The target node as an initiator sees it through one of its portal groups.
 
-    ``portals`` are further ``host:port`` addresses to report in SendTargets, beside the one that was asked; ``tpgt`` is
-    the target portal group tag of all of them.
+    ``tpgt`` is the group's tag, and the relative identifier of the SCSI target port that the group is. ``portals`` has
+    (``host:port``, tag) of each portal to report in SendTargets; empty: only the one that was asked. ``redirect``: the
+    ``host:port`` where logins are sent; empty: they are served here.
     """
 
     iqn: str
     alias: str = ""
-    portals: tuple[str, ...] = ()
+    portals: tuple[tuple[str, int], ...] = ()
     tpgt: int = 1
-    relative_target_port: int = 1
+    redirect: str = ""
+
+
+class LoginRedirected(RemoteProtocolError):
+    """The login ends here and shall be tried at another address (RFC 7143 §11.13.5, class 1)."""
+
+    def __init__(self, address: str) -> None:
+        super().__init__(f"redirected to {address}", LoginStatus.TARGET_MOVED_TEMPORARILY)
+        self.address = address
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +47,10 @@ class Limits:
     login_timeout: float = 15.0
     nop_interval: float = 30.0  # silence after which we ping
     nop_timeout: float = 15.0  # and how long we wait for the answer
-    connections: int = 128
+    logout_timeout: int = 10  # what an initiator has for the logout that we ask for
+    connections: int = 128  # logged in
+    login_connections: int = 128  # not logged in yet, of all addresses and of one: then the oldest such ones make room
+    login_connections_per_address: int = 32
     queue_depth: int = 128  # CmdSN window
     immediate_commands: int = 16
     task_management: int = 16
@@ -44,6 +61,7 @@ class Limits:
     login_requests: int = 64
     login_keys: int = 64  # so that the longest answer, NotUnderstood to each, fits one Login Response
     text_bytes: int = 16 << 10
+    text_requests: int = 64  # that one text may be cut into
 
 
 class ScsiPort(Protocol):
@@ -61,7 +79,13 @@ class ScsiPort(Protocol):
         """Does the function; returns only after the affected tasks have ended."""
         ...
 
-    def nexus_established(self, nexus: ITNexus) -> None: ...
+    def nexus_established(self, nexus: ITNexus, mask: LunMask | None = None) -> None:
+        """``mask`` says which units the nexus may see until it is lost; None: all."""
+        ...
+
+    def luns_affected(self, nexus: ITNexus, function: TaskFunction, lun: int) -> Collection[int]:
+        """The units where ``manage`` would abort commands of every nexus: those of them that ``nexus`` sees."""
+        ...
 
     async def nexus_lost(self, nexus: ITNexus) -> None:
         """Aborts the nexus's tasks, waits for their end, drops its SCSI-2 reservations."""
@@ -91,12 +115,14 @@ class LoginCompleted:
     """Answer with ``Connection.accept_login(tsih)`` or ``refuse_login(status)``.
 
     ``nexus`` is None for a discovery session. An older session of the same nexus must be over first (§6.3.5).
+    ``rule`` is what let the initiator in.
     """
 
     initiator_name: str
     isid: bytes
     tsih: int
     nexus: ITNexus | None
+    rule: AccessRule = EVERYBODY
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,9 +132,13 @@ class LogoutReceived:
 
 @dataclass(frozen=True, slots=True)
 class ConnectionEnded:
-    """Write out what is left, then close. ``reason`` is empty for an orderly end; else one line in protocol terms."""
+    """Write out what is left, then close. ``reason`` is empty for an orderly end; else one line in protocol terms.
+
+    ``expected``: nobody did anything wrong.
+    """
 
     reason: str
+    expected: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,8 @@
 """The login phase of one connection (RFC 7143 §6.3, §13): pure, one request in, one response out.
 
-No authentication: AuthMethod is None, and an initiator that insists on CHAP is refused.
+Who the initiator is and where it comes from decide whether it may log in at all, and whether it has to prove itself
+with CHAP. Where it need not, AuthMethod is None, and one that insists on authentication is refused. Discovery sessions
+are under the same rules.
 """
 
 from collections.abc import Callable
@@ -8,10 +10,12 @@ from dataclasses import replace
 from typing import Any
 
 from storage_model.errors import RemoteProtocolError
+from storage_model.spec.iscsi_chap import CHAP_KEYS
 from storage_model.spec.iscsi_pdu import LoginRequestPdu, LoginResponsePdu, LoginStatus, Stage
 from storage_model.spec.iscsi_text import (
     IRRELEVANT,
     KEYS,
+    NONE,
     NOT_UNDERSTOOD,
     REJECT,
     RESERVED_VALUES,
@@ -22,7 +26,9 @@ from storage_model.spec.iscsi_text import (
     negotiate,
     parse_text,
 )
-from target.iscsi.events import Limits, TargetDescription
+from target.iscsi.access import EVERYBODY, AccessControl
+from target.iscsi.chap import TargetChap
+from target.iscsi.events import Limits, LoginRedirected, TargetDescription
 from target.iscsi.session import SessionParameters
 
 MAX_NAME_LENGTH = 223  # §4.2.7.1
@@ -31,7 +37,7 @@ _NEXT_STAGES = (Stage.LOGIN_OPERATIONAL_NEGOTIATION, Stage.FULL_FEATURE_PHASE)
 
 # What we answer with; the outcome is made of this and the initiator's offer by the key's rule.
 OWN_VALUES = {
-    "AuthMethod": "None",
+    "AuthMethod": NONE,  # CHAP where the access rule has an account
     "HeaderDigest": "CRC32C,None",
     "DataDigest": "CRC32C,None",
     "MaxConnections": "1",
@@ -76,10 +82,13 @@ class LoginNegotiation:
     """Follows one login from its first request to the response that ends it.
 
     ``receive`` raises RemoteProtocolError, its reason a :class:`LoginStatus`, when the login fails. After ``complete``
-    the attributes say what was agreed; until the first whole text has come they are empty.
+    the attributes say what was agreed; until the first whole text has come they are empty. ``peer_host`` is the
+    initiator's address. ``close`` must be called when the login is over, whatever its end.
     """
 
-    def __init__(self, target: TargetDescription, limits: Limits) -> None:
+    def __init__(
+        self, target: TargetDescription, limits: Limits, access: AccessControl | None = None, peer_host: str = ""
+    ) -> None:
         self.initiator_name = ""
         self.isid = bytes(6)
         self.tsih = 0
@@ -87,6 +96,10 @@ class LoginNegotiation:
         self.discovery = False
         self.complete = False
         self.parameters = SessionParameters()
+        self.rule = EVERYBODY
+        self._access = access or AccessControl()
+        self._peer_host = peer_host
+        self._chap: TargetChap | None = None  # from the choice of AuthMethod on
         self._target = target
         self._limits = limits
         self._stage: Stage | None = None
@@ -108,17 +121,46 @@ class LoginNegotiation:
             return response
         pairs, self._text = parse_text(self._text), b""
         answers = self._declarations(stage, pairs)
+        self._check_stage(stage)
+        proof = {key: pairs.pop(key) for key in CHAP_KEYS if key in pairs}
         for key, value in pairs.items():
             answer = self._answer(key, value)
             if answer is not None:
                 answers.append((key, answer))
-        if request.transit:
+        if proof:
+            answers += self._authenticate(proof)
+        if request.transit and self._may_leave():
             self._stage = Stage(request.nsg)
             self.complete = self._stage is Stage.FULL_FEATURE_PHASE
             response = replace(response, transit=True, nsg=request.nsg)
+        if self._target.redirect:
+            self._redirect(stage)
         if self.complete:
             self._settle()
         return replace(response, data=format_text(answers))
+
+    def _redirect(self, stage: Stage) -> None:
+        """A redirection may come before authentication, but must be accepted only after it (§11.13.5): so that is when
+        it comes, where authentication is required; else in the first response. Discovery is served here all the same.
+        """
+        if not self.discovery and (self.rule.chap is None or self.complete or stage is not Stage.SECURITY_NEGOTIATION):
+            raise LoginRedirected(self._target.redirect)
+
+    def close(self) -> None:
+        """The login has ended, or the connection with it."""
+        if self._chap is not None:
+            self._chap.close()
+
+    def access_holds(self) -> bool:
+        """Whether the rules of this moment let the initiator in with the same account, to the same units."""
+        if not self.initiator_name:
+            return True
+        rule = self._access.rule_for(self.initiator_name, self._peer_host)
+        return rule is not None and (rule.mask, rule.chap) == (self.rule.mask, self.rule.chap)
+
+    def visible(self) -> bool:
+        """Whether the target exists for this initiator, by the rules of this moment."""
+        return self._access.rule_for(self.initiator_name, self._peer_host) is not None
 
     def _account(self, request: LoginRequestPdu) -> None:
         self._requests += 1
@@ -176,6 +218,44 @@ class LoginNegotiation:
             raise RemoteProtocolError("no TargetName", LoginStatus.MISSING_PARAMETER)
         if target_name is not None and target_name.lower() != self._target.iqn.lower():
             raise RemoteProtocolError("no target of that name", LoginStatus.NOT_FOUND)
+        rule = self._access.rule_for(name, self._peer_host)
+        if rule is None:
+            raise RemoteProtocolError("no access rule for this initiator", LoginStatus.AUTHORIZATION_FAILURE)
+        self.rule = rule
+
+    @property
+    def _proved(self) -> bool:
+        """The initiator has done what its access rule asks for."""
+        return self.rule.chap is None or (self._chap is not None and self._chap.done)
+
+    def _check_stage(self, stage: Stage) -> None:
+        """Past the security stage, or around it, only who needs no proof or has given it (§6.3.2)."""
+        if stage is not Stage.SECURITY_NEGOTIATION and not self._proved:
+            raise RemoteProtocolError("initiator leaves out authentication", LoginStatus.AUTHENTICATION_FAILURE)
+
+    def _may_leave(self) -> bool:
+        """The T bit is an offer: in the middle of CHAP it is not taken up, and without any AuthMethod it is the end."""
+        if self._proved:
+            return True
+        if self._chap is None:
+            raise RemoteProtocolError("initiator offers no authentication", LoginStatus.AUTHENTICATION_FAILURE)
+        return False
+
+    def _authenticate(self, proof: dict[str, str]) -> list[tuple[str, str]]:
+        if self._chap is None or self._stage is not Stage.SECURITY_NEGOTIATION:
+            raise RemoteProtocolError("CHAP keys, but CHAP was not agreed upon", LoginStatus.INITIATOR_ERROR)
+        return self._chap.receive(proof)
+
+    def _auth_method(self, offered: str) -> str:
+        """What the access rule asks for must be among the offers (§12.1)."""
+        account = self.rule.chap
+        answer = negotiate("AuthMethod", offered, OWN_VALUES["AuthMethod"] if account is None else "CHAP")
+        if answer == REJECT:
+            reason = "initiator insists on authentication" if account is None else "initiator does not offer CHAP"
+            raise RemoteProtocolError(reason, LoginStatus.AUTHENTICATION_FAILURE)
+        if account is not None:
+            self._chap = TargetChap(account, self.rule.mutual, self._access.challenges)
+        return answer
 
     def _answer(self, key: str, value: str) -> str | None:
         """Our answer to one key, or None where none is due. The outcome goes into ``parameters``."""
@@ -194,9 +274,9 @@ class LoginNegotiation:
             return REJECT
         if self.discovery and Use.NORMAL_ONLY in rule.use:
             return IRRELEVANT
+        if key == "AuthMethod":
+            return self._auth_method(value)
         answer = negotiate(key, value, OWN_VALUES[key])
-        if key == "AuthMethod" and answer == REJECT:
-            raise RemoteProtocolError("initiator insists on authentication", LoginStatus.AUTHENTICATION_FAILURE)
         if answer != REJECT and key in _OUTCOMES:
             name, convert = _OUTCOMES[key]
             setattr(self.parameters, name, convert(answer))

@@ -2,15 +2,18 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine
+from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar, cast
 
 from storage_model.errors import UserError
 from storage_model.nexus import ITNexus
-from storage_model.spec.iscsi_pdu import LoginStatus
+from storage_model.spec.iscsi_pdu import AsyncEvent, LoginStatus
 from storage_model.spec.scsi_task import TaskFunction, TaskFunctionResponse
 from target.iscsi import eager
+from target.iscsi.access import AccessControl
+from target.iscsi.admission import Admission
 from target.iscsi.connection import ABORTS_ALL, Connection, Phase
 from target.iscsi.events import (
     CommandReceived,
@@ -24,6 +27,8 @@ from target.iscsi.events import (
     TargetDescription,
     TaskManagementReceived,
 )
+from target.iscsi.log_budget import LogBudget
+from target.iscsi.portal_groups import PortalGroup, target_addresses
 from target.iscsi.session import SessionKey, SessionTable
 from target.scsi.task import TaskOutcome
 
@@ -31,7 +36,9 @@ log = logging.getLogger("pairvol.iscsi")
 
 RECEIVE_BUFFER_BYTES = 128 << 10
 WRITE_HIGH_WATER_BYTES = 4 << 20
-STOP_TIMEOUT = 1.0  # seconds for what still runs when the portal stops; a signal has to end the array within 2
+# Seconds for what still runs when the portal stops; a signal has to end the array within 2. The first is for initiators
+# that were asked to log out, the second for their commands, the third for what hangs even when its connection is cut.
+STOP_GRACEFULLY, STOP_AT_ONCE = (1.0, 0.4, 0.2), (0.0, 1.0, 0.5)
 LINGER_TIMEOUT = 5.0  # seconds for the last answers of a connection to leave
 ABORTS_OF_ALL_NEXUS = (TaskFunction.CLEAR_TASK_SET, TaskFunction.LOGICAL_UNIT_RESET, *ABORTS_ALL)
 
@@ -45,63 +52,133 @@ def format_address(address: Any) -> str:
 
 
 class IscsiPortal:
-    """Serves one target node on one or more addresses.
+    """Serves one target node on one or more addresses, each in one of its portal groups.
 
     ``await start("127.0.0.1:0")`` listens and answers the bound ``host:port``; it may be called again for further
     addresses. ``await stop()`` ends every session and returns when all nexus are gone.
     """
 
-    def __init__(self, target: TargetDescription, scsi_port: ScsiPort, limits: Limits | None = None) -> None:
+    def __init__(
+        self,
+        target: TargetDescription,
+        scsi_port: ScsiPort,
+        limits: Limits | None = None,
+        access: AccessControl | None = None,
+    ) -> None:
         self.target = target
         self.scsi_port = scsi_port
         self.limits = limits or Limits()
-        self.addresses: list[str] = []
+        self.access = access or AccessControl()
+        # One for all connections: what arrives is copied out at once, and a connection that never logs in costs none.
+        self.receive_buffer = memoryview(bytearray(RECEIVE_BUFFER_BYTES))
+        self.groups: dict[int, PortalGroup] = {}
         self.sessions: SessionTable[_Serving] = SessionTable()
         self._servers: list[asyncio.Server] = []
         self._serving: set[_Serving] = set()
+        self._logged_in: set[_Serving] = set()
+        self._login_log = LogBudget()
+        self._admission: Admission[_Serving] = Admission(self.limits, lambda serving: serving.silent)
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopping = False
 
-    async def start(self, address: str) -> str:
-        """Raises UserError when the address is malformed or taken."""
+    @property
+    def addresses(self) -> list[str]:
+        """``host:port`` of every portal, as bound."""
+        return [address for group in self.groups.values() for address in group.addresses]
+
+    async def start(self, address: str, tag: int = 1) -> str:
+        """Listen for the portal group ``tag``; raises UserError when the address is malformed or taken."""
         host, _, port = address.rpartition(":")
         if not port.isdecimal() or int(port) > 65535:
             raise UserError(f"portal {address}: not host:port")
         loop = asyncio.get_running_loop()
         try:
-            server = await loop.create_server(lambda: _Serving(self), host.strip("[]") or None, int(port), backlog=256)
+            server = await loop.create_server(
+                lambda: _Serving(self, tag), host.strip("[]") or None, int(port), backlog=256
+            )
         except OSError as error:
             raise UserError(f"portal {address}: cannot listen: {error.strerror or error}") from None
         self._servers.append(server)
-        bound = format_address(server.sockets[0].getsockname())
-        self.addresses.append(bound)
-        return bound
+        bound = [format_address(socket.getsockname()) for socket in server.sockets]
+        self.groups.setdefault(tag, PortalGroup(tag)).addresses += bound
+        return bound[0]
 
-    async def stop(self) -> None:
-        """Stops listening, drops the connections, waits for their commands to end."""
+    def redirect(self, tag: int, address: str) -> None:
+        """Send the logins of a group to ``host:port``, and ask the sessions it has to log out; "": serve them again."""
+        group = self.groups.setdefault(tag, PortalGroup(tag))
+        if group.redirect == address:
+            return
+        group.redirect = address
+        log.info("portal group %d: %s", tag, f"logins go to {address}" if address else "logins are served here")
+        if address:
+            for serving in list(self._serving):
+                if serving.portal_group_tag == tag:
+                    serving.request_logout(self.limits.logout_timeout)
+
+    def description(self, tag: int, reached: str) -> TargetDescription:
+        """The target as it is seen through a portal group, by who has reached the address."""
+        portals = target_addresses(self.groups.values(), tag, reached)
+        return replace(self.target, tpgt=tag, portals=portals, redirect=self.groups[tag].redirect)
+
+    async def stop(self, *, gracefully: bool = False) -> None:
+        """Stops listening, drops the connections, waits for their commands to end.
+
+        ``gracefully``: initiators are asked to log out first, and have a second for it.
+        """
         self._stopping = True
         for server in self._servers:
             server.close()
+        for_logouts, for_commands, for_the_rest = STOP_GRACEFULLY if gracefully else STOP_AT_ONCE
+        if gracefully:
+            for serving in list(self._serving):
+                serving.request_logout(round(for_logouts))
+            await self._wait_until_over(for_logouts)
         for serving in list(self._serving):
-            serving.end("")
-        await self._wait_until_over()
+            serving.drop("")
+        await self._wait_until_over(for_commands)
         for serving in list(self._serving):
             serving.abort()
-        await self._wait_until_over()
+        await self._wait_until_over(for_the_rest)
         self._servers.clear()
 
-    async def _wait_until_over(self) -> None:
+    async def _wait_until_over(self, seconds: float) -> None:
         waiting = {asyncio.ensure_future(serving.over.wait()) for serving in self._serving} | self._tasks
         if waiting:
-            await asyncio.wait(waiting, timeout=STOP_TIMEOUT)
+            await asyncio.wait(waiting, timeout=seconds)
 
     # ------------------------------------------------------------------ used by _Serving
 
     def admit(self, serving: "_Serving") -> bool:
-        if self._stopping or len(self._serving) >= self.limits.connections:
+        if self._stopping:
             return False
         self._serving.add(serving)
+        leaving = self._admission.enter(serving.host, serving)
+        if leaving is not None:
+            leaving.end("more connections that have not logged in than we allow")
+            leaving.abort()
         return True
+
+    def log_in(self, serving: "_Serving") -> bool:
+        """False when there are too many sessions."""
+        if len(self._logged_in) >= self.limits.connections:
+            return False
+        self._admission.leave(serving.host, serving)
+        self._logged_in.add(serving)
+        return True
+
+    def may_log(self, serving: "_Serving") -> bool:
+        """Whether a line about the end of the connection goes into the log; those of strangers are rationed."""
+        if serving in self._logged_in:
+            return True
+        left_out = self._login_log.spend(asyncio.get_running_loop().time())
+        if left_out:
+            log.warning("%d lines about connections that did not log in were left out", left_out)
+        return left_out is not None
+
+    def check_access(self) -> None:
+        """The access rules were replaced: sessions that they would not let in as they were are ended."""
+        for serving in list(self._serving):
+            serving.check_access()
 
     def keep(self, task: "asyncio.Task[None]") -> None:
         """Holds a reference while the task runs; asyncio itself has only a weak one."""
@@ -110,10 +187,18 @@ class IscsiPortal:
 
     def forget(self, serving: "_Serving") -> None:
         self._serving.discard(serving)
+        self._logged_in.discard(serving)
+        self._admission.leave(serving.host, serving)
 
-    def abort_elsewhere(self, requester: "_Serving", function: TaskFunction, lun: int) -> None:
+    def abort_elsewhere(self, requester: "_Serving", luns: Collection[int]) -> None:
         for serving in self._serving - {requester}:
-            serving.abort_not_running(function, lun)
+            serving.abort_not_running_at(luns)
+
+    def abort_not_running_of(self, nexuses: Collection[ITNexus], lun: int) -> None:
+        """A PREEMPT AND ABORT: what these nexuses have begun to send for the unit will not be executed later."""
+        for serving in list(self._serving):
+            if serving.nexus in nexuses:
+                serving.abort_not_running_at((lun,))
 
     def drop_all(self, reason: str) -> None:
         for serving in list(self._serving):
@@ -123,12 +208,14 @@ class IscsiPortal:
 class _Serving(asyncio.BufferedProtocol):
     """One TCP connection, and the session on it."""
 
-    def __init__(self, portal: IscsiPortal) -> None:
+    def __init__(self, portal: IscsiPortal, portal_group_tag: int) -> None:
+        self.portal_group_tag = portal_group_tag
         self.over = asyncio.Event()  # set when the connection and its nexus are gone
         self._portal = portal
         self._loop = asyncio.get_running_loop()
         self._connection: Connection | None = None  # None until made, and for good when not admitted
-        self._buffer = memoryview(bytearray(RECEIVE_BUFFER_BYTES))
+        self._buffer = portal.receive_buffer
+        self.host = ""
         self._timer: asyncio.TimerHandle | None = None
         self._linger: asyncio.TimerHandle | None = None
         self._pumping = False
@@ -142,16 +229,18 @@ class _Serving(asyncio.BufferedProtocol):
         peer = transport.get_extra_info("peername")
         local = transport.get_extra_info("sockname")
         self._peer = format_address(peer) if peer else "?"
-        if not local or not self._portal.admit(self):
-            log.warning("%s: connection refused, %d are the limit", self._peer, self._portal.limits.connections)
-            self._transport.abort()
+        self.host = str(peer[0]) if peer else ""
+        if not local or not peer or not self._portal.admit(self):
+            self._transport.abort()  # it is gone already, or we are about to be
             return
         self._transport.set_write_buffer_limits(high=WRITE_HIGH_WATER_BYTES)
         self._connection = Connection(
-            self._portal.target,
+            self._portal.description(self.portal_group_tag, format_address(local)),
             local_address=format_address(local),
             now=self._loop.time(),
             limits=self._portal.limits,
+            access=self._portal.access,
+            peer_host=self.host,
         )
         self._set_timer()
 
@@ -162,6 +251,12 @@ class _Serving(asyncio.BufferedProtocol):
         if self._connection is not None:
             # One copy per receive; after that every data segment is a view of it.
             self._pump(self._connection.receive_data(bytes(self._buffer[:nbytes]), self._loop.time()))
+
+    def eof_received(self) -> None:
+        """The peer sends nothing more: the end, as if it had hung up. It may not take what is still to be written."""
+        if self._connection is not None:
+            self._connection.end("")
+            self._pump([])
 
     def connection_lost(self, exc: Exception | None) -> None:
         for timer in (self._timer, self._linger):
@@ -257,12 +352,37 @@ class _Serving(asyncio.BufferedProtocol):
             self._connection.end(reason)
             self._resume()
 
+    def drop(self, reason: str) -> None:
+        """End it by our own decision, which the initiator is told."""
+        if self._connection is not None:
+            self._connection.drop(reason, AsyncEvent.ALL_CONNECTIONS_DROPPED)
+            self._resume()
+
+    def request_logout(self, seconds: int) -> None:
+        if self._connection is not None:
+            self._connection.request_logout(seconds, self._loop.time())
+            self._resume()
+            self._set_timer()
+
     def abort(self) -> None:
         self._transport.abort()
 
-    def abort_not_running(self, function: TaskFunction, lun: int) -> None:
+    @property
+    def silent(self) -> bool:
+        """It has not told its name."""
+        return self._connection is None or not self._connection.initiator_name
+
+    @property
+    def nexus(self) -> ITNexus | None:
+        return None if self._session is None else self._session[1]
+
+    def check_access(self) -> None:
+        if self._connection is not None and not self._connection.access_holds():
+            self.drop("its access has changed")
+
+    def abort_not_running_at(self, luns: Collection[int]) -> None:
         if self._connection is not None:
-            self._connection.abort_not_running(function, lun)
+            self._connection.abort_not_running_at(luns)
 
     # ------------------------------------------------------------------ events
 
@@ -276,9 +396,10 @@ class _Serving(asyncio.BufferedProtocol):
 
     def _task_management(self, event: TaskManagementReceived) -> None:
         assert self._session is not None
-        if event.function in ABORTS_OF_ALL_NEXUS:
-            self._portal.abort_elsewhere(self, event.function, event.lun)
         nexus = self._session[1]
+        if event.function in ABORTS_OF_ALL_NEXUS:
+            luns = self._portal.scsi_port.luns_affected(nexus, event.function, event.lun)
+            self._portal.abort_elsewhere(self, luns)
         managed = self._portal.scsi_port.manage(nexus, event.function, event.lun, event.referenced_task_tag)
         self._start(managed, partial(self._managed, event))
 
@@ -297,7 +418,7 @@ class _Serving(asyncio.BufferedProtocol):
         """Makes the session, after the end of an older one of the same nexus (§6.3.5)."""
         connection, sessions = self._connection, self._portal.sessions
         assert connection is not None
-        key = SessionKey(event.initiator_name, event.isid)
+        key = SessionKey(event.initiator_name, event.isid, self.portal_group_tag)
         if event.tsih:
             if sessions.has_tsih(key, event.tsih):
                 connection.refuse_login(LoginStatus.TOO_MANY_CONNECTIONS, "one connection per session")
@@ -310,12 +431,16 @@ class _Serving(asyncio.BufferedProtocol):
             await older.over.wait()
         if connection.phase is not Phase.ESTABLISHING:
             return
+        if not self._portal.log_in(self):
+            connection.refuse_login(LoginStatus.OUT_OF_RESOURCES, f"{self._portal.limits.connections} are the limit")
+            return
         if event.nexus is None:
             connection.accept_login(sessions.new_tsih())
+            log.info("%s: logged in for discovery, portal group %d", self._name, self.portal_group_tag)
         else:
             self._session = (key, event.nexus)
             tsih = sessions.add(key, self)
-            self._portal.scsi_port.nexus_established(event.nexus)
+            self._portal.scsi_port.nexus_established(event.nexus, event.rule.mask)
             connection.accept_login(tsih)
             digests = [
                 name
@@ -325,7 +450,13 @@ class _Serving(asyncio.BufferedProtocol):
                 )
                 if used
             ]
-            log.info("%s: logged in, digests: %s", self._name, " and ".join(digests) or "none")
+            log.info(
+                "%s: logged in as %s to portal group %d, digests: %s",
+                self._name,
+                event.nexus.initiator_port_name,
+                self.portal_group_tag,
+                " and ".join(digests) or "none",
+            )
             log.debug("%s: %s", self._name, connection.parameters)
         self._set_timer()
 
@@ -359,8 +490,11 @@ class _Serving(asyncio.BufferedProtocol):
             self.over.set()
 
     def _ended(self, event: ConnectionEnded) -> None:
+        if not self._portal.may_log(self):
+            return
         if event.reason:
-            log.warning("%s: connection dropped: %s", self._name, event.reason)
+            level = logging.INFO if event.expected else logging.WARNING
+            log.log(level, "%s: connection dropped: %s", self._name, event.reason)
         else:
             log.info("%s: connection closed", self._name)
 

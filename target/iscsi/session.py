@@ -83,6 +83,7 @@ class SessionKey:
 
     initiator_name: str
     isid: bytes
+    portal_group_tag: int = 1
 
 
 class SessionTable(Generic[T]):

@@ -309,4 +309,6 @@ class TaskSet:
         doomed = [command for command in self._commands.values() if not command.running and matches(command)]
         for command in doomed:
             self._end(command)
+        if doomed:  # they must not pile up behind a command that waits for room
+            self._ready = deque(command for command in self._ready if not command.ended)
         return len(doomed)

@@ -1,5 +1,7 @@
 """Text requests in the full feature phase: SendTargets and the few keys that may be negotiated then (§6.4, App. C)."""
 
+from collections.abc import Callable
+
 from storage_model.errors import RemoteProtocolError
 from storage_model.spec.iscsi_pdu import RESERVED_TAG, RejectReason, TextRequestPdu
 from storage_model.spec.iscsi_text import (
@@ -15,8 +17,6 @@ from storage_model.spec.iscsi_text import (
 from target.iscsi.events import Limits, TargetDescription
 from target.iscsi.session import SessionParameters
 
-_WILDCARDS = ("0.0.0.0:", "[::]:", ":", "*:")  # nobody can dial these
-
 
 class TextPhase:
     """One text negotiation at a time: requests continued with the C bit, answers cut to what the initiator takes."""
@@ -28,14 +28,17 @@ class TextPhase:
         parameters: SessionParameters,
         discovery: bool,
         limits: Limits,
+        visible: Callable[[], bool] = lambda: True,
     ) -> None:
         self._target = target
         self._local_address = local_address
         self._parameters = parameters
         self._discovery = discovery
         self._limits = limits
+        self._visible = visible
         self._itt = RESERVED_TAG
         self._text = b""
+        self._pieces = 0
         self._answer = b""
         self._answering = False
         self._last_ttt = 0
@@ -45,16 +48,19 @@ class TextPhase:
 
         Raises RemoteProtocolError (a RejectReason).
         """
+        if request.itt == RESERVED_TAG:  # it stands for "no negotiation" here
+            raise RemoteProtocolError("Text Request with a reserved ITT", RejectReason.INVALID_PDU_FIELD)
         if request.ttt == RESERVED_TAG or request.itt != self._itt:
             if request.ttt != RESERVED_TAG:
                 raise RemoteProtocolError("Text Request goes on with nothing", RejectReason.PROTOCOL_ERROR)
-            self._itt, self._text, self._answer, self._answering = request.itt, b"", b"", False
+            self._itt, self._text, self._pieces, self._answer, self._answering = request.itt, b"", 0, b"", False
         elif request.ttt != self._last_ttt:
             raise RemoteProtocolError("Text Request with a wrong TTT", RejectReason.PROTOCOL_ERROR)
         if not self._answering:
             self._text += bytes(request.data)
-            if len(self._text) > self._limits.text_bytes:
-                self._itt = RESERVED_TAG
+            self._pieces += 1  # an empty one counts, too
+            if len(self._text) > self._limits.text_bytes or self._pieces > self._limits.text_requests:
+                self._itt, self._text = RESERVED_TAG, b""
                 raise RemoteProtocolError("text is longer than we allow", RejectReason.PROTOCOL_ERROR)
             if request.cont:
                 return False, False, self._next_ttt(), b""
@@ -72,7 +78,7 @@ class TextPhase:
         if self._answer:
             return False, True, self._next_ttt(), piece
         if not final:  # the initiator keeps the negotiation open (§6.4)
-            self._text, self._answering = b"", False
+            self._text, self._pieces, self._answering = b"", 0, False
             return False, False, self._next_ttt(), piece
         self._itt = RESERVED_TAG
         return True, False, RESERVED_TAG, piece
@@ -104,14 +110,18 @@ class TextPhase:
         return []
 
     def _send_targets(self, value: str) -> list[tuple[str, str]]:
-        """All: only in a discovery session; a name: that target; nothing: the one of this session (Appendix C)."""
+        """All: only in a discovery session; a name: that target; nothing: the one of this session (Appendix C).
+
+        A target that the initiator may not log in to does not exist for it.
+        """
         if (value == "All") != self._discovery and value in ("All", ""):
             return [("SendTargets", REJECT)]
         if value not in ("All", "") and value.lower() != self._target.iqn.lower():
             return []
-        others = [portal for portal in self._target.portals if not portal.startswith(_WILDCARDS)]
-        addresses = dict.fromkeys([self._local_address, *others])
+        if not self._visible():
+            return []
+        portals = self._target.portals or ((self._local_address, self._target.tpgt),)
         return [
             ("TargetName", self._target.iqn),
-            *(("TargetAddress", f"{address},{self._target.tpgt}") for address in addresses),
+            *(("TargetAddress", f"{address},{tag}") for address, tag in portals),
         ]

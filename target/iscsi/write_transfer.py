@@ -105,11 +105,14 @@ class WriteTransfer:
             self._close(burst)
 
     def _store(self, offset: int, data: Buffer) -> None:
-        if not isinstance(self._data, bytearray):
-            beginning = self._data
-            self._data = bytearray(self.expected_length)
-            self._data[: len(beginning)] = beginning
-        self._data[offset : offset + len(data)] = data
+        buffer = self._data
+        if not isinstance(buffer, bytearray) or len(buffer) < offset + len(data):
+            # Unsolicited data may come before there is room for the whole command: it gets room for its own burst.
+            whole, first = self.expected_length, self._parameters.first_burst_length
+            buffer = bytearray(whole if self.granted else min(whole, first))
+            buffer[: len(self._data)] = self._data
+            self._data = buffer
+        buffer[offset : offset + len(data)] = data
         self._received += len(data)
 
     def _close(self, burst: _Burst) -> None:

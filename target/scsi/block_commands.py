@@ -26,7 +26,13 @@ def check_range(lu: LogicalUnit, lba: int, count: int) -> None:
         )
 
 
-def _transfer(context: CommandContext) -> tuple[int, int, int]:
+def check_medium(lu: LogicalUnit) -> None:
+    """A unit that is stopped still knows its capacity; one without a medium has none (SBC-3 5.15)."""
+    if not lu.loaded:
+        raise CheckCondition(SenseKey.NOT_READY, AscAscq.MEDIUM_NOT_PRESENT)
+
+
+def checked_transfer(context: CommandContext) -> tuple[int, int, int]:
     """Flags, LBA and count of a data transfer, checked against capacity and MAXIMUM TRANSFER LENGTH (SBC-3 6.6.4)."""
     lu = context.lu
     fields = decode_block_cdb(context.cdb)
@@ -78,19 +84,35 @@ async def _write_pieces(lu: LogicalUnit, task: ScsiTask, offset_bytes: int, data
 
 async def read(context: CommandContext) -> TaskOutcome:
     """READ 6, 10, 12, 16 (SBC-3 5.9 to 5.12). FUA: what the cache holds of it reaches the medium first."""
-    flags, lba, count = _transfer(context)
+    flags, lba, count = checked_transfer(context)
     if not count:
         return TaskOutcome()
-    volume, block_length = context.lu.volume, context.lu.block_length
+    lu = context.lu
+    volume, block_length = lu.volume, lu.block_length
     if flags & FUA:
         await volume.flush()
-    data = await volume.read(lba * block_length, count * block_length)
+    if lu.write_ranges.reads_guarded is None:
+        data = await volume.read(lba * block_length, count * block_length)
+    else:
+        data = await read_blocks(lu, lba, count)
     return TaskOutcome(data_in=data, transfer_length_bytes=count * block_length)
+
+
+async def read_blocks(lu: LogicalUnit, lba: int, count: int) -> Buffer:
+    """Read whole blocks; of what a WRITE ATOMIC writes meanwhile, all or nothing (SBC-4 4.29.3.2)."""
+    ranges, block_length = lu.write_ranges, lu.block_length
+    if ranges.reads_guarded is None:
+        return await lu.volume.read(lba * block_length, count * block_length)
+    held = await ranges.share(lba, lba + count)
+    try:
+        return await lu.volume.read(lba * block_length, count * block_length)
+    finally:
+        ranges.release(held)
 
 
 async def write(context: CommandContext) -> TaskOutcome:
     """WRITE 6, 10, 12, 16 (SBC-3 5.30 to 5.33)."""
-    flags, lba, count = _transfer(context)
+    flags, lba, count = checked_transfer(context)
     data = received_blocks(context, count)
     await write_blocks(context.lu, context.task, lba, data, fua=bool(flags & FUA))
     return TaskOutcome(transfer_length_bytes=count * context.lu.block_length)
@@ -98,10 +120,10 @@ async def write(context: CommandContext) -> TaskOutcome:
 
 async def write_and_verify(context: CommandContext) -> TaskOutcome:
     """WRITE AND VERIFY 10, 12, 16 (SBC-3 5.34): on the medium, then with BYTCHK 01b read back and compared."""
-    flags, lba, count = _transfer(context)
+    flags, lba, count = checked_transfer(context)
     byte_check = flags >> 1 & 0x03
     if byte_check > 1:
-        raise invalid_field(1)
+        raise invalid_field(1, 2)
     data = received_blocks(context, count)
     await write_blocks(context.lu, context.task, lba, data, fua=True)
     if byte_check == 1 and data:
@@ -115,10 +137,10 @@ async def verify(context: CommandContext) -> TaskOutcome:
     flags, lba, count = decode_block_cdb(context.cdb)
     byte_check = flags >> 1 & 0x03
     if byte_check == 2:
-        raise invalid_field(1)
+        raise invalid_field(1, 2)
     check_range(lu, lba, count)
     if byte_check == 1:
-        _transfer(context)
+        checked_transfer(context)
         data = received_blocks(context, count)
         if data:
             await _compare(lu, lba, data)
@@ -132,7 +154,7 @@ async def verify(context: CommandContext) -> TaskOutcome:
         if pattern:
             await _compare(lu, first, pattern * blocks, wrap=lu.block_length)
         elif await _allocated(lu, first, blocks):  # a hole has no medium that could be bad
-            await lu.volume.read(first * lu.block_length, blocks * lu.block_length)
+            await read_blocks(lu, first, blocks)
     return TaskOutcome(transfer_length_bytes=lu.block_length if byte_check == 3 and count else 0)
 
 
@@ -143,7 +165,10 @@ async def _allocated(lu: LogicalUnit, lba: int, count: int) -> bool:
 
 async def _compare(lu: LogicalUnit, lba: int, expected: Buffer, *, wrap: int = 0) -> None:
     """MISCOMPARE with the offset of the first unequal byte in the Data-Out (SBC-3 5.29); ``wrap``: of its one block."""
-    actual = await lu.volume.read(lba * lu.block_length, len(expected))
+    _check_equal(await read_blocks(lu, lba, len(expected) // lu.block_length), expected, wrap)
+
+
+def _check_equal(actual: Buffer, expected: Buffer, wrap: int = 0) -> None:
     if actual == expected:
         return
     offset = first_difference(actual, expected)
@@ -184,7 +209,7 @@ async def compare_and_write(context: CommandContext) -> TaskOutcome:
     data = memoryview(task.data_out)
     held = await lu.write_ranges.exclude(lba, lba + count)
     try:
-        await _compare(lu, lba, data[:length])
+        _check_equal(await lu.volume.read(lba * lu.block_length, length), data[:length])
         if not task.aborted:
             fua = bool(cdb[1] & FUA) or lu.write_through
             await lu.volume.write(lba * lu.block_length, data[length : 2 * length], fua=fua)
@@ -211,20 +236,22 @@ async def pre_fetch(context: CommandContext) -> TaskOutcome:
 async def read_capacity_10(context: CommandContext) -> TaskOutcome:
     """SBC-3 5.15: FFFFFFFFh sends the initiator to READ CAPACITY(16)."""
     lu = context.lu
+    check_medium(lu)
     last = min(lu.block_count - 1, 0xFFFFFFFF)
     return context.data_in(pages.READ_CAPACITY_10.build({"last_lba": last, "block_length": lu.block_length}), 8)
 
 
 async def read_capacity_16(context: CommandContext) -> TaskOutcome:
-    """SBC-3 5.16: no protection information, thin provisioned, unmapped blocks read as zeros."""
+    """SBC-3 5.16: no protection information; when thin provisioned, unmapped blocks read as zeros."""
     lu = context.lu
+    check_medium(lu)
     data = pages.READ_CAPACITY_16.build(
         {
             "last_lba": lu.block_count - 1,
             "block_length": lu.block_length,
             "protection": 0,
-            "exponents": max(4096 // lu.block_length, 1).bit_length() - 1,
-            "provisioning": pages.LBPME_LBPRZ,
+            "exponents": (lu.physical_block_length // lu.block_length).bit_length() - 1,
+            "provisioning": pages.LBPME_LBPRZ if lu.thin else 0,
         }
     )
     return context.data_in(data, int.from_bytes(context.cdb[10:14], "big"))

@@ -25,12 +25,14 @@ class BlockRange:
 class BlockRangeLock:
     """The ranges being written in one logical unit. As many as there are tasks in its task set at most."""
 
-    __slots__ = ("_shared", "exclusive")
+    __slots__ = ("_shared", "exclusive", "reads_guarded")
 
     def __init__(self) -> None:
         self._shared: set[BlockRange] = set()
         self.exclusive: list[BlockRange] = []
         """Empty but for the moments of a COMPARE AND WRITE: then :meth:`enter` needs no waiting."""
+        self.reads_guarded: Event | None = None
+        """Made by the unit's first WRITE ATOMIC: from then on reads enter their ranges too. Set when all of them do."""
 
     def enter(self, first: int, end: int) -> BlockRange:
         """Enter a range for an ordinary write, when ``exclusive`` is empty."""

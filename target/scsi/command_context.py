@@ -1,6 +1,6 @@
 """What a command's handler gets."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -8,7 +8,9 @@ from storage_model.errors import CheckCondition
 from storage_model.nexus import ITNexus
 from storage_model.spec.scsi_pages import Designator
 from storage_model.spec.scsi_sense import AscAscq, SenseKey
+from storage_model.spec.scsi_target_port_groups import AccessState
 from storage_model.volume import Buffer
+from target.scsi.asymmetric_access import TargetPortGroups
 from target.scsi.command_row import CommandRow
 from target.scsi.logical_unit import LogicalUnit
 from target.scsi.task import ScsiTask, TaskOutcome
@@ -26,7 +28,30 @@ class DeviceServerPort(Protocol):
         """The command table, ordered by operation code and service action."""
         ...
 
+    def read_only(self, nexus: ITNexus) -> bool:
+        """True: every unit is write-protected for this nexus."""
+        ...
+
+    async def execute(self, task: ScsiTask) -> TaskOutcome:
+        """Run a command as if an initiator had sent it; never raises."""
+        ...
+
+    def abort_in_transports(self, nexuses: Collection[ITNexus], lun: int) -> None:
+        """Abort the commands of some nexuses for a unit that no transport has handed over yet."""
+        ...
+
     def port_designators(self, relative_target_port: int) -> tuple[Designator, ...]: ...
+
+    def scsi_ports(self) -> bytes:
+        """The body of VPD page 88h."""
+        ...
+
+    @property
+    def port_groups(self) -> TargetPortGroups: ...
+
+    def set_access_states(self, states: Mapping[int, AccessState], *, by: ITNexus | None = None) -> None:
+        """Put target port groups into states and tell every nexus but ``by``, who asked for it."""
+        ...
 
 
 @dataclass(slots=True)
@@ -52,9 +77,9 @@ class CommandContext:
         return memoryview(data)[:length]
 
 
-def invalid_field(byte: int) -> CheckCondition:
-    """INVALID FIELD IN CDB, pointing at ``byte``."""
-    return CheckCondition(SenseKey.ILLEGAL_REQUEST, AscAscq.INVALID_FIELD_IN_CDB, field_pointer=byte)
+def invalid_field(byte: int, bit: int | None = None) -> CheckCondition:
+    """INVALID FIELD IN CDB, pointing at ``byte`` and, when that is less than the byte, at the field's leftmost bit."""
+    return CheckCondition(SenseKey.ILLEGAL_REQUEST, AscAscq.INVALID_FIELD_IN_CDB, field_pointer=byte, bit_pointer=bit)
 
 
 def invalid_parameter(byte: int) -> CheckCondition:

@@ -33,7 +33,7 @@ class UnderReservation(Enum):
     """Who may use a command while the unit is reserved for others.
 
     "Others" are nexuses that do not hold the unit: by RESERVE (SPC-2 table 10, SBC-3 table 4), or by a persistent
-    reservation that does not take them in (SPC-4 tables 47 and 48, SBC-3 table 13). The two differ for commands that
+    reservation that does not take them in (SPC-4 tables 65 and 66, SBC-3 table 13). The two differ for commands that
     only ask for the state, so that each member says both.
     """
 
@@ -82,14 +82,15 @@ class CommandRow:
         derive(self, "writes", self.medium is MediumAccess.WRITE)
         derive(self, "touches_medium", self.medium is not MediumAccess.NONE)
 
-    def first_forbidden_byte(self, cdb: bytes) -> int:
-        """The field pointer for a CDB that has a forbidden bit."""
-        forbidden = self.forbidden.to_bytes(self.length, "big")
-        return next(index for index in range(self.length) if cdb[index] & forbidden[index])
+    def first_forbidden_bit(self, cdb: bytes) -> tuple[int, int]:
+        """The field pointer and the bit pointer for a CDB that has a forbidden bit: the leftmost one."""
+        wrong = int.from_bytes(cdb[: self.length], "big") & self.forbidden
+        from_the_end = wrong.bit_length() - 1
+        return self.length - 1 - from_the_end // 8, from_the_end % 8
 
 
-QUICK, MEDIUM, LONG = 10, 30, 120
-"""Recommended timeouts, seconds: no medium; the medium, which may be at two sites; up to 1 GiB of it."""
+QUICK, MEDIUM, LONG, WHOLE_MEDIUM = 10, 30, 120, 24 * 3600
+"""Recommended timeouts, seconds: no medium; the medium, which may be at two sites; up to 1 GiB of it; all of it."""
 
 # CDB usage from byte 2 on of the block commands, by CDB length: LBA, TRANSFER LENGTH. READ(6)'s LBA begins in byte 1.
 _LBA_AND_LENGTH = {6: "ffff ff", 10: "ffffffff 00 ffff", 12: "ffffffff ffffffff", 16: "ffffffffffffffff ffffffff"}
@@ -139,10 +140,12 @@ def block_row(
     timeout_seconds: int = MEDIUM,
     *,
     old_flags: str = "00",
+    under_reservation: UnderReservation | None = None,
 ) -> CommandRow:
-    """A command on a range of blocks: what it does to the medium also says what a reservation does to it."""
+    """A command on a range of blocks: what it does to the medium also says what a reservation does to it, as a rule."""
     length = cdb_length(code)
-    under_reservation = UnderReservation.WRITE if medium is MediumAccess.WRITE else UnderReservation.READ
+    if under_reservation is None:
+        under_reservation = UnderReservation.WRITE if medium is MediumAccess.WRITE else UnderReservation.READ
     return row(
         code,
         handler,

@@ -10,20 +10,33 @@ from typing import TypeAlias
 from storage_model.spec.pair_cdb import PairIn, PairOut
 from storage_model.spec.scsi_cdb import (
     MaintenanceIn,
+    MaintenanceOut,
     OperationCode,
     PersistentReserveIn,
+    PersistentReserveOut,
     ServiceActionIn16,
 )
+from storage_model.spec.scsi_copy import ExtendedCopy, ReceiveCopyResults
+from storage_model.spec.scsi_sanitize import Sanitize
+from target.scsi import atomic_commands as atomic
 from target.scsi import block_commands as block
+from target.scsi import buffer_commands as buffer
+from target.scsi import copy_commands as copy
+from target.scsi import log_commands as log
 from target.scsi import mode_commands as mode
 from target.scsi import pair_commands as pair
+from target.scsi import persistent_reserve_commands as persistent_reserve
 from target.scsi import primary_commands as primary
 from target.scsi import provisioning_commands as provisioning
 from target.scsi import reservation_commands as reservation
+from target.scsi import sanitize_commands as sanitize
+from target.scsi import target_port_group_commands as port_groups
 from target.scsi.command_row import (
     GROUP_NUMBER,
     LONG,
     MEDIUM,
+    QUICK,
+    WHOLE_MEDIUM,
     CommandRow,
     DataDirection,
     Handler,
@@ -50,6 +63,10 @@ _PRIMARY = (
     row(_C.MODE_SENSE_6, mode.mode_sense, "08 ff ff ff", _IN, _AS_READ),
     row(_C.MODE_SELECT_10, mode.mode_select, "10 0000000000 ffff", _OUT, _AS_WRITE),
     row(_C.MODE_SENSE_10, mode.mode_sense, "18 ff ff 000000 ffff", _IN, _AS_READ),
+    row(_C.LOG_SELECT, log.log_select, "02 ff ff 000000 ffff", _OUT, _AS_WRITE),
+    row(_C.LOG_SENSE, log.log_sense, "00 ff ff 00 ffff ffff", _IN, _BY_ANYBODY),
+    row(_C.WRITE_BUFFER, buffer.write_buffer, "1f ff ffffff ffffff", _OUT, _AS_WRITE),
+    row(_C.READ_BUFFER_10, buffer.read_buffer, "1f ff ffffff ffffff", _IN, _AS_READ),
     row(_C.START_STOP_UNIT, primary.start_stop_unit, "01 00 0f f7", _NO_DATA, UnderReservation.START, MEDIUM),
     row(
         _C.PREVENT_ALLOW_MEDIUM_REMOVAL,
@@ -63,7 +80,7 @@ _PRIMARY = (
         primary.report_supported_operation_codes,
         "00 87 ff ffff ffffffff",
         _IN,
-        _STATUS,
+        _AS_READ,
         action=_REPORT_OPCODES,
     ),
     row(
@@ -71,10 +88,35 @@ _PRIMARY = (
         primary.report_supported_task_management_functions,
         "00 80 000000 ffffffff",
         _IN,
-        _STATUS,
+        _AS_READ,
         action=_REPORT_FUNCTIONS,
     ),
+    # PARAMETER DATA FORMAT: 000b and 001b, so that bits 7:6 must be 0 (SPC-4 table 307).
+    row(
+        _C.MAINTENANCE_IN,
+        port_groups.report_target_port_groups,
+        "20 00000000 ffffffff",
+        _IN,
+        _BY_ANYBODY,
+        action=MaintenanceIn.REPORT_TARGET_PORT_GROUPS,
+    ),
+    row(
+        _C.MAINTENANCE_OUT,
+        port_groups.set_target_port_groups,
+        "00 00000000 ffffffff",
+        _OUT,
+        _AS_WRITE,
+        action=MaintenanceOut.SET_TARGET_PORT_GROUPS,
+    ),
 )
+
+_WITH_SCOPE_AND_TYPE = (
+    PersistentReserveOut.RESERVE,
+    PersistentReserveOut.RELEASE,
+    PersistentReserveOut.PREEMPT,
+    PersistentReserveOut.PREEMPT_AND_ABORT,
+)
+"""The others ignore the SCOPE and TYPE fields (SPC-4 table 216)."""
 
 # SPC-2 7.18, 7.21: byte 1 has the third-party and extent bits, which are refused; the fields that have a meaning only
 # with them are ignored. RESERVE conflicts here as everything does, so that the handler meets free units and the holder.
@@ -86,7 +128,7 @@ _RESERVATION = (
     *(
         row(
             _C.PERSISTENT_RESERVE_IN,
-            reservation.persistent_reserve_in,
+            persistent_reserve.persistent_reserve_in,
             "00 0000000000 ffff",
             _IN,
             _STATUS,
@@ -94,11 +136,35 @@ _RESERVATION = (
         )
         for action in PersistentReserveIn
     ),
+    # What conflicts under a persistent reservation is the handler's decision, by nexus and key (SPC-4 table 66).
+    *(
+        row(
+            _C.PERSISTENT_RESERVE_OUT,
+            persistent_reserve.persistent_reserve_out,
+            "00 ff 0000 ffffffff" if action in _WITH_SCOPE_AND_TYPE else "00 00 0000 ffffffff",
+            _OUT,
+            _STATUS,
+            MEDIUM,
+            action=action,
+            ignored="" if action in _WITH_SCOPE_AND_TYPE else "00 ff",
+        )
+        for action in PersistentReserveOut
+    ),
 )
 
+
+def _flush_row(code: OperationCode) -> CommandRow:
+    """SYNCHRONIZE CACHE changes nothing that a reader could see: to a pair and to write protection it is a read.
+
+    Under a reservation the standard takes it for a write (SBC-3 table 13).
+    """
+    return block_row(
+        code, block.synchronize_cache, "02", _NO_DATA, _READ, LONG, old_flags="05", under_reservation=_AS_WRITE
+    )
+
+
 # Byte 1 has the flags: those that count, and those that SBC-3 calls obsolete (FUA_NV, SYNC_NV, RELADR) or that say
-# nothing to us (RARC). Protection is refused by having no bit in either. SYNCHRONIZE CACHE changes nothing that a
-# reader could see: to a pair and to write protection it is a read.
+# nothing to us (RARC). Protection is refused by having no bit in either.
 _BLOCKS = (
     block_row(_C.READ_6, block.read, "1f", _IN, _READ),
     block_row(_C.READ_10, block.read, "18", _IN, _READ, old_flags="07"),
@@ -111,13 +177,25 @@ _BLOCKS = (
     block_row(_C.WRITE_AND_VERIFY_10, block.write_and_verify, "16", _OUT, _WRITE, old_flags="01"),
     block_row(_C.WRITE_AND_VERIFY_12, block.write_and_verify, "16", _OUT, _WRITE, old_flags="01"),
     block_row(_C.WRITE_AND_VERIFY_16, block.write_and_verify, "16", _OUT, _WRITE, old_flags="01"),
+    block_row(_C.ORWRITE_16, atomic.orwrite, "18", _OUT, _WRITE, old_flags="02"),
+    # ATOMIC BOUNDARY stays 0: everything is written as one, whatever its length.
+    row(
+        _C.WRITE_ATOMIC_16,
+        atomic.write_atomic,
+        "18 ffffffffffffffff 0000 ffff",
+        _OUT,
+        _AS_WRITE,
+        MEDIUM,
+        medium=_WRITE,
+        ignored="00" + GROUP_NUMBER[16],
+    ),
     block_row(_C.VERIFY_10, block.verify, "16", _OUT, _READ, LONG, old_flags="01"),
     block_row(_C.VERIFY_12, block.verify, "16", _OUT, _READ, LONG, old_flags="01"),
     block_row(_C.VERIFY_16, block.verify, "16", _OUT, _READ, LONG, old_flags="01"),
     block_row(_C.PRE_FETCH_10, block.pre_fetch, "02", _NO_DATA, _READ, old_flags="01"),
     block_row(_C.PRE_FETCH_16, block.pre_fetch, "02", _NO_DATA, _READ, old_flags="01"),
-    block_row(_C.SYNCHRONIZE_CACHE_10, block.synchronize_cache, "02", _NO_DATA, _READ, LONG, old_flags="05"),
-    block_row(_C.SYNCHRONIZE_CACHE_16, block.synchronize_cache, "02", _NO_DATA, _READ, LONG, old_flags="05"),
+    _flush_row(_C.SYNCHRONIZE_CACHE_10),
+    _flush_row(_C.SYNCHRONIZE_CACHE_16),
     block_row(_C.WRITE_SAME_10, provisioning.write_same, "08", _OUT, _WRITE, LONG),
     block_row(_C.WRITE_SAME_16, provisioning.write_same, "09", _OUT, _WRITE, LONG),
     row(
@@ -168,6 +246,59 @@ _CAPACITY_AND_PROVISIONING = (
 )
 
 
+# SBC-3 5.3, 5.24. FMTPINFO is refused: there is no protection information; so is SBC-4's ZNR.
+_WHOLE_MEDIUM = (
+    row(_C.FORMAT_UNIT, sanitize.format_unit, "3f", _OUT, _AS_WRITE, WHOLE_MEDIUM, medium=_WRITE),
+    *(
+        row(
+            _C.SANITIZE,
+            handler,
+            "a0 0000000000 ffff",
+            direction,
+            _AS_WRITE,
+            timeout_seconds,
+            action=action,
+            medium=_WRITE,
+        )
+        for action, handler, direction, timeout_seconds in (
+            (Sanitize.OVERWRITE, sanitize.overwrite, _OUT, WHOLE_MEDIUM),
+            (Sanitize.BLOCK_ERASE, sanitize.block_erase, _NO_DATA, WHOLE_MEDIUM),
+            (Sanitize.EXIT_FAILURE_MODE, sanitize.exit_failure_mode, _NO_DATA, QUICK),
+        )
+    ),
+)
+
+# SPC-4 6.3, 6.4. The copy's own reads and writes meet the reservations of the units that they are for.
+_COPY = (
+    row(
+        _C.EXTENDED_COPY,
+        copy.extended_copy,
+        "00 0000000000000000 ffffffff",
+        _OUT,
+        _AS_WRITE,
+        LONG,
+        action=ExtendedCopy.EXTENDED_COPY_LID1,
+    ),
+    *(
+        row(_C.RECEIVE_COPY_RESULTS, handler, "00 ff 00000000000000 ffffffff", _IN, _STATUS, action=action)
+        for action, handler in (
+            (ReceiveCopyResults.COPY_STATUS, copy.receive_copy_status),
+            (ReceiveCopyResults.RECEIVE_DATA, copy.receive_copy_data),
+            (ReceiveCopyResults.FAILED_SEGMENT_DETAILS, copy.receive_copy_failure_details),
+        )
+    ),
+    row(
+        _C.RECEIVE_COPY_RESULTS,
+        copy.receive_copy_operating_parameters,
+        "00 00 00000000000000 ffffffff",
+        _IN,
+        _STATUS,
+        action=ReceiveCopyResults.OPERATING_PARAMETERS,
+        ignored="00 ff",
+    ),
+)
+
+
 def _pair_row(
     code: OperationCode, handler: Handler, usage: str, direction: DataDirection, action: IntEnum
 ) -> CommandRow:
@@ -192,7 +323,7 @@ _PAIR = (
 
 COMMAND_ROWS: Sequence[CommandRow] = tuple(
     sorted(
-        (*_PRIMARY, *_RESERVATION, *_BLOCKS, *_CAPACITY_AND_PROVISIONING, *_PAIR),
+        (*_PRIMARY, *_RESERVATION, *_BLOCKS, *_CAPACITY_AND_PROVISIONING, *_WHOLE_MEDIUM, *_COPY, *_PAIR),
         key=lambda command: (command.operation_code, command.service_action or 0),
     )
 )

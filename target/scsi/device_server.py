@@ -5,43 +5,62 @@ Order of the checks, from the precedence of SAM-5 5.3.3 and the commands each st
  2. the task set has room, and older ordered tasks have ended (SAM-5 8)
  3. the command exists (SPC-4 4.2.5); its row says how it is treated from here on
  4. unit attention after a reset (before RESERVATION CONFLICT)
- 5. SCSI-2 reservation (before every other CHECK CONDITION)
+ 5. reservation, by RESERVE or persistent (before every other CHECK CONDITION)
  6. other unit attentions
- 7. the bits of the CDB that the row does not know
- 8. the medium: ready, not write protected
- 9. the pair that the unit belongs to
-10. the handler
+ 7. the access state of the target port (SPC-4 5.15.2)
+ 8. the bits of the CDB that the row does not know
+ 9. the medium: ready, not write protected
+10. the pair that the unit belongs to
+11. the handler
 An unknown operation code is told after a reset's unit attention and before the reservation: it has no row that could
 say whether it conflicts.
 """
 
+import logging
 from asyncio import Event
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from typing import Protocol
 
 from storage_model.errors import CheckCondition
 from storage_model.nexus import ITNexus
 from storage_model.spec import scsi_pages as pages
 from storage_model.spec.scsi_cdb import OperationCode
-from storage_model.spec.scsi_sense import AscAscq, SenseData, SenseKey, encode_sense
+from storage_model.spec.scsi_sense import AscAscq, SenseData, SenseKey, encode_sense, sense_of
+from storage_model.spec.scsi_target_port_groups import AccessState, StatusCode
 from storage_model.spec.scsi_task import ScsiStatus, TaskAttribute, TaskFunction, TaskFunctionResponse
 from storage_model.volume import MediumFailure, NotReady, ReplicationRefused, SpaceExhausted, VolumeError
+from target.scsi.asymmetric_access import TargetPortGroups
 from target.scsi.command_context import CommandContext, invalid_field
-from target.scsi.command_row import CommandRow, UnderReservation
+from target.scsi.command_row import CommandRow
 from target.scsi.command_table import COMMAND_ROWS, ROWS_BY_OPCODE
 from target.scsi.logical_unit import LogicalUnit
+from target.scsi.lun_mask import LunMask, MaskedUnits
 from target.scsi.primary_commands import check_ready
-from target.scsi.task import ScsiTask, TaskOutcome
+from target.scsi.reservation_gate import excluded
+from target.scsi.task import CopyManagerTask, ScsiTask, TaskOutcome
 from target.scsi.task_manager import abort
 from target.scsi.unit_attention import RESET_CONDITIONS
 
 _CDB_LENGTH = 16
+_FLUSHING = (OperationCode.SYNCHRONIZE_CACHE_10, OperationCode.SYNCHRONIZE_CACHE_16, OperationCode.START_STOP_UNIT)
+"""What fails in these is a write of earlier commands."""
+
+log = logging.getLogger("pairvol.scsi")
+
+
+class TransportPort(Protocol):
+    """A transport that hands over commands, and may hold some back until it has their data."""
+
+    def abort_not_running_of(self, nexuses: Collection[ITNexus], lun: int) -> None:
+        """Drop the commands of these nexuses for the unit that have not been handed over."""
+        ...
 
 
 class DeviceServer:
     """Serves one array's logical units to every nexus.
 
-    ``logical_units`` maps LUN to unit and may change while serving. ``target_iqn`` and ``portal_group_tag`` name the
-    target port in VPD page 83h.
+    ``logical_units`` maps LUN to unit and may change while serving. ``target_iqn`` names the target device in VPD page
+    83h; ``port_groups`` has its target ports, by default one.
     """
 
     def __init__(
@@ -49,11 +68,15 @@ class DeviceServer:
         logical_units: Mapping[int, LogicalUnit],
         *,
         target_iqn: str = "iqn.2026-11.org.pairvol:array",
-        portal_group_tag: int = 1,
+        port_groups: TargetPortGroups | None = None,
     ) -> None:
         self.logical_units = logical_units
+        self.transports: list[TransportPort] = []
+        self.port_groups = port_groups or TargetPortGroups()
         self._target_iqn = target_iqn
-        self._portal_group_tag = portal_group_tag
+        self._masks: dict[ITNexus, LunMask] = {}  # of the nexuses that do not see, or may not write, everything
+        self._restricted = self.port_groups.restricted
+        self._nexuses: set[ITNexus] = set()
 
     @property
     def command_rows(self) -> Sequence[CommandRow]:
@@ -61,10 +84,40 @@ class DeviceServer:
 
     def units_of(self, nexus: ITNexus) -> Mapping[int, LogicalUnit]:
         """The units that the nexus may see, by LUN: the one place that says so."""
+        if self._masks:
+            mask = self._masks.get(nexus)
+            if mask is not None and mask.luns is not None:
+                return MaskedUnits(self.logical_units, mask.luns)
         return self.logical_units
 
+    def read_only(self, nexus: ITNexus) -> bool:
+        """True: every unit is write-protected for this nexus."""
+        return nexus in self._masks and self._masks[nexus].read_only
+
     def port_designators(self, relative_target_port: int) -> tuple[pages.Designator, ...]:
-        return pages.port_designators(self._target_iqn, self._portal_group_tag, relative_target_port)
+        return pages.port_designators(self._target_iqn, relative_target_port)
+
+    def scsi_ports(self) -> bytes:
+        return pages.scsi_ports(self._target_iqn, self.port_groups.numbers)
+
+    def set_access_states(self, states: Mapping[int, AccessState], *, by: ITNexus | None = None) -> None:
+        """SPC-4 5.15.2.6, 5.15.2.7: explicit when a nexus asks for it, which then needs no unit attention."""
+        if by is not None and by in self._masks:
+            # It may not change what those see and write whose units it must not even see.
+            raise CheckCondition(SenseKey.ILLEGAL_REQUEST, AscAscq.ACCESS_DENIED_NO_ACCESS_RIGHTS)
+        status = StatusCode.ALTERED_IMPLICITLY if by is None else StatusCode.ALTERED_BY_COMMAND
+        changed = self.port_groups.change(states, status)
+        if not changed:
+            return
+        for group, state in changed.items():
+            log.info("target port group %d is %s%s", group, state, "" if by is None else f", as {by} asked")
+        for lu in self.logical_units.values():
+            lu.unit_attentions.establish(AscAscq.ASYMMETRIC_ACCESS_STATE_CHANGED, but=by)
+
+    def abort_in_transports(self, nexuses: Collection[ITNexus], lun: int) -> None:
+        """Abort the commands of some nexuses for a unit that still wait for their data, or for room."""
+        for transport in self.transports:
+            transport.abort_not_running_of(nexuses, lun)
 
     # --- commands
 
@@ -83,7 +136,7 @@ class DeviceServer:
         except CheckCondition as error:
             return _check_condition(error, lu)
         except VolumeError as error:
-            return _check_condition(_volume_sense(error, task), lu)
+            return _check_condition(_volume_sense(error, task, lu), lu)
         finally:
             tasks.leave(task)
 
@@ -93,23 +146,29 @@ class DeviceServer:
             cdb = cdb.ljust(_CDB_LENGTH, b"\0")
         entry = ROWS_BY_OPCODE[cdb[0]]
         row = entry if entry is None or isinstance(entry, CommandRow) else entry.get(cdb[1] & 0x1F)
-        # An empty dict, a missing holder: the data path passes these by at the cost of one test each.
+        # An empty dict, a unit not held: the data path passes these by at the cost of one test each.
         if lu.unit_attentions.pending and (row is None or row.unit_attention):
-            _report_unit_attention(lu, nexus, resets=True)
+            _report_unit_attention(lu, task, resets=True)
         if row is None:
             raise _unsupported(entry is not None)
-        if lu.reservation.holder is not None and lu.reservation.conflicts(nexus) and not _allowed(row, cdb):
+        if lu.reservation.held and excluded(lu.reservation.excludes(nexus), row, cdb):
+            lu.conflict_log.conflict(task.lun, nexus)
             return TaskOutcome(ScsiStatus.RESERVATION_CONFLICT)
         if lu.unit_attentions.pending and row.unit_attention:
-            _report_unit_attention(lu, nexus, resets=False)
+            _report_unit_attention(lu, task, resets=False)
+        if self._restricted:
+            self.port_groups.check(nexus.target_port, row, cdb)
         length = row.length
         if int.from_bytes(cdb[:length], "big") & row.forbidden:
-            raise invalid_field(row.first_forbidden_byte(cdb))
+            raise invalid_field(*row.first_forbidden_bit(cdb))
+        if not lu.accessible:
+            _check_accessible(lu, row)
         if row.touches_medium:
-            if not (lu.started and lu.loaded):
-                check_ready(lu)
-            if row.writes and lu.write_protected:
-                raise CheckCondition(SenseKey.DATA_PROTECT, lu.write_protection)
+            if row.writes:
+                if lu.write_protected:
+                    raise CheckCondition(SenseKey.DATA_PROTECT, lu.write_protection)
+                if self._masks and self.read_only(nexus):
+                    raise CheckCondition(SenseKey.DATA_PROTECT, AscAscq.WRITE_PROTECTED)
             if lu.pair is not None:
                 refused = lu.pair.refuse(nexus, writes=row.writes)
                 if refused is not ScsiStatus.GOOD:
@@ -140,7 +199,11 @@ class DeviceServer:
         if blockers:
             turn = Event()
             lu.tasks.when_ended(blockers, turn.set)
-            await turn.wait()
+            lu.tasks.waiting_for_turn.append(task)
+            try:
+                await turn.wait()
+            finally:
+                lu.tasks.waiting_for_turn = [other for other in lu.tasks.waiting_for_turn if other is not task]
         if task.aborted:
             raise CheckCondition(SenseKey.ABORTED_COMMAND, AscAscq.NO_ADDITIONAL_SENSE)  # not sent: it was aborted
 
@@ -151,7 +214,10 @@ class DeviceServer:
     ) -> TaskFunctionResponse:
         """Answers when the function has done its work: no aborted task writes after COMPLETE (SAM-5 7)."""
         if function in (TaskFunction.TARGET_WARM_RESET, TaskFunction.TARGET_COLD_RESET):
-            for lu in list(self.logical_units.values()):
+            if function is TaskFunction.TARGET_COLD_RESET and self.units_of(nexus) is not self.logical_units:
+                # It would end the sessions of those whose units this nexus must not even see (RFC 7143 §11.5.1).
+                return TaskFunctionResponse.AUTHORIZATION_FAILED
+            for lu in list(self.units_of(nexus).values()):
                 await self._reset(lu, nexus, AscAscq.SCSI_BUS_RESET_OCCURRED)
             return TaskFunctionResponse.COMPLETE
         if function is TaskFunction.TASK_REASSIGN:
@@ -176,6 +242,16 @@ class DeviceServer:
                 unit.unit_attentions.establish(AscAscq.COMMANDS_CLEARED_BY_ANOTHER_INITIATOR, only=other)
         return TaskFunctionResponse.COMPLETE
 
+    def luns_affected(self, nexus: ITNexus, function: TaskFunction, lun: int) -> Collection[int]:
+        """The units where ``manage`` aborts the commands of every nexus: of those, the ones that ``nexus`` may see."""
+        visible = self.units_of(nexus)
+        if function is TaskFunction.TARGET_WARM_RESET:
+            return set(visible)
+        if function is TaskFunction.TARGET_COLD_RESET:
+            return set(visible) if visible is self.logical_units else ()
+        one_unit = function in (TaskFunction.CLEAR_TASK_SET, TaskFunction.LOGICAL_UNIT_RESET)
+        return {lun} if one_unit and lun in visible else ()
+
     async def _reset(self, lu: LogicalUnit, nexus: ITNexus, condition: AscAscq) -> None:
         """The reservation falls after the last write under it has ended, not before."""
         await _abort_and_wait(lu, lu.tasks.all())
@@ -183,8 +259,12 @@ class DeviceServer:
 
     # --- nexuses
 
-    def nexus_established(self, nexus: ITNexus) -> None:
-        for lu in self.logical_units.values():
+    def nexus_established(self, nexus: ITNexus, mask: LunMask | None = None) -> None:
+        """``mask`` holds until the nexus is lost; None: it sees everything."""
+        if mask is not None:
+            self._masks[nexus] = mask
+        self._nexuses.add(nexus)
+        for lu in self.units_of(nexus).values():
             lu.unit_attentions.add_nexus(nexus)
 
     async def nexus_lost(self, nexus: ITNexus) -> None:
@@ -193,7 +273,39 @@ class DeviceServer:
             await _abort_and_wait(lu, lu.tasks.of_nexus(nexus))
             lu.reservation.drop(nexus)
             lu.prevents_removal.discard(nexus)
+            lu.diagnostic_buffers.forget(nexus)
+            lu.copies.drop(nexus)
             lu.unit_attentions.remove_nexus(nexus)
+        self._masks.pop(nexus, None)
+        self._nexuses.discard(nexus)
+
+    # --- units that come and go
+
+    def inventory_changed(self, lun: int) -> None:
+        """A unit was put into ``logical_units`` or taken out: who may see it hears so at every other one it sees.
+
+        SPC-4 6.35: REPORTED LUNS DATA HAS CHANGED. At the new unit itself they hear of its power on.
+        """
+        new = self.logical_units.get(lun)
+        for nexus in self._nexuses:
+            mask = self._masks.get(nexus)
+            if mask is not None and mask.luns is not None and lun not in mask.luns:
+                continue
+            for lu in self.units_of(nexus).values():
+                if lu is new:
+                    lu.unit_attentions.add_nexus(nexus)
+                else:
+                    lu.unit_attentions.establish(AscAscq.REPORTED_LUNS_DATA_HAS_CHANGED, only=nexus)
+
+    async def drained(self, lu: LogicalUnit) -> None:
+        """Returns when every command that the unit has now has ended."""
+        ended = Event()
+        lu.tasks.when_ended(lu.tasks.all(), ended.set)
+        await ended.wait()
+
+    async def abort_all(self, lu: LogicalUnit) -> None:
+        """The same, for commands that do not end by themselves."""
+        await _abort_and_wait(lu, lu.tasks.all())
 
 
 async def _abort_and_wait(lu: LogicalUnit, tasks: list[ScsiTask]) -> set[ITNexus]:
@@ -206,34 +318,28 @@ async def _abort_and_wait(lu: LogicalUnit, tasks: list[ScsiTask]) -> set[ITNexus
     return nexuses
 
 
-def _report_unit_attention(lu: LogicalUnit, nexus: ITNexus, *, resets: bool) -> None:
-    condition = lu.unit_attentions.peek(nexus)
-    if condition is not None and (condition in RESET_CONDITIONS) is resets:
-        lu.unit_attentions.take(nexus)
+def _report_unit_attention(lu: LogicalUnit, task: ScsiTask, *, resets: bool) -> None:
+    condition = lu.unit_attentions.peek(task.nexus)
+    if condition is not None and (condition in RESET_CONDITIONS) is resets and not isinstance(task, CopyManagerTask):
+        lu.unit_attentions.take(task.nexus)
         raise CheckCondition(SenseKey.UNIT_ATTENTION, condition)
+
+
+def _check_accessible(lu: LogicalUnit, row: CommandRow) -> None:
+    if lu.operation is not None:
+        lu.operation.check(row)
+    if row.touches_medium:
+        check_ready(lu)
 
 
 def _unsupported(operation_code_known: bool) -> CheckCondition:
     """SPC-4 4.2.5.2: an unknown service action is a bad field of a known command."""
     if operation_code_known:
-        return invalid_field(1)
+        return invalid_field(1, 4)
     return CheckCondition(SenseKey.ILLEGAL_REQUEST, AscAscq.INVALID_COMMAND_OPERATION_CODE, field_pointer=0)
 
 
-def _allowed(row: CommandRow, cdb: bytes) -> bool:
-    """Whether the command may run while another nexus holds the unit (SPC-2 table 10, SBC-3 table 4)."""
-    match row.under_reservation:
-        case UnderReservation.ANYBODY:
-            return True
-        case UnderReservation.ALLOW_REMOVAL:
-            return not cdb[4] & 0x03
-        case UnderReservation.START:
-            return cdb[4] & 0xF1 == 0x01
-        case UnderReservation.STATUS | UnderReservation.READ | UnderReservation.WRITE:
-            return False
-
-
-def _volume_sense(error: VolumeError, task: ScsiTask) -> CheckCondition:
+def _volume_sense(error: VolumeError, task: ScsiTask, lu: LogicalUnit) -> CheckCondition:
     match error:
         case SpaceExhausted():
             return CheckCondition(SenseKey.DATA_PROTECT, AscAscq.SPACE_ALLOCATION_FAILED_WRITE_PROTECT)
@@ -243,9 +349,13 @@ def _volume_sense(error: VolumeError, task: ScsiTask) -> CheckCondition:
             return CheckCondition(SenseKey.NOT_READY, AscAscq.LOGICAL_UNIT_NOT_READY_CAUSE_NOT_REPORTABLE)
         case MediumFailure():
             entry = ROWS_BY_OPCODE[task.cdb[0]]
-            writes = isinstance(entry, CommandRow) and entry.writes
+            writes = isinstance(entry, CommandRow) and (entry.writes or entry.operation_code in _FLUSHING)
+            lu.error_counters.count(task.cdb[0], writes=writes)
             return CheckCondition(
-                SenseKey.MEDIUM_ERROR, AscAscq.WRITE_ERROR if writes else AscAscq.UNRECOVERED_READ_ERROR
+                SenseKey.MEDIUM_ERROR,
+                AscAscq.WRITE_ERROR if writes else AscAscq.UNRECOVERED_READ_ERROR,
+                # The first block that could not be read or written, where that is known (SBC-3 4.18.1).
+                information=None if error.offset_bytes is None else error.offset_bytes // lu.block_length,
             )
         case _:
             return CheckCondition(SenseKey.HARDWARE_ERROR, AscAscq.INTERNAL_TARGET_FAILURE)
@@ -253,8 +363,7 @@ def _volume_sense(error: VolumeError, task: ScsiTask) -> CheckCondition:
 
 def _check_condition(error: CheckCondition, lu: LogicalUnit | None) -> TaskOutcome:
     """Where sense data is made, in the format that the control mode page asks for (SPC-4 7.5.8, D_SENSE)."""
-    sense = SenseData(error.sense_key, error.asc_ascq, error.information, error.field_pointer, error.in_parameter_list)
     return TaskOutcome(
         ScsiStatus.CHECK_CONDITION,
-        sense=encode_sense(sense, descriptor_format=lu is not None and lu.descriptor_sense),
+        sense=encode_sense(sense_of(error), descriptor_format=lu is not None and lu.descriptor_sense),
     )

@@ -7,28 +7,30 @@ from storage_model.nexus import ITNexus
 from storage_model.pair import PairRequest
 from storage_model.reservation import Reservation
 from storage_model.spec.pair_cdb import PairStatus
-from storage_model.spec.scsi_pages import (
-    CACHING_WCE,
-    CONTROL_D_SENSE,
-    CONTROL_SWP,
-    MODE_PAGES,
-    Designator,
-    ModePage,
-    unit_designators,
-)
+from storage_model.spec.scsi_mode import CACHING_WCE, CONTROL_D_SENSE, CONTROL_SWP, MODE_PAGES, ModePage
+from storage_model.spec.scsi_pages import Designator, unit_designators
 from storage_model.spec.scsi_sense import AscAscq
 from storage_model.spec.scsi_task import ScsiStatus
 from storage_model.volume import Volume
+from target.scsi.background_operation import BackgroundOperation, NoNotes, OperationNotes, Pace, unpaced
 from target.scsi.block_range_lock import BlockRangeLock
+from target.scsi.copy_operations import CopyOperations
+from target.scsi.diagnostic_buffers import DiagnosticBuffers
+from target.scsi.error_counters import ErrorCounters
+from target.scsi.reservation_gate import ConflictLog
+from target.scsi.reservation_journal import ReservationJournal, ReservationStore
 from target.scsi.task_manager import TaskSet
 from target.scsi.unit_attention import UnitAttentions
 
 MAXIMUM_TRANSFER_BYTES = 32 << 20
 """Data of one command; what the block limits page tells, and what bounds the memory a command may ask for."""
 MAXIMUM_COMPARE_AND_WRITE_BLOCKS = 255
+MAXIMUM_ATOMIC_WRITE_BYTES = 1 << 20
+"""Of one WRITE ATOMIC: it is written twice, and kept in memory until then."""
 MAXIMUM_UNMAP_BYTES = 512 << 20
 MAXIMUM_UNMAP_DESCRIPTORS = 256
-MAXIMUM_WRITE_SAME_BYTES = 1 << 30
+MAXIMUM_WRITE_SAME_BYTES = 128 << 20
+"""What a WRITE SAME of other data than zeros writes in well under a second."""
 
 
 class PairPort(Protocol):
@@ -89,28 +91,43 @@ class LogicalUnit:
         *,
         write_protected: bool = False,
         removable: bool = False,
+        thin: bool = True,
+        physical_block_length: int | None = None,
+        reservation_store: ReservationStore | None = None,
+        volume_name: str = "",
     ) -> None:
         self.lun = lun
         self.volume = volume
         self.identity = identity
         self.pair = pair
         self.removable = removable
+        self.thin = thin
         self.reservation = Reservation()
+        self.reservation_journal = ReservationJournal(self.reservation, reservation_store, volume_name)
+        self.conflict_log = ConflictLog(self.reservation)
         self.unit_attentions = UnitAttentions()
         self.tasks = TaskSet()
         self.write_ranges = BlockRangeLock()
+        self.copies = CopyOperations()
+        self.error_counters = ErrorCounters()
+        self.diagnostic_buffers = DiagnosticBuffers()
         self.prevents_removal: set[ITNexus] = set()
-        self.started = True
-        self.loaded = True
+        self._started = self._loaded = True
+        self._operation: BackgroundOperation | None = None
+        self.accessible = True
+        """False while it is stopped, its medium is out, or an operation has it: all that the data path looks at."""
+        self.operation_notes: OperationNotes = NoNotes()
+        self.pace: Pace = unpaced
         self._write_protected = write_protected
         self.block_length = volume.block_length
+        self.physical_block_length = physical_block_length or volume.block_length
         self.block_count = volume.size_bytes // volume.block_length
         self.mode_pages: dict[int, bytearray] = {}
         self.reset_mode_pages()
 
     def reset_mode_pages(self) -> None:
         """Back to the defaults: nothing is saved (SPC-4 7.5.1)."""
-        self.mode_pages = {layout.page_code: bytearray(layout.default) for layout in MODE_PAGES}
+        self.mode_pages = {layout.page: bytearray(layout.default) for layout in MODE_PAGES}
         self.mode_pages_changed()
 
     def mode_pages_changed(self) -> None:
@@ -129,13 +146,46 @@ class LogicalUnit:
         return AscAscq.LOGICAL_UNIT_SOFTWARE_WRITE_PROTECTED
 
     @property
-    def accessible(self) -> bool:
-        return self.started and self.loaded
+    def started(self) -> bool:
+        return self._started
+
+    @started.setter
+    def started(self, value: bool) -> None:
+        self._started = value
+        self._access_changed()
+
+    @property
+    def loaded(self) -> bool:
+        return self._loaded
+
+    @loaded.setter
+    def loaded(self, value: bool) -> None:
+        self._loaded = value
+        self._access_changed()
+
+    @property
+    def operation(self) -> BackgroundOperation | None:
+        """The SANITIZE or FORMAT UNIT that is under way, or that has failed."""
+        return self._operation
+
+    @operation.setter
+    def operation(self, value: BackgroundOperation | None) -> None:
+        self._operation = value
+        self._access_changed()
+
+    def _access_changed(self) -> None:
+        self.accessible = self._started and self._loaded and self._operation is None
+
+    def capacity_changed(self) -> None:
+        """The volume has grown: every nexus hears so (SBC-3 4.7)."""
+        self.block_count = self.volume.size_bytes // self.block_length
+        self.unit_attentions.establish(AscAscq.CAPACITY_DATA_HAS_CHANGED)
 
     def reset(self, condition: AscAscq) -> None:
         """What every kind of reset does to the unit once its tasks have ended (SAM-5 6.3.3)."""
         self.reservation.clear()
         self.prevents_removal.clear()
+        self.copies.drop()
         self.started = True
         self.reset_mode_pages()
         self.unit_attentions.establish(condition)

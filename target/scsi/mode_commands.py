@@ -2,7 +2,7 @@
 
 from storage_model.errors import CheckCondition
 from storage_model.spec.scsi_cdb import OperationCode
-from storage_model.spec.scsi_pages import MODE_PAGES, ModePage, ModePageLayout
+from storage_model.spec.scsi_mode import ALL_PAGES, ALL_SUBPAGES, MODE_PAGES, SUBPAGE_FORMAT, ModePageLayout
 from storage_model.spec.scsi_sense import AscAscq, SenseKey
 from target.scsi.command_context import CommandContext, invalid_field, invalid_parameter
 from target.scsi.logical_unit import LogicalUnit
@@ -24,15 +24,12 @@ async def mode_sense(context: CommandContext) -> TaskOutcome:
     page_control, page_code, subpage = cdb[2] >> 6, cdb[2] & 0x3F, cdb[3]
     if page_control == _SAVED:
         raise CheckCondition(SenseKey.ILLEGAL_REQUEST, AscAscq.SAVING_PARAMETERS_NOT_SUPPORTED)
-    if subpage not in (0x00, 0xFF):
-        raise invalid_field(3)
-    layouts = [layout for layout in MODE_PAGES if page_code in (ModePage.ALL, layout.page_code)]
-    if not layouts:
-        raise invalid_field(2)
+    layouts = _layouts(page_code, subpage)
     long_lba = not six and bool(cdb[1] & _LLBAA)
     descriptor = b"" if cdb[1] & _DBD else _block_descriptor(lu, long_lba)
     body = descriptor + b"".join(_page(lu, layout, page_control) for layout in layouts)
-    device_specific = _DPOFUA | (_WP if lu.write_protected else 0)
+    protected = lu.write_protected or context.server.read_only(context.task.nexus)
+    device_specific = _DPOFUA | (_WP if protected else 0)
     if six:
         header = bytes((len(body) + 3, 0, device_specific, len(descriptor)))
     else:
@@ -42,6 +39,19 @@ async def mode_sense(context: CommandContext) -> TaskOutcome:
             + len(descriptor).to_bytes(2, "big")
         )
     return context.data_in(header + body, allocation_length)
+
+
+def _layouts(page_code: int, subpage: int) -> list[ModePageLayout]:
+    """The pages that PAGE CODE and SUBPAGE CODE ask for (SPC-4 table 189)."""
+    of_page = [layout for layout in MODE_PAGES if page_code in (ALL_PAGES, layout.page_code)]
+    if not of_page:
+        raise invalid_field(2, 5)
+    if page_code == ALL_PAGES and subpage not in (0, ALL_SUBPAGES):
+        raise invalid_field(3)
+    layouts = [layout for layout in of_page if subpage in (ALL_SUBPAGES, layout.subpage)]
+    if not layouts:
+        raise invalid_field(3)
+    return layouts
 
 
 def _block_descriptor(lu: LogicalUnit, long_lba: bool) -> bytes:
@@ -56,7 +66,7 @@ def _page(lu: LogicalUnit, layout: ModePageLayout, page_control: int) -> bytes:
         return layout.changeable
     if page_control == _DEFAULT:
         return layout.default
-    return bytes(lu.mode_pages[layout.page_code])
+    return bytes(lu.mode_pages[layout.page])
 
 
 async def mode_select(context: CommandContext) -> TaskOutcome:
@@ -104,24 +114,37 @@ def _after_block_descriptor(lu: LogicalUnit, parameters: bytes, six: bool) -> in
 
 
 def _parse_pages(lu: LogicalUnit, parameters: bytes, offset: int) -> dict[int, bytearray]:
-    """New bytes by page code. A bit that is not changeable has to be as it is (SPC-4 6.9.1)."""
+    """New bytes by page. A bit that is not changeable has to be as it is (SPC-4 6.9.1)."""
     changed: dict[int, bytearray] = {}
     while offset < len(parameters):
-        page_code = parameters[offset] & 0x3F
-        layout = next((layout for layout in MODE_PAGES if layout.page_code == page_code), None)
-        if layout is None or parameters[offset] & 0x40:  # SPF: no subpages
-            raise invalid_parameter(offset)
+        layout = _layout_at(parameters, offset)
         page = bytearray(parameters[offset : offset + len(layout.default)])
-        if len(page) < 2 or (len(page) < len(layout.default) and page[1] == layout.default[1]):
+        header = layout.header_length
+        same = header if page[1:header] == layout.default[1:header] else 0
+        if len(page) < header or (len(page) < len(layout.default) and same):
             raise CheckCondition(SenseKey.ILLEGAL_REQUEST, AscAscq.PARAMETER_LIST_LENGTH_ERROR)
-        if page[1] != layout.default[1]:
-            raise invalid_parameter(offset + 1)
-        page[0] &= 0x3F  # PS is reserved in MODE SELECT, and initiators send back what they have read
-        current = lu.mode_pages[page_code]
-        for index in range(2, len(page)):
+        if not same:  # PAGE LENGTH
+            raise invalid_parameter(offset + header // 2)
+        page[0] &= 0x7F  # PS is reserved in MODE SELECT, and initiators send back what they have read
+        current = lu.mode_pages[layout.page]
+        for index in range(header, len(page)):
             if (page[index] ^ current[index]) & ~layout.changeable[index]:
                 raise invalid_parameter(offset + index)
         if page != current:
-            changed[page_code] = page
+            changed[layout.page] = page
         offset += len(page)
     return changed
+
+
+def _layout_at(parameters: bytes, offset: int) -> ModePageLayout:
+    """The layout of the page that begins at ``offset``."""
+    page_code, subpage = parameters[offset] & 0x3F, 0
+    if parameters[offset] & SUBPAGE_FORMAT:
+        if offset + 1 == len(parameters):
+            raise CheckCondition(SenseKey.ILLEGAL_REQUEST, AscAscq.PARAMETER_LIST_LENGTH_ERROR)
+        subpage = parameters[offset + 1]
+    has_subpage_format = bool(parameters[offset] & SUBPAGE_FORMAT)
+    for layout in MODE_PAGES:
+        if (layout.page_code, layout.subpage) == (page_code, subpage) and has_subpage_format is bool(subpage):
+            return layout
+    raise invalid_parameter(offset)

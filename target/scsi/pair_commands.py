@@ -47,6 +47,9 @@ async def pair_control_out(context: CommandContext) -> TaskOutcome:
     if command.parameter_list_length:
         claim = decode_claim(context.parameter_list(command.parameter_list_length))
     lu = context.lu
+    if context.server.read_only(context.task.nexus):
+        # A pair's verbs replace what is on the volume; who may not write may not do that either.
+        raise CheckCondition(SenseKey.DATA_PROTECT, AscAscq.WRITE_PROTECTED)
     if command.service_action is PairOut.WITHDRAW:
         await _withdraw(lu, claim)
         return TaskOutcome(transfer_length_bytes=command.parameter_list_length)

@@ -2,10 +2,14 @@
 
 from storage_model.errors import CheckCondition
 from storage_model.spec import scsi_pages as pages
-from storage_model.spec.scsi_sense import AscAscq, SenseData, SenseKey, encode_sense
+from storage_model.spec.scsi_cdb import OperationCode
+from storage_model.spec.scsi_copy import third_party_copy_page
+from storage_model.spec.scsi_sense import AscAscq, SenseData, SenseKey, encode_sense, sense_of
+from storage_model.volume import AtomicVolume
 from target.scsi.command_context import CommandContext, invalid_field
 from target.scsi.command_row import CommandRow
 from target.scsi.logical_unit import (
+    MAXIMUM_ATOMIC_WRITE_BYTES,
     MAXIMUM_COMPARE_AND_WRITE_BLOCKS,
     MAXIMUM_TRANSFER_BYTES,
     MAXIMUM_UNMAP_BYTES,
@@ -13,8 +17,11 @@ from target.scsi.logical_unit import (
     MAXIMUM_WRITE_SAME_BYTES,
     LogicalUnit,
 )
+from target.scsi.offered_commands import offered_rows
 from target.scsi.task import TaskOutcome
 
+_PAGE_BYTES = 4096
+"""What the page cache works in: less has to be read before it can be written."""
 _UNMAP_GRANULARITY_BYTES = 4096
 """What file systems punch holes in; a smaller range is zeroed and stays allocated."""
 
@@ -27,8 +34,14 @@ def check_ready(lu: LogicalUnit) -> None:
         raise CheckCondition(SenseKey.NOT_READY, AscAscq.LOGICAL_UNIT_NOT_READY_INITIALIZING_COMMAND_REQUIRED)
 
 
+def _check_usable(lu: LogicalUnit) -> None:
+    if lu.operation is not None:  # SANITIZE or FORMAT UNIT
+        raise lu.operation.condition()
+    check_ready(lu)
+
+
 async def test_unit_ready(context: CommandContext) -> TaskOutcome:
-    check_ready(context.lu)
+    _check_usable(context.lu)
     return TaskOutcome()
 
 
@@ -40,10 +53,10 @@ async def request_sense(context: CommandContext) -> TaskOutcome:
         sense = SenseData(SenseKey.UNIT_ATTENTION, condition)
     else:
         try:
-            check_ready(lu)
+            _check_usable(lu)
             sense = SenseData(SenseKey.NO_SENSE, AscAscq.NO_ADDITIONAL_SENSE)
         except CheckCondition as not_ready:
-            sense = SenseData(not_ready.sense_key, not_ready.asc_ascq)
+            sense = sense_of(not_ready)
     return context.data_in(encode_sense(sense, descriptor_format=bool(cdb[1] & 0x01)), cdb[4])
 
 
@@ -55,7 +68,13 @@ async def inquiry(context: CommandContext) -> TaskOutcome:
         if cdb[2]:
             raise invalid_field(2)
         identity = lu.identity
-        data = pages.standard_inquiry(identity.vendor, identity.product, identity.revision, removable=lu.removable)
+        data = pages.standard_inquiry(
+            identity.vendor,
+            identity.product,
+            identity.revision,
+            removable=lu.removable,
+            ports=len(context.server.port_groups),
+        )
         return context.data_in(data, allocation_length)
     body = _vpd_body(context, cdb[2])
     return context.data_in(pages.vpd_page(cdb[2], body), allocation_length)
@@ -73,30 +92,56 @@ def _vpd_body(context: CommandContext, page_code: int) -> bytes:
             return b"".join(designator.encode() for designator in (*lu.identity.unit_designators(), *port))
         case pages.VpdPage.EXTENDED_INQUIRY:
             return pages.EXTENDED_INQUIRY_BODY
+        case pages.VpdPage.SCSI_PORTS:
+            return context.server.scsi_ports()
+        case pages.VpdPage.THIRD_PARTY_COPY:
+            return third_party_copy_page(_copy_commands(context), lu.block_length)
         case pages.VpdPage.BLOCK_LIMITS:
-            return _block_limits(lu.block_length)
+            return _block_limits(lu)
         case pages.VpdPage.BLOCK_DEVICE_CHARACTERISTICS:
-            return pages.BLOCK_DEVICE_CHARACTERISTICS_BODY
+            return pages.block_device_characteristics(block_erase=lu.thin)
         case pages.VpdPage.LOGICAL_BLOCK_PROVISIONING:
-            return pages.LOGICAL_BLOCK_PROVISIONING_BODY
+            return pages.THIN_PROVISIONING_BODY if lu.thin else pages.FULL_PROVISIONING_BODY
     raise invalid_field(2)
 
 
-def _block_limits(block_length: int) -> bytes:
+def _copy_commands(context: CommandContext) -> list[tuple[int, list[int]]]:
+    actions: dict[int, list[int]] = {OperationCode.EXTENDED_COPY: [], OperationCode.RECEIVE_COPY_RESULTS: []}
+    for row in context.server.command_rows:
+        if row.service_action is not None and row.operation_code in actions:
+            actions[row.operation_code].append(row.service_action)
+    return list(actions.items())
+
+
+def _block_limits(lu: LogicalUnit) -> bytes:
+    """SBC-3 6.6.4. A fully provisioned unit has no UNMAP, and hence no limits of it."""
+    block_length = lu.block_length
+    atomic = isinstance(lu.volume, AtomicVolume)
+    # With physical blocks of several logical ones, atomic writes are of whole ones; 0 is no restriction (SBC-4 6.6.4).
+    alignment = lu.physical_block_length // block_length if lu.physical_block_length > block_length else 0
+    unmap = {
+        "maximum_unmap_lba_count": MAXIMUM_UNMAP_BYTES // block_length,
+        "maximum_unmap_block_descriptor_count": MAXIMUM_UNMAP_DESCRIPTORS,
+        "optimal_unmap_granularity": max(_UNMAP_GRANULARITY_BYTES // block_length, 1),
+        "unmap_granularity_alignment": 0x80000000,  # UGAVALID, alignment 0
+    }
     return bytes(
         pages.BLOCK_LIMITS.build(
             {
-                "wsnz": 1,
+                "wsnz": int(lu.thin),
                 "maximum_compare_and_write_length": MAXIMUM_COMPARE_AND_WRITE_BLOCKS,
-                "optimal_transfer_length_granularity": max(_UNMAP_GRANULARITY_BYTES // block_length, 1),
+                "optimal_transfer_length_granularity": max(lu.physical_block_length, _PAGE_BYTES) // block_length,
                 "maximum_transfer_length": MAXIMUM_TRANSFER_BYTES // block_length,
                 "optimal_transfer_length": (1 << 20) // block_length,
                 "maximum_prefetch_length": MAXIMUM_TRANSFER_BYTES // block_length,
-                "maximum_unmap_lba_count": MAXIMUM_UNMAP_BYTES // block_length,
-                "maximum_unmap_block_descriptor_count": MAXIMUM_UNMAP_DESCRIPTORS,
-                "optimal_unmap_granularity": max(_UNMAP_GRANULARITY_BYTES // block_length, 1),
-                "unmap_granularity_alignment": 0x80000000,  # UGAVALID, alignment 0
+                **(unmap if lu.thin else dict.fromkeys(unmap, 0)),
                 "maximum_write_same_length": MAXIMUM_WRITE_SAME_BYTES // block_length,
+                # Any length up to this one, from any block on, is written whole (SBC-4 4.29); no boundaries inside.
+                "maximum_atomic_transfer_length": MAXIMUM_ATOMIC_WRITE_BYTES // block_length if atomic else 0,
+                "atomic_alignment": alignment if atomic else 0,
+                "atomic_transfer_length_granularity": alignment if atomic else 0,
+                "maximum_atomic_transfer_length_with_atomic_boundary": 0,
+                "maximum_atomic_boundary_size": 0,
             }
         )
     )
@@ -116,20 +161,40 @@ async def report_luns(context: CommandContext) -> TaskOutcome:
 
 
 async def start_stop_unit(context: CommandContext) -> TaskOutcome:
-    """SBC-3 5.23. A POWER CONDITION other than START_VALID is granted: a file has one power condition."""
+    """SBC-3 5.23. A POWER CONDITION other than START_VALID is granted: a file has one power condition.
+
+    A removable unit is taken out of use by an eject, so that a stop only flushes it (as libiscsi's NoLoej test asks).
+    """
     lu, cdb = context.lu, context.cdb
     if cdb[4] & 0xF0:
         return TaskOutcome()
     start, load_eject = bool(cdb[4] & 0x01), bool(cdb[4] & 0x02)
-    if load_eject and not start and lu.removable and lu.prevents_removal:
-        raise CheckCondition(SenseKey.ILLEGAL_REQUEST, AscAscq.MEDIUM_REMOVAL_PREVENTED)
     if not start and not cdb[4] & 0x04:  # NO_FLUSH
         await lu.volume.flush()
-    if load_eject and lu.removable:
-        lu.loaded = start
+    if lu.removable:
+        if load_eject:
+            _move_medium(context, start)
+        elif start:
+            check_ready(lu)
     elif not load_eject:
         lu.started = start
     return TaskOutcome()
+
+
+def _move_medium(context: CommandContext, loaded: bool) -> None:
+    """Eject or load, if that changes anything. While removal is prevented the medium stays where it is, in or out.
+
+    What is loaded may be another medium: every nexus hears of it but the one that asked for it (SBC-3 4.4).
+    """
+    lu = context.lu
+    if lu.loaded == loaded:
+        return
+    if lu.prevents_removal:
+        raise CheckCondition(SenseKey.ILLEGAL_REQUEST, AscAscq.MEDIUM_REMOVAL_PREVENTED)
+    lu.loaded = loaded
+    if loaded:
+        changed = AscAscq.NOT_READY_TO_READY_CHANGE_MEDIUM_MAY_HAVE_CHANGED
+        lu.unit_attentions.establish(changed, but=context.task.nexus)
 
 
 async def prevent_allow_medium_removal(context: CommandContext) -> TaskOutcome:
@@ -154,7 +219,7 @@ async def report_supported_operation_codes(context: CommandContext) -> TaskOutco
     options, operation_code = cdb[2] & 0x07, cdb[3]
     service_action = cdb[4] << 8 | cdb[5]
     allocation_length = int.from_bytes(cdb[6:10], "big")
-    rows = context.server.command_rows
+    rows = offered_rows(context.server.command_rows, context.lu)
     if options == 0:
         body = b"".join(_command_descriptor(row, with_timeouts) for row in rows)
         return context.data_in(len(body).to_bytes(4, "big") + body, allocation_length)

@@ -1,4 +1,11 @@
-"""Thin provisioning: UNMAP, WRITE SAME, GET LBA STATUS (SBC-3 4.7, 5.28, 5.40, 5.4). [C]"""
+"""Logical block provisioning: UNMAP, WRITE SAME, GET LBA STATUS (SBC-3 4.7, 5.28, 5.40, 5.4). [C]
+
+A fully provisioned unit has no management of provisioning (LBPME 0): no UNMAP at all, no UNMAP bit in WRITE SAME, and
+every block of it is mapped (SBC-3 4.7.2).
+"""
+
+from collections.abc import Iterable, Iterator
+from struct import Struct
 
 from storage_model.errors import CheckCondition
 from storage_model.spec import scsi_pages as pages
@@ -12,9 +19,10 @@ from target.scsi.logical_unit import (
     MAXIMUM_WRITE_SAME_BYTES,
     LogicalUnit,
 )
+from target.scsi.offered_commands import check_offered
 from target.scsi.task import ScsiTask, TaskOutcome
 
-_UNMAP_DESCRIPTOR_LENGTH = 16
+_UNMAP_DESCRIPTOR = Struct(">QI4x")  # SBC-3 5.28.2: LBA, number of blocks
 _MAXIMUM_STATUS_DESCRIPTORS = 1024
 
 
@@ -32,6 +40,7 @@ async def _unmap_blocks(lu: LogicalUnit, task: ScsiTask, lba: int, count: int) -
 async def unmap(context: CommandContext) -> TaskOutcome:
     """All descriptors are checked before the first takes effect (SBC-3 5.28)."""
     lu, cdb = context.lu, context.cdb
+    check_offered(context.row, lu)
     length = cdb[7] << 8 | cdb[8]
     if length == 0:
         return TaskOutcome()
@@ -39,30 +48,51 @@ async def unmap(context: CommandContext) -> TaskOutcome:
     if length < 8:
         raise CheckCondition(SenseKey.ILLEGAL_REQUEST, AscAscq.PARAMETER_LIST_LENGTH_ERROR)
     descriptors_length = min(parameters[2] << 8 | parameters[3], length - 8)
-    whole = descriptors_length // _UNMAP_DESCRIPTOR_LENGTH  # a partial last one is ignored (SBC-3 5.28.2)
+    whole = descriptors_length // _UNMAP_DESCRIPTOR.size  # a partial last one is ignored (SBC-3 5.28.2)
     if whole > MAXIMUM_UNMAP_DESCRIPTORS:
         raise invalid_parameter(2)
-    ranges = []
-    for index in range(whole):
-        descriptor = pages.UNMAP_DESCRIPTOR.parse(parameters[8 + index * _UNMAP_DESCRIPTOR_LENGTH :])
-        if descriptor.blocks or descriptor.lba > lu.block_count:  # none at the very end is none (SBC-3 5.28.2)
-            check_range(lu, descriptor.lba, descriptor.blocks)
-        ranges.append((int(descriptor.lba), int(descriptor.blocks)))
+    ranges = list(_UNMAP_DESCRIPTOR.iter_unpack(parameters[8 : 8 + whole * _UNMAP_DESCRIPTOR.size]))
+    for lba, blocks in ranges:
+        if blocks or lba > lu.block_count:  # none at the very end is none (SBC-3 5.28.2)
+            check_range(lu, lba, blocks)
     if sum(blocks for _, blocks in ranges) * lu.block_length > MAXIMUM_UNMAP_BYTES:
         raise invalid_parameter(8)
-    for lba, blocks in ranges:
-        if blocks and not context.task.aborted:
+    for lba, blocks in _joined(ranges):
+        if not context.task.aborted:
             await _unmap_blocks(lu, context.task, lba, blocks)
     return TaskOutcome(transfer_length_bytes=length)
 
 
+def _joined(ranges: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """Ranges that follow each other as one: each is a call of the file system, which can only free whole pages."""
+    lba, count = 0, 0
+    for next_lba, next_count in ranges:
+        if next_lba == lba + count:
+            count += next_count
+            continue
+        if count:
+            yield lba, count
+        lba, count = next_lba, next_count
+    if count:
+        yield lba, count
+
+
 async def write_same(context: CommandContext) -> TaskOutcome:
-    """WRITE SAME 10, 16 (SBC-3 5.40). With UNMAP, zeros become a hole, which reads the same; other data is written."""
+    """WRITE SAME 10, 16 (SBC-3 5.40). With UNMAP, zeros become a hole, which reads the same; other data is written.
+
+    No blocks mean all to the end, which a thin unit refuses (WSNZ 1): hosts discard with WRITE SAME, and a discard of
+    nothing must not become one of everything.
+    """
     lu, task = context.lu, context.task
     flags, lba, count = decode_block_cdb(context.cdb)
     no_data = context.cdb[0] == OperationCode.WRITE_SAME_16 and bool(flags & NDOB)
+    if flags & UNMAP_BIT and not lu.thin:
+        raise invalid_field(1, 3)
     check_range(lu, lba, count)
-    if count == 0 or count * lu.block_length > MAXIMUM_WRITE_SAME_BYTES:  # WSNZ, MAXIMUM WRITE SAME LENGTH
+    to_the_end = not count
+    if to_the_end:
+        count = lu.block_count - lba
+    if (to_the_end and lu.thin) or count * lu.block_length > MAXIMUM_WRITE_SAME_BYTES:
         raise invalid_field(7 if context.cdb[0] == OperationCode.WRITE_SAME_10 else 10)
     if not no_data and len(task.data_out) != lu.block_length:
         # Exactly one block is the pattern: with less or more it is not known what to write (SBC-3 5.40).
@@ -92,6 +122,8 @@ async def get_lba_status(context: CommandContext) -> TaskOutcome:
     check_range(lu, lba, 1)
     wanted = min(max((allocation_length - 8) // 16, 1), _MAXIMUM_STATUS_DESCRIPTORS)
     blocks = min(lu.block_count - lba, 0xFFFFFFFF)
+    if not lu.thin:
+        return context.data_in(pages.lba_status([(lba, blocks, pages.LBA_STATUS_MAPPED)]), allocation_length)
     extents = await lu.volume.block_status(lba * lu.block_length, blocks * lu.block_length)
     descriptors: list[tuple[int, int, int]] = []
     for extent in extents[:wanted]:

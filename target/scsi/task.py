@@ -25,6 +25,12 @@ class ScsiTask:
     aborted: bool = False
 
 
+class CopyManagerTask(ScsiTask):
+    """A command that the copy manager sends to a unit for ``nexus``: it hears no unit attention meant for the host."""
+
+    __slots__ = ()
+
+
 @dataclass(slots=True)
 class TaskOutcome:
     """How a task ended. The transport cuts ``data_in`` to what the initiator accepts and reports the residual.

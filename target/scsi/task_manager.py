@@ -17,13 +17,14 @@ class TaskSet:
     back. Whoever must know that nothing is written late waits with :meth:`when_ended`.
     """
 
-    __slots__ = ("_tasks", "_watchers", "ordered")
+    __slots__ = ("_tasks", "_watchers", "ordered", "waiting_for_turn")
 
     def __init__(self) -> None:
         self._tasks: dict[int, ScsiTask] = {}  # by id(): a task is itself, and tags are unique per nexus only
         self._watchers: list[tuple[set[int], Callable[[], None]]] = []
         self.ordered: list[ScsiTask] = []
         """ORDERED tasks that have not ended: while there is one, later tasks wait (SAM-5 8.7)."""
+        self.waiting_for_turn: list[ScsiTask] = []
 
     def __len__(self) -> int:
         return len(self._tasks)
@@ -65,6 +66,9 @@ class TaskSet:
             if task.tag == tag and task.nexus == nexus:
                 return task
         return None
+
+    def waits_for_turn(self, task: ScsiTask) -> bool:
+        return any(other is task for other in self.waiting_for_turn)
 
     def of_nexus(self, nexus: ITNexus) -> list[ScsiTask]:
         return [task for task in self._tasks.values() if task.nexus == nexus]

@@ -1,4 +1,4 @@
-"""A volume in a regular file: sparse, with real holes, on the host's page cache. [IO]
+"""A volume in a regular file on the host's page cache: thin with real holes, or allocated from end to end. [IO]
 
 What may block goes to threads. A read is first tried with RWF_NOWAIT, which succeeds exactly when the page cache has
 all of it. A small aligned write is done on the event loop: it is a copy into the page cache, which a thread's round
@@ -20,6 +20,7 @@ from typing import TypeVar
 
 from storage_model.errors import UserError
 from storage_model.volume import Buffer, Extent, MediumFailure, SpaceExhausted, VolumeError
+from target.volumes.atomic_write_log import AtomicWriteLog, finish_atomic_write
 
 _THREADS = 4
 _DIRECT_WRITE_BYTES = 64 << 10
@@ -30,6 +31,7 @@ MAXIMUM_EXTENTS = 4096
 
 _FALLOC_FL_KEEP_SIZE = 0x01
 _FALLOC_FL_PUNCH_HOLE = 0x02
+_FALLOC_FL_ZERO_RANGE = 0x10
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _LIBC.fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_longlong, ctypes.c_longlong)
 
@@ -37,16 +39,25 @@ _T = TypeVar("_T")
 
 
 class FileVolume:
-    """Made by :meth:`open`. Errors of the host arrive as ``VolumeError``; ``OSError`` never leaves."""
+    """Made by :meth:`open`. Errors of the host arrive as ``VolumeError``; ``OSError`` never leaves.
 
-    def __init__(self, descriptor: int, path: Path, size_bytes: int, block_length: int, read_only: bool) -> None:
+    A thin one gives the space of an unmapped range back; one that is not keeps it, so that no write of it can ever
+    meet a full disk.
+    """
+
+    def __init__(
+        self, descriptor: int, path: Path, size_bytes: int, block_length: int, read_only: bool, thin: bool
+    ) -> None:
         self._descriptor = descriptor
         self.path = path
         self.read_only = read_only
+        self._thin = thin
+        self._unmap_mode = _FALLOC_FL_KEEP_SIZE | (_FALLOC_FL_PUNCH_HOLE if thin else _FALLOC_FL_ZERO_RANGE)
         self._size_bytes = size_bytes
         self._block_length = block_length
         self._executor = ThreadPoolExecutor(_THREADS, thread_name_prefix=f"volume-{path.name}")
-        self._punches_holes = True
+        self._can_unmap = True
+        self._atomic_log: AtomicWriteLog | None = None
 
     @classmethod
     def open(
@@ -56,10 +67,13 @@ class FileVolume:
         block_length: int = 512,
         create: bool = False,
         read_only: bool = False,
+        thin: bool = True,
     ) -> "FileVolume":
         """Open, or with ``create`` make, the file at ``path`` and lock it against other arrays.
 
-        ``size_bytes`` None takes the size that the file has. Raises ``UserError`` with one line that names the path.
+        ``size_bytes`` None takes the size that the file has; ``thin`` false allocates what is not allocated yet, which
+        keeps the data. A read-only file is served as it is, together with other readers. Raises ``UserError`` with one
+        line that names the path.
         """
         path = Path(path)
         if size_bytes is not None and (size_bytes <= 0 or size_bytes % block_length):
@@ -68,11 +82,15 @@ class FileVolume:
             raise UserError(f"volume file {path}: a new file needs a size")
         descriptor = _open_descriptor(path, create and not read_only, read_only)
         try:
+            new = os.fstat(descriptor).st_size == 0
             size_bytes = _check_file(descriptor, path, size_bytes, block_length, create and not read_only, read_only)
+            if not thin and not read_only:
+                _allocate(descriptor, path, size_bytes, new)
+            finish_atomic_write(descriptor, path, size_bytes, read_only=read_only)
         except BaseException:
             os.close(descriptor)
             raise
-        return cls(descriptor, path, size_bytes, block_length, read_only)
+        return cls(descriptor, path, size_bytes, block_length, read_only, thin)
 
     @property
     def size_bytes(self) -> int:
@@ -81,6 +99,16 @@ class FileVolume:
     @property
     def block_length(self) -> int:
         return self._block_length
+
+    def file_bytes(self) -> int:
+        """What the file has now: more than the volume when somebody has made it larger."""
+        return os.fstat(self._descriptor).st_size
+
+    async def grow(self, size_bytes: int) -> None:
+        """To a larger size, the file with it if that is smaller. Raises UserError; then nothing has changed."""
+        assert size_bytes > self._size_bytes and not size_bytes % self._block_length
+        await asyncio.get_running_loop().run_in_executor(self._executor, self._grow_file, size_bytes)
+        self._size_bytes = size_bytes
 
     async def read(self, offset_bytes: int, length_bytes: int) -> Buffer:
         buffer = bytearray(length_bytes)
@@ -95,13 +123,22 @@ class FileVolume:
     async def write(self, offset_bytes: int, data: Buffer, *, fua: bool = False) -> None:
         aligned = not offset_bytes % _PAGE_BYTES and not len(data) % _PAGE_BYTES
         if aligned and not fua and len(data) <= _DIRECT_WRITE_BYTES:
-            try:
-                self._write_all(memoryview(data), offset_bytes, 0)
-            except OSError as error:
-                raise _volume_error(error, self.path, writes=True) from error
+            self._write_all(memoryview(data), offset_bytes, 0)
             return
         flags = os.RWF_DSYNC if fua else 0
         await self._in_thread(lambda: self._write_all(memoryview(data), offset_bytes, flags), writes=True)
+
+    async def write_atomic(self, offset_bytes: int, data: Buffer) -> None:
+        """Written twice, durable each time (see ``atomic_write_log``)."""
+        if self._atomic_log is None:
+            self._atomic_log = AtomicWriteLog(self.path)
+        log, descriptor = self._atomic_log, self._descriptor
+        await self._in_thread(lambda: log.write(descriptor, offset_bytes, data), writes=True, executor=log.executor)
+
+    async def forget_atomic_writes(self) -> None:
+        log = self._atomic_log
+        if log is not None:
+            await self._in_thread(log.erase, writes=True, executor=log.executor)
 
     async def flush(self) -> None:
         if not self.read_only:
@@ -122,41 +159,69 @@ class FileVolume:
         finally:
             # Threads are idle now but for commands that nobody waits for any more; they end by themselves.
             await asyncio.to_thread(self._executor.shutdown)
+            if self._atomic_log is not None:
+                await asyncio.to_thread(self._atomic_log.close)
             descriptor, self._descriptor = self._descriptor, -1
             os.close(descriptor)
 
-    async def _in_thread(self, work: Callable[[], _T], *, writes: bool) -> _T:
+    async def _in_thread(
+        self, work: Callable[[], _T], *, writes: bool, executor: ThreadPoolExecutor | None = None
+    ) -> _T:
         if self._descriptor < 0:
             raise MediumFailure(f"{self.path} is closed")
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._executor, work)
+            return await asyncio.get_running_loop().run_in_executor(executor or self._executor, work)
         except OSError as error:
             raise _volume_error(error, self.path, writes=writes) from error
 
     # --- in threads
 
+    def _grow_file(self, size_bytes: int) -> None:
+        before = self.file_bytes()
+        if before >= size_bytes and (self._thin or self.read_only):
+            return
+        if self.read_only:
+            raise UserError(
+                f"volume file {self.path}: {before} bytes, and it is read-only: it cannot have {size_bytes}"
+            )
+        try:
+            if before < size_bytes:
+                os.ftruncate(self._descriptor, size_bytes)
+            if not self._thin:
+                _allocate(self._descriptor, self.path, size_bytes, False)
+        except OSError as error:
+            raise UserError(f"volume file {self.path}: cannot make it {size_bytes} bytes: {error.strerror}") from error
+        except UserError:
+            os.ftruncate(self._descriptor, before)
+            raise
+
     def _read_all(self, view: memoryview, offset_bytes: int) -> None:
         done = 0
         while done < len(view):
-            count = os.preadv(self._descriptor, [view[done:]], offset_bytes + done)
+            try:
+                count = os.preadv(self._descriptor, [view[done:]], offset_bytes + done)
+            except OSError as error:
+                raise MediumFailure(f"{self.path}: {error.strerror}", offset_bytes=offset_bytes + done) from error
             if count == 0:  # somebody has cut the file short: blocks that were there are gone
-                raise OSError(errno.EIO, "the file is shorter than the volume")
+                raise MediumFailure(f"{self.path} is shorter than the volume", offset_bytes=offset_bytes + done)
             done += count
 
     def _write_all(self, view: memoryview, offset_bytes: int, flags: int) -> None:
         done = 0
-        while done < len(view):
-            done += os.pwritev(self._descriptor, [view[done:]], offset_bytes + done, flags)
+        try:
+            while done < len(view):
+                done += os.pwritev(self._descriptor, [view[done:]], offset_bytes + done, flags)
+        except OSError as error:
+            raise _volume_error(error, self.path, writes=True, offset_bytes=offset_bytes + done) from error
 
     def _punch(self, offset_bytes: int, length_bytes: int) -> None:
-        if self._punches_holes:
-            mode = _FALLOC_FL_PUNCH_HOLE | _FALLOC_FL_KEEP_SIZE
-            if _LIBC.fallocate(self._descriptor, mode, offset_bytes, length_bytes) == 0:
+        if self._can_unmap:
+            if _LIBC.fallocate(self._descriptor, self._unmap_mode, offset_bytes, length_bytes) == 0:
                 return
             code = ctypes.get_errno()
             if code not in (errno.EOPNOTSUPP, errno.ENOSYS):
                 raise OSError(code, os.strerror(code))
-            self._punches_holes = False
+            self._can_unmap = False
         zeros = memoryview(bytes(min(length_bytes, _ZERO_CHUNK_BYTES)))
         for done in range(0, length_bytes, _ZERO_CHUNK_BYTES):
             self._write_all(zeros[: length_bytes - done], offset_bytes + done, 0)
@@ -192,10 +257,10 @@ class FileVolume:
             raise
 
 
-def _volume_error(error: OSError, path: Path, *, writes: bool) -> VolumeError:
+def _volume_error(error: OSError, path: Path, *, writes: bool, offset_bytes: int | None = None) -> VolumeError:
     if writes and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return SpaceExhausted(f"{path}: {error.strerror}")
-    return MediumFailure(f"{path}: {error.strerror}")
+    return MediumFailure(f"{path}: {error.strerror}", offset_bytes=offset_bytes)
 
 
 def _open_descriptor(path: Path, create: bool, read_only: bool) -> int:
@@ -223,7 +288,7 @@ def _check_file(
     if not stat.S_ISREG(status.st_mode):
         raise UserError(f"volume file {path}: not a regular file")
     if not read_only and not status.st_mode & 0o222:  # root could write it; its owner said that nobody should
-        raise UserError(f"volume file {path}: it is read-only")
+        raise UserError(f"volume file {path}: it is read-only; a write-protected volume can serve it")
     try:
         fcntl.flock(descriptor, (fcntl.LOCK_SH if read_only else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except OSError as error:
@@ -240,3 +305,13 @@ def _check_file(
     if current == 0 or current % block_length:
         raise UserError(f"volume file {path}: {current} bytes are not a whole number of {block_length}-byte blocks")
     return current
+
+
+def _allocate(descriptor: int, path: Path, size_bytes: int, new: bool) -> None:
+    """Take all the space that the volume will ever need, so that a full disk is met now and not by a write."""
+    try:
+        os.posix_fallocate(descriptor, 0, size_bytes)
+    except OSError as error:
+        if new:
+            os.ftruncate(descriptor, 0)  # gives back what was taken; with a size, it would pass for a good file later
+        raise UserError(f"volume file {path}: cannot allocate its {size_bytes} bytes: {error.strerror}") from error

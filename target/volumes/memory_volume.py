@@ -42,6 +42,11 @@ class MemoryVolume:
     def block_length(self) -> int:
         return self._block_length
 
+    async def grow(self, size_bytes: int) -> None:
+        """To a larger size; the new blocks read as zeros."""
+        assert size_bytes > self._size_bytes and not size_bytes % self._block_length
+        self._size_bytes = size_bytes
+
     async def read(self, offset_bytes: int, length_bytes: int) -> Buffer:
         index, start = divmod(offset_bytes, CHUNK_BYTES)
         end = start + length_bytes
@@ -63,6 +68,13 @@ class MemoryVolume:
                 chunk = self._chunks[index] = _Chunk()
             chunk.data[start : start + count] = source[done : done + count]
             chunk.mapped |= _bits(start // self._block_length, count // self._block_length)
+
+    async def write_atomic(self, offset_bytes: int, data: Buffer) -> None:
+        """As a write: nobody else runs meanwhile, and there is nothing that could be found after the process."""
+        await self.write(offset_bytes, data)
+
+    async def forget_atomic_writes(self) -> None:
+        return
 
     async def flush(self) -> None:
         return

@@ -28,6 +28,8 @@ class RawInitiator:
         self._writer = writer
         self._stream = PduStream(1 << 24)
         self._received: list[Pdu] = []
+        self.port = int(writer.get_extra_info("sockname")[1])
+        """Ours, by which the array's log names the connection."""
 
     @classmethod
     @asynccontextmanager
@@ -42,11 +44,6 @@ class RawInitiator:
         self._writer.transport.abort()
         with suppress(OSError):
             await self._writer.wait_closed()
-
-    @property
-    def port(self) -> int:
-        """Our port, by which the array's log names the connection."""
-        return int(self._writer.get_extra_info("sockname")[1])
 
     def pause(self) -> None:
         """Take nothing any more."""

@@ -4,11 +4,9 @@ RFC 7143 says what an array answers; the history of other targets (CVE-2011-0001
 CVE-2021-28361) says what initiators have tried.
 """
 
-import asyncio
 import random
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import pytest_asyncio
@@ -39,8 +37,6 @@ from storage_model.spec.iscsi_pdu import (
 )
 from storage_model.spec.iscsi_stream import EncodablePdu, RawPdu, encode_pdu
 from storage_model.spec.iscsi_text import format_text
-from target.iscsi.events import Limits
-from tests.eventually import eventually
 from tests.integration.array_process import ArrayProcess, running_array
 from tests.integration.raw_initiator import RUDE, RawInitiator
 
@@ -490,31 +486,3 @@ async def test_damaged_sessions(array: ArrayProcess) -> None:
             await initiator.finish()
             if seed % 10 == 0:
                 await array.assert_serving()
-
-
-# ------------------------------------------------------------------------------------------- exhaustion before login
-
-
-@pytest.mark.slow
-async def test_a_crowd_that_does_not_log_in(tmp_path: Path) -> None:
-    """Up to the cap it is let in, beyond it is not; sessions go on; after the login timeout there is room again."""
-    limits = Limits()
-    async with running_array(tmp_path) as array:
-        session = await array.connect()
-        crowd = [await asyncio.open_connection(*array.address) for _ in range(limits.connections + 5)]
-        try:
-            crowd[0][1].write(b"\x43")  # one of them begins, and never ends
-            await eventually(lambda: array.log.count("connection refused") == 6, what="the cap")
-            for _ in range(100):
-                assert (await session.execute(0, bytes(6))).status == 0
-            within = limits.login_timeout + 5
-            await eventually(lambda: array.log.count("login not finished") == limits.connections - 1, within=within)
-            for reader, _ in crowd:
-                async with asyncio.timeout(5):
-                    assert await reader.read() == b""
-            await array.assert_serving()
-            assert (await session.execute(0, bytes(6))).status == 0
-        finally:
-            for _, writer in crowd:
-                writer.transport.abort()
-            await session.logout()

@@ -8,13 +8,13 @@ from hypothesis import strategies as st
 
 from storage_model.errors import UserError
 from storage_model.pair_state import FenceLevel
+from target.addresses import parse_address
 from target.config import (
     ArrayConfig,
     PairConfig,
     RemoteCopyConfig,
     VolumeConfig,
     check_iqn,
-    parse_address,
     parse_broker,
     parse_config,
     parse_size,

@@ -47,7 +47,7 @@ async def test_a_new_file_is_sparse_and_unmap_gives_space_back(volume):
 
 
 async def test_unmap_without_hole_punching_writes_zeros(volume, monkeypatch):
-    monkeypatch.setattr(volume, "_punches_holes", False)
+    monkeypatch.setattr(volume, "_can_unmap", False)
     await volume.write(0, b"x" * 8192)
     await volume.unmap(512, 4096)
     assert await volume.read(0, 8192) == b"x" * 512 + bytes(4096) + b"x" * 3584

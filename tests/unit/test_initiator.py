@@ -23,6 +23,7 @@ from storage_model.spec.iscsi_pdu import (
     DataOutPdu,
     LoginRequestPdu,
     LoginResponsePdu,
+    LogoutRequestPdu,
     LogoutResponsePdu,
     NopInPdu,
     NopOutPdu,
@@ -391,7 +392,23 @@ def test_the_end_of_the_connection_fails_everything_once(bench: Bench) -> None:
         bench.command()
 
 
-@pytest.mark.parametrize("event", [1, 2, 3])
+def test_a_target_that_asks_us_to_log_out(bench: Bench) -> None:
+    """What is under way ends first, nothing new is begun, then comes the Logout (RFC 7143 §11.9.1, event 1)."""
+    itt = bench.command()
+    bench.sent()
+    assert bench.receive(AsyncMessagePdu(async_event=1, parameter3=5, stat_sn=2, max_cmd_sn=32)) == []
+    assert bench.sent() == []
+    with pytest.raises(SessionLost):
+        bench.command()
+    (done,) = bench.receive(good(itt, 3))
+    assert isinstance(done, Completed)
+    logout = bench.sent_one(LogoutRequestPdu)
+    assert logout.reason == 0 and not bench.session.ended
+    bench.receive(LogoutResponsePdu(itt=logout.itt, stat_sn=4, max_cmd_sn=32))
+    assert bench.session.ended
+
+
+@pytest.mark.parametrize("event", [2, 3])
 def test_a_target_that_wants_us_gone(bench: Bench, event: int) -> None:
     assert isinstance(failure(bench.receive(AsyncMessagePdu(async_event=event, stat_sn=2, max_cmd_sn=32))), SessionLost)
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from dataclasses import replace
 
 import pytest
@@ -32,6 +32,7 @@ from storage_model.spec.iscsi_text import format_text, parse_pairs
 from storage_model.spec.scsi_task import TaskFunction, TaskFunctionResponse
 from target.iscsi.events import Limits
 from target.iscsi.portal import IscsiPortal
+from target.scsi.lun_mask import LunMask
 from target.scsi.task import ScsiTask, TaskOutcome
 from tests.iscsi_driver import INITIATOR, IQN, ISID, NAMES, TARGET, good
 
@@ -67,7 +68,10 @@ class FakeScsiPort:
         await asyncio.sleep(0)
         self.waiting.clear()
 
-    def nexus_established(self, nexus: ITNexus) -> None:
+    def luns_affected(self, nexus: ITNexus, function: TaskFunction, lun: int) -> Collection[int]:
+        return {lun}
+
+    def nexus_established(self, nexus: ITNexus, mask: LunMask | None = None) -> None:
         self.log.append(f"established {nexus.isid[-1]}")
 
     async def nexus_lost(self, nexus: ITNexus) -> None:
@@ -267,8 +271,9 @@ async def test_connection_limit(connect: Connect, caplog: pytest.LogCaptureFixtu
     clients = [await connect() for _ in range(4)]
     for index, client in enumerate(clients):
         await client.login(isid=bytes((0, 0, 0, 0, 0, index)))
-    assert await (await connect()).closed()
-    assert "4 are the limit" in caplog.text
+    fifth = await connect()
+    assert (await fifth.login(isid=bytes(5) + b"\xff")).status == LoginStatus.OUT_OF_RESOURCES
+    assert await fifth.closed() and "4 are the limit" in caplog.text
     clients[0].send(read(1, 1))
     assert isinstance(await clients[0].receive(), DataInPdu)
 

@@ -1,6 +1,7 @@
 """Pair records survive the process, belong to one array, and are never half read."""
 
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from storage_model.errors import UserError
 from storage_model.nexus import ITNexus
 from storage_model.pair import Owner, PairEpoch, PairRecord
 from storage_model.pair_state import FenceLevel, PairState, Side
+from storage_model.persistent_reservation import PersistentReservation, Registration, ReservationType
 from storage_model.volume import MediumFailure
 from target.metadata_store import MetadataStore
 
@@ -112,3 +114,74 @@ async def test_failed_save_is_told_and_changes_nothing(path: Path) -> None:
         assert store.load_pair("quorum0") == RECORDS[1]
         await store.save_pair("quorum0", RECORDS[2])
         assert store.load_pair("quorum0") == RECORDS[2]
+
+
+HOLDER = ITNexus("iqn.2026-11.org.pairvol:host-ä", bytes.fromhex("00023d0000aa"), 2)
+RESERVED = PersistentReservation(
+    {HOLDER: Registration((1 << 64) - 1, True), OWNER.nexus: Registration(1)},
+    ReservationType.EXCLUSIVE_ACCESS,
+    HOLDER,
+    generation=7,
+    aptpl=True,
+)
+KEPT = replace(RESERVED, generation=0)
+
+
+async def test_reservation_is_there_when_the_array_comes_back(path: Path) -> None:
+    with MetadataStore(path, "30095") as store:
+        await store.save_reservation("data0", RESERVED)
+        assert store.load_reservation("data0") == KEPT
+        assert store.load_reservation("data1") == PersistentReservation()
+        with MetadataStore(path, "30095") as other:  # as after kill -9: nobody closed it
+            assert other.load_reservation("data0") == KEPT
+        await store.save_reservation("data0", None)
+        await store.save_reservation("data1", None)
+    with MetadataStore(path, "30095") as store:
+        assert store.load_reservation("data0") == PersistentReservation()
+
+
+async def test_failed_save_of_a_reservation_changes_nothing(path: Path) -> None:
+    with MetadataStore(path, "30095") as store:
+        await store.save_reservation("data0", RESERVED)
+        store._database.execute("PRAGMA query_only = ON")
+        for reservation in (None, replace(RESERVED, holder=OWNER.nexus)):
+            with pytest.raises(MediumFailure, match="volume data0"):
+                await store.save_reservation("data0", reservation)
+        assert store.load_reservation("data0") == KEPT
+
+
+async def test_reservation_that_cannot_be_read(path: Path) -> None:
+    with MetadataStore(path, "30095") as store:
+        await store.save_reservation("data0", RESERVED)
+        store._database.execute("UPDATE persistent_reservation SET state = '{}'")
+        with pytest.raises(UserError, match="the persistent reservation of volume data0 cannot be read"):
+            store.load_reservation("data0")
+
+
+VERSION_1 = """
+CREATE TABLE pair (name TEXT PRIMARY KEY, decided TEXT NOT NULL, state TEXT NOT NULL, accepted TEXT,
+    equal INTEGER NOT NULL) STRICT;
+CREATE TABLE array (serial TEXT PRIMARY KEY, identity TEXT NOT NULL) STRICT;
+CREATE TABLE peer (serial TEXT PRIMARY KEY, identity TEXT NOT NULL) STRICT;
+INSERT INTO array VALUES ('30095', 'cafe');
+INSERT INTO peer VALUES ('30096', 'beef');
+PRAGMA user_version = 1;
+"""
+
+
+async def test_metadata_of_version_1_are_taken_over(path: Path) -> None:
+    """As they were written before there were persistent reservations: nothing in them changes."""
+    database = sqlite3.connect(path)
+    with database:
+        database.executescript(VERSION_1)
+        row = ("quorum0", EPOCH.encode(), "PAIR", None, 1)
+        database.execute("INSERT INTO pair VALUES (?, ?, ?, ?, ?)", row)
+    database.close()
+    for _ in range(2):
+        with MetadataStore(path, "30095") as store:
+            assert store.identity == "cafe" and store.load_peer("30096") == "beef"
+            assert store.load_pair("quorum0") == PairRecord(EPOCH, PairState.PAIR, equal=True)
+            assert store._database.execute("PRAGMA user_version").fetchone() == (2,)
+            await store.save_reservation("data0", RESERVED)
+    with MetadataStore(path, "30095") as store:
+        assert store.load_reservation("data0") == KEPT

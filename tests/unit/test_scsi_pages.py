@@ -6,7 +6,7 @@ from storage_model.spec import scsi_pages as pages
 
 
 def test_designators_survive_the_page():
-    designators = [*pages.unit_designators("30095-7"), *pages.port_designators("iqn.2026-11.org.pairvol:a", 1, 2)]
+    designators = [*pages.unit_designators("30095-7"), *pages.port_designators("iqn.2026-11.org.pairvol:a", 2)]
     page = pages.vpd_page(0x83, b"".join(designator.encode() for designator in designators))
     assert pages.decode_designators(page) == designators
     for cut in range(len(page)):
@@ -20,7 +20,7 @@ def test_one_name_is_one_identity():
 
 def test_port_designators_say_that_the_protocol_is_iscsi():
     """SPC-4 7.8.6.1: PIV and PROTOCOL IDENTIFIER 5h."""
-    for designator in pages.port_designators("iqn.2026-11.org.pairvol:a", 1, 1):
+    for designator in pages.port_designators("iqn.2026-11.org.pairvol:a", 1):
         encoded = designator.encode()
         assert encoded[0] >> 4 == 5 and encoded[1] & 0x80
 

@@ -14,12 +14,12 @@ async def page(bench, code):
 
 async def test_supported_pages_are_sorted_and_all_answer(bench):
     codes = (await page(bench, 0x00))[4:]
-    assert codes == bytes((0x00, 0x80, 0x83, 0x86, 0xB0, 0xB1, 0xB2))
+    assert codes == bytes((0x00, 0x80, 0x83, 0x86, 0x88, 0x8F, 0xB0, 0xB1, 0xB2))
     for code in codes:
         await page(bench, code)
 
 
-@pytest.mark.parametrize("code", [0x01, 0x81, 0x84, 0x8F, 0xB3, 0xFF])
+@pytest.mark.parametrize("code", [0x01, 0x81, 0x84, 0x8E, 0xB3, 0xFF])
 async def test_other_pages_are_refused(bench, code):
     assert (await bench.refused(bytes((0x12, 1, code, 0, 0xFF, 0)))).asc_ascq == 0x2400
 

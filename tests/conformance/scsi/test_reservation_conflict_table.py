@@ -1,24 +1,6 @@
-"""Which commands another nexus may send to a reserved unit (SPC-2 table 10, SBC-3 table 4)."""
-
-import pytest
+"""What a RESERVE keeps other nexuses from (SPC-2 table 10, SBC-3 table 4); test_reservation_matrix.py has the table."""
 
 from storage_model.spec.scsi_task import ScsiStatus
-from target.scsi.command_table import COMMAND_ROWS
-
-ALLOWED = {
-    *("INQUIRY", "REQUEST_SENSE", "REPORT_LUNS", "RELEASE_6", "RELEASE_10", "READ_CAPACITY_10", "READ_CAPACITY_16"),
-    "PREVENT_ALLOW_MEDIUM_REMOVAL",  # with PREVENT 0, which is what a CDB of zeros says
-}
-STANDARD_ROWS = [row for row in COMMAND_ROWS if row.operation_code < 0xC0]
-
-
-@pytest.mark.parametrize("row", STANDARD_ROWS, ids=lambda row: row.name)
-async def test_row(bench, row):
-    await bench.good("16", nexus=bench.nexus_b)
-    outcome = await bench.run(bytes((row.operation_code, row.service_action or 0)), b"")
-    conflicts = outcome.status is ScsiStatus.RESERVATION_CONFLICT
-    assert conflicts is (row.name not in ALLOWED)
-    assert not (conflicts and (outcome.data_in or outcome.sense))
 
 
 async def test_prevent_conflicts_and_allow_does_not(bench):

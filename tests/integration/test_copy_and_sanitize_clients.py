@@ -1,0 +1,77 @@
+"""Copy offload and SANITIZE as independent initiators use them: libiscsi's suites, and QEMU's ``convert -C``."""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from tests.integration.array_process import ArrayProcess, running_array
+from tests.integration.test_libiscsi_suites import check_output
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+COPIES = {"ExtendedCopy": 6, "ReceiveCopyResults": 2}  # and how many tests each has
+SANITIZE = (
+    "BlockErase",
+    "BlockEraseReserved",
+    "ExitFailureMode",
+    "InvalidServiceAction",
+    "Overwrite",
+    "OverwriteReserved",
+)
+SECONDS = 60.0
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def array(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[ArrayProcess]:
+    volumes = [word for size in ("64MiB", "64MiB", "32MiB,block=4096") for word in ("--volume", size)]
+    words = ("--portal", "127.0.0.1:0", "--log-level", "debug", *volumes)
+    async with running_array(tmp_path_factory.mktemp("array"), *words) as process:
+        yield process
+
+
+async def run(*words: str) -> str:
+    """The output of a command that must succeed."""
+    process = await asyncio.create_subprocess_exec(
+        *words, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+    )
+    try:
+        async with asyncio.timeout(SECONDS):
+            output, _ = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    text = output.decode(errors="replace")
+    assert process.returncode == 0, text
+    return text
+
+
+@pytest.mark.parametrize("lun", [0, 2])
+@pytest.mark.parametrize("suite", COPIES)
+async def test_copy_suite(suite: str, lun: int, array: ArrayProcess, require_tool: Callable[[str], str]) -> None:
+    output = await run(require_tool("iscsi-test-cu"), "-d", "-t", f"ALL.{suite}", array.urls[lun])
+    check_output(output, COPIES[suite])
+    assert "Traceback" not in array.log
+
+
+@pytest.mark.parametrize("test", SANITIZE)
+async def test_sanitize(test: str, array: ArrayProcess, require_tool: Callable[[str], str]) -> None:
+    tool = require_tool("iscsi-test-cu")
+    check_output(await run(tool, "-d", "--allow-sanitize", "-t", f"ALL.Sanitize.{test}", array.urls[1]), 1)
+
+
+async def test_qemu_copies_offloaded(array: ArrayProcess, tmp_path: Path, require_tool: Callable[[str], str]) -> None:
+    """``-C`` lets the array copy: the blocks do not come out of it."""
+    qemu = require_tool("qemu-img")
+    image = tmp_path / "image"
+    image.write_bytes(b"".join(number.to_bytes(8, "big") for number in range(8 << 20)))
+    source, destination, *_ = array.urls
+    await run(qemu, "convert", "-n", "-f", "raw", "-O", "raw", str(image), source)
+    await run(qemu, "convert", "-n", "-C", "-f", "raw", "-O", "raw", source, destination)
+    assert "identical" in await run(qemu, "compare", "-f", "raw", "-F", "raw", str(image), destination)
+    copied = re.findall(r"LUN [01]: (\d+) bytes copied for iqn\.2008-11\.org\.linux-kvm", array.log)
+    assert sum(map(int, copied)) == 64 << 20
