@@ -20,7 +20,7 @@ class ProcessFailed(PairvolError):
     """A child did not come up, or ended when it should not have."""
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
     """In the child, before exec: Linux ends it when the conductor is killed in a way that lets it clean up nothing."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -48,7 +48,7 @@ class ChildProcess:
                 stdout=asyncio.subprocess.PIPE,
                 stderr=log_file,
                 start_new_session=True,
-                preexec_fn=_die_with_parent,
+                preexec_fn=die_with_parent,
                 limit=_LINE_LIMIT,
             )
         return cls(name, process, log)

@@ -45,6 +45,8 @@ iscsi-test-cu libiscsi-bin conformance tests by libiscsi
 qemu-img qemu-utils tests with QEMU's iSCSI initiator
 /usr/lib/*/qemu/block-iscsi.so qemu-block-extra tests with QEMU's iSCSI initiator
 mosquitto mosquitto the MQTT broker of the demo and of its tests
+ip iproute2 tests with a Linux guest
+unshare util-linux tests with a Linux guest
 gcc gcc tests with pyscsi over cython-iscsi
 /usr/include/string.h libc6-dev tests with pyscsi over cython-iscsi
 /usr/include/iscsi/iscsi.h libiscsi-dev tests with pyscsi over cython-iscsi

@@ -1,0 +1,106 @@
+"""The kinds of volumes that the suite is run on, and what of it is run on each.
+
+Sizes are chosen so that the tool passes over nothing: with more than 1 GiB of 512-byte blocks it leaves out, without a
+word, what is meant for READ(6); WriteSame10.ZeroBlocks wants more than MAXIMUM WRITE SAME LENGTH on a unit that takes
+0 as "to the end", which are those that are fully provisioned.
+
+A kind with physical blocks of several logical ones is there because some tests ask for it. They are of 256 logical
+blocks each because GetLBAStatus.UnmapSingle takes it for granted that LBA n + 1 is reported with the physical block
+after it, where SBC-3 5.4.2 wants the LBA that was asked for: it does so for every physical block inside of the first
+256 logical ones.
+"""
+
+from dataclasses import dataclass
+
+DESTRUCTIVE = ("-d", "--allow-sanitize")
+"""Without the first the tool writes nothing, and SANITIZE needs both."""
+
+LUN_RESET_TWICE = "*.iSCSITMF.LUNResetSimpleAsync"
+"""Among the others this test does nothing, since the one before it closes the connection: it needs a tool of its own.
+
+There it asserts before anything else what only the answer to a LUN RESET makes true, its own of the time before. Thus
+it is run twice, as a test of the families ALL and iSCSI: the first time fails whatever the target does, the second one
+counts.
+"""
+_ALL = ("ALL", LUN_RESET_TWICE)
+_WITHOUT_WRITING = tuple(
+    f"ALL.{suite}"
+    for suite in (
+        "Inquiry",
+        "Mandatory",
+        "ModeSense6",
+        "NoMedia",
+        "Prefetch10",
+        "Prefetch16",
+        "PreventAllow",
+        "PrinReadKeys",
+        "PrinServiceactionRange",
+        "PrinReportCapabilities",
+        "ProutRegister",
+        "ProutClear",
+        "ProutPreempt",
+        "Read6",
+        "Read10",
+        "Read12",
+        "Read16",
+        "ReadCapacity10",
+        "ReadCapacity16",
+        "ReadDefectData10",
+        "ReadDefectData12",
+        "ReadOnly",
+        "ReportSupportedOpcodes",
+        "Reserve6",
+        "StartStopUnit",
+        "TestUnitReady",
+        "Verify10",
+        "Verify12",
+        "Verify16",
+        "iSCSIcmdsn",
+    )
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """``words`` are those of ``--volume``; ``file`` a name for its file, of ``prefilled_bytes`` when not 0.
+
+    ``runs`` is what the tool is told to run, one after the other on the same array. ``rate`` is the array's pace of
+    SANITIZE OVERWRITE: Sanitize.Reset wants it to be still at work five seconds after it began.
+    """
+
+    name: str
+    words: str
+    file: str | None = None
+    prefilled_bytes: int = 0
+    runs: tuple[str, ...] = _ALL
+    rate: str = "8MiB"
+
+
+KINDS = (
+    Kind("memory", "64MiB"),
+    Kind("thin", "64MiB", "thin.img"),
+    Kind("thin-4096", "64MiB,block=4096", "thin-4096.img"),
+    Kind("full", "160MiB,full", "full.img", rate="20MiB"),
+    Kind("physical", "64MiB,physical=128KiB"),
+    Kind("removable", "64MiB,removable"),
+    # The tool does not know of a medium that nobody can write: its other suites fail where they write.
+    Kind("read-only", "write-protected", "read-only.img", 64 << 20, runs=_WITHOUT_WRITING),
+)
+
+
+def chosen(selectors: tuple[str, ...], only: str | None) -> tuple[str, ...]:
+    """What of ``selectors`` is inside of ``only``, a suite or a test: ``Sanitize``, ``Sanitize.Reset``; None: all."""
+    if only is None:
+        return selectors
+    inside = []
+    for selector in selectors:
+        family, _, name = selector.partition(".")
+        if not name or _is_in(only, name):
+            inside.append(f"{family}.{only}")
+        elif _is_in(name, only):
+            inside.append(selector)
+    return tuple(inside)
+
+
+def _is_in(inner: str, outer: str) -> bool:
+    return f"{inner}.".startswith(f"{outer}.")

@@ -1,0 +1,102 @@
+"""Arrays and ``iscsi-test-cu`` as processes: one array for each kind of volume, and the suite against it."""
+
+import asyncio
+import os
+import re
+import resource
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from scripts.failover_drill.processes import ChildProcess, ProcessFailed
+from scripts.libiscsi_suite.kinds import DESTRUCTIVE, Kind
+from scripts.libiscsi_suite.suite_output import Outcome, Result, better_known, parse_list, parse_output
+
+READY_SECONDS = 30.0
+RUN_SECONDS = 400.0
+"""Of one run of the tool, which takes a minute on two cores, half of it asleep."""
+MAXIMUM_OUTPUT_BYTES = 256 << 20
+"""Twenty times what a run prints. Some of the tool's loops print until the array answers as they hope."""
+LISTENERS = 2
+"""The second is the other path for the tests of multipath I/O."""
+_FAULT = re.compile(r"Traceback|internal error", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class KindRun:
+    """What came of one kind; ``faults`` are lines about the array or the tool themselves, [] when all went well."""
+
+    results: Mapping[str, Result]
+    faults: Sequence[str]
+
+
+async def list_tests(tool: str) -> list[str]:
+    """The names of all tests that the tool has."""
+    process = await asyncio.create_subprocess_exec(tool, "--list", stdout=asyncio.subprocess.PIPE)
+    output, _ = await process.communicate()
+    return parse_list(output.decode(errors="replace").splitlines())
+
+
+async def run_kind(tool: str, kind: Kind, runs: Sequence[str], directory: Path) -> KindRun:
+    """A fresh array with one volume of this kind, and each of ``runs`` against it; what they print stays in files."""
+    results: dict[str, Result] = {}
+    faults: list[str] = []
+    array = await ChildProcess.start(kind.name, _array_command(kind, directory), directory)
+    try:
+        urls = [url for url in await array.until_ready(READY_SECONDS) if url.startswith("iscsi://")]
+        for number, selector in enumerate(runs):
+            output = directory / f"{kind.name}-{number}.txt"
+            await _run_tool([tool, "-V", *DESTRUCTIVE, "-t", selector, *urls[:LISTENERS]], output)
+            with output.open(errors="replace") as lines:
+                found, complaint = parse_output(lines)
+            for test, result in found.items():
+                results[test] = better_known(result, results.get(test, Result(Outcome.NOT_RUN)))
+            if complaint:
+                faults.append(f"{selector}: {complaint} (see {output})")
+        if not array.running:
+            faults.append("the array has ended")
+    except ProcessFailed as error:
+        faults.append(str(error))
+    finally:
+        await array.end()
+    if _FAULT.search(array.log.read_text(errors="replace")):
+        faults.append(f"the array's log tells of an internal error (see {array.log})")
+    return KindRun(results, faults)
+
+
+def _array_command(kind: Kind, directory: Path) -> list[str]:
+    words = kind.words
+    if kind.file is not None:
+        file = directory / kind.file
+        words += f",file={file}"
+        if kind.prefilled_bytes:
+            file.write_bytes(os.urandom(1 << 20) * (kind.prefilled_bytes >> 20))
+            words = f"{kind.prefilled_bytes},{words}"
+    options = ["--portal", "127.0.0.1:0"] * LISTENERS + ["--background-rate", kind.rate, "--log-level", "warning"]
+    return [sys.executable, "-m", "target", *options, "--volume", words]
+
+
+async def _run_tool(command: Sequence[str], output: Path) -> None:
+    with output.open("wb") as file:
+        process = await asyncio.create_subprocess_exec(
+            *command,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=file,
+            stderr=asyncio.subprocess.STDOUT,
+            preexec_fn=_limit_output,
+        )
+        try:
+            async with asyncio.timeout(RUN_SECONDS):
+                await process.wait()
+        except TimeoutError:
+            pass  # what it printed has no summary then, and that is told
+        finally:
+            if process.returncode is None:
+                process.send_signal(signal.SIGKILL)
+                await process.wait()
+
+
+def _limit_output() -> None:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (MAXIMUM_OUTPUT_BYTES, MAXIMUM_OUTPUT_BYTES))
