@@ -46,7 +46,7 @@ def peer_address(host: str) -> IPv4Address | IPv6Address | None:
     None for what is no address, which no rule with addresses matches.
     """
     try:
-        address = ip_address(host.partition("%")[0])
+        address = ip_address(host)
     except ValueError:
         return None
     if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:

@@ -45,7 +45,7 @@ class Limits:
     """A bound for everything that a peer can make grow. Times in seconds, sizes in bytes."""
 
     login_timeout: float = 15.0
-    nop_interval: float = 30.0  # silence after which we ping
+    nop_interval: float = 60.0  # silence after which we ping; tools in one thread do not answer while they sleep
     nop_timeout: float = 15.0  # and how long we wait for the answer
     logout_timeout: int = 10  # what an initiator has for the logout that we ask for
     connections: int = 128  # logged in

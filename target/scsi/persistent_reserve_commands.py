@@ -217,7 +217,7 @@ def _isids(context: CommandContext, name: TransportId) -> list[bytes]:
         return [name.isid]
     lu = context.lu
     known = {*lu.unit_attentions.known, *lu.reservation.persistent.registrations}
-    return sorted({nexus.isid for nexus in known if nexus.initiator_name == name.initiator_name})
+    return sorted({nexus.isid for nexus in known if nexus.initiator_name == name.initiator_name.lower()})
 
 
 async def _put_into_force(context: CommandContext, action: PersistentReserveOut, change: Change) -> None:
