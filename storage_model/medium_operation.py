@@ -17,6 +17,7 @@ PROGRESS_LIMIT = 0x10000
 class Method(Enum):
     OVERWRITE = "sanitize by overwriting"
     BLOCK_ERASE = "sanitize by block erase"
+    CRYPTOGRAPHIC_ERASE = "sanitize by cryptographic erase"
     FORMAT = "format"
 
 

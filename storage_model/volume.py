@@ -83,3 +83,15 @@ class AtomicVolume(Protocol):
     async def forget_atomic_writes(self) -> None:
         """Overwrite what past atomic writes left outside the blocks of the volume (SBC-3 4.11: SANITIZE)."""
         ...
+
+
+@runtime_checkable
+class KeyedVolume(Protocol):
+    """A volume whose medium holds its data encrypted."""
+
+    async def replace_key(self) -> None:
+        """Another key for all that is written from now on; what was written before cannot be read by anybody again.
+
+        Durable on return. The caller keeps every other access out meanwhile.
+        """
+        ...

@@ -43,6 +43,7 @@ words of a volume (what fits it in a [[volumes]] section of the file, too):
   thin | full      thin: space is taken as it is written, given back by UNMAP; full: all of it is taken at creation (thin)
   write-protected  read-only, also as a file: several arrays may serve it
   removable        can be ejected and loaded
+  encrypted        on its medium, under a key beside it (PATH.key) that SANITIZE can replace; in memory, too
   physical=SIZE    what hosts are told to align to (as block)
   name=NAME        (volume0, volume1, ...)
   quorum           the quorum volume of a cluster

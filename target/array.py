@@ -34,6 +34,7 @@ from target.scsi.device_server import DeviceServer
 from target.scsi.logical_unit import LogicalUnit, UnitIdentity
 from target.secret_files import load_access_rules
 from target.volumes.bitmap_file import BitmapFile
+from target.volumes.encrypted_volume import EncryptedVolume, KeyFile, KeyInMemory
 from target.volumes.file_volume import FileVolume
 from target.volumes.memory_volume import MemoryVolume
 
@@ -78,6 +79,7 @@ class Array:
         self._state_dir = Path(config.state_dir) if config.state_dir is not None else None
         self._units: dict[int, LogicalUnit] = {}
         self._volumes: dict[str, FileVolume | MemoryVolume] = {}
+        self._keys: dict[str, KeyFile | KeyInMemory] = {}
         self._bitmaps: list[BitmapFile] = []
         self._controls: dict[str, PairControl] = {}
         self._by_ldev: dict[int, PairControl] = {}
@@ -159,7 +161,8 @@ class Array:
         self._operations.attach(unit, config.name, in_memory=False)
         self._units[config.lun] = unit
 
-    def _unpaired_unit(self, config: VolumeConfig, volume: Volume) -> LogicalUnit:
+    def _unpaired_unit(self, config: VolumeConfig, stored: FileVolume | MemoryVolume) -> LogicalUnit:
+        volume: Volume = EncryptedVolume(stored, self._keys[config.name]) if config.encrypted else stored
         serial = sha256(f"{self._config.iqn} {config.name} {config.file or ''}".encode()).hexdigest()[:16]
         assert self._store is not None
         # Without a state directory nothing is kept, and an initiator that wants it kept is told so.
@@ -177,6 +180,8 @@ class Array:
         return unit
 
     def _open_volume(self, config: VolumeConfig) -> FileVolume | MemoryVolume:
+        if config.encrypted:  # first: a file that is there without its key stays as it is
+            self._keys[config.name] = KeyInMemory() if config.file is None else KeyFile.open(self._path(config.file))
         if config.file is None:
             assert config.size_bytes is not None, "the configuration gives a volume in memory its size"
             return MemoryVolume(config.size_bytes, config.block_length)
@@ -309,6 +314,9 @@ class Array:
                 await self._server.drained(unit)
         except TimeoutError:
             await self._server.abort_all(unit)
+        except asyncio.CancelledError:  # the array stops: it closes this one as it does the others
+            self._units[config.lun] = unit
+            raise
         await self._operations.detach(unit)
         try:
             await self._volumes[config.name].close()

@@ -50,6 +50,8 @@ class VolumeConfig:
     removable: bool = False
     physical_block_length: int | None = None
     """What hosts are told to align to, bytes; None: the block length."""
+    encrypted: bool = False
+    """The medium holds it encrypted, under a key beside it that SANITIZE can replace."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +115,7 @@ def parse_broker(text: str, where: str) -> Address:
 
 
 _VALUE_WORDS = ("file", "block", "physical", "name")
-_FLAG_WORDS = ("thin", "full", "write-protected", "removable", "quorum")
+_FLAG_WORDS = ("thin", "full", "write-protected", "removable", "encrypted", "quorum")
 
 
 def parse_volume_words(text: str, lun: int) -> VolumeConfig:
@@ -150,6 +152,7 @@ def parse_volume_words(text: str, lun: int) -> VolumeConfig:
         thin="full" not in options,
         write_protected="write-protected" in options,
         removable="removable" in options,
+        encrypted="encrypted" in options,
         physical_block_length=_physical_block_length(physical, block_length, where),
     )
 
@@ -271,6 +274,7 @@ def _volume(table: _Table, number: int) -> VolumeConfig:
         raise UserError(f"{table.where('provisioning')} = {provisioning!r} must be thin or full")
     write_protected = table.take("write_protected", bool, False)
     removable = table.take("removable", bool, False)
+    encrypted = table.take("encrypted", bool, False)
     physical = _physical_block_length(table.take("physical", int), block_length, table.where("physical"))
     table.end()
     if size is None and file is None:
@@ -290,6 +294,7 @@ def _volume(table: _Table, number: int) -> VolumeConfig:
         write_protected,
         removable,
         physical,
+        encrypted,
     )
 
 
@@ -326,7 +331,9 @@ def _pairs(source: str, entries: list[Any], volumes: Mapping[str, VolumeConfig])
         if volumes[volume].write_protected or volumes[volume].removable:
             # A copy is written by the other array, and its medium cannot be taken out at one site only.
             kind = "write protected" if volumes[volume].write_protected else "removable"
-            raise UserError(f"{table.where('volume')} = {volume!r} is {kind}: a paired volume is neither")
+            raise UserError(f"{table.where('volume')} = {volume!r} is {kind}, which a paired volume cannot be")
+        if volumes[volume].encrypted:
+            raise UserError(f"{table.where('volume')} = {volume!r} is encrypted: a paired volume is not")
         if fence.upper() not in FenceLevel.__members__:
             raise UserError(f"{table.where('fence')} = {fence!r} must be never, data or status")
         paired.add(volume)

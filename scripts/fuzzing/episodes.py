@@ -11,8 +11,9 @@ from initiator_shim.initiator_transport import IscsiSession
 from initiator_shim.session_errors import CommandRejected, CommandTimeout, SessionError, SessionLost
 from scripts.fuzzing.cdbs import CdbGrammar, KnownCommand, ask_for_all, ask_for_one, described, listed
 from scripts.fuzzing.chance import number
+from scripts.fuzzing.copy_link_frames import link_bytes
 from scripts.fuzzing.findings import Finding
-from scripts.fuzzing.live_array import CHAP_SECRET, CHAP_USER, FUZZ, LUNS, LiveArray
+from scripts.fuzzing.live_array import CHAP_SECRET, CHAP_USER, FUZZ, LUNS, PAIRED_BYTES, LiveArray
 from scripts.fuzzing.login_texts import chap_response, login_request, text_request
 from scripts.fuzzing.parameter_lists import Landmarks
 from scripts.fuzzing.pdu_streams import StreamState, stream_bytes
@@ -164,6 +165,27 @@ async def noise(chance: random.Random, around: Surroundings) -> None:
         pass
     finally:
         await connection.close()
+
+
+async def copy_link(chance: random.Random, around: Surroundings) -> None:
+    """A stranger at the port of the remote-copy link; its answers are not looked at."""
+    try:
+        async with asyncio.timeout(_COMMAND_SECONDS):
+            reader, writer = await asyncio.open_connection(*around.array.link_address)
+    except (OSError, TimeoutError) as error:
+        raise Finding(f"cannot connect to the link: {error}") from None
+    try:
+        for _ in range(chance.choice((1, 1, 3))):
+            around.sent["pieces of link frames"] += 1
+            writer.write(link_bytes(chance, PAIRED_BYTES))
+            with contextlib.suppress(TimeoutError, OSError):
+                async with asyncio.timeout(_QUIET_SECONDS):
+                    if not await reader.read(1 << 16):
+                        break
+    finally:
+        writer.transport.abort()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
 
 
 # ------------------------------------------------------------------------------------------------ full feature phase
@@ -357,6 +379,7 @@ EPISODES: dict[str, tuple[Episode, int]] = {
     "login": (login_text, 3),
     "text": (text_phase, 1),
     "noise": (noise, 1),
+    "link": (copy_link, 1),
     "restore": (restore, 1),
 }
 """By name, with their weight."""

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import re
+import socket
 import sys
 from collections import Counter, deque
 from pathlib import Path
@@ -17,15 +18,22 @@ END_SECONDS = 5.0
 PROTECTED_BYTES = 8 << 20
 CHAP_USER, CHAP_SECRET = "fuzz", b"correct horse battery"
 CANARY, FUZZ = "iqn.2026-11.org.example:canary", "iqn.2026-11.org.example:fuzz"
-LUNS = (0, 1, 2, 3, 4, 5)
+LUNS = (0, 1, 2, 3, 4, 5, 7)
+PAIRED_BYTES = 4 << 20
 CANARY_LUN = 6
 _LOG_LINES_KEPT = 200
 
 _CONFIGURATION = """\
 [array]
 iqn = "iqn.2026-11.org.pairvol:fuzzed"
+serial = "30097"
 state_dir = "{directory}"
 portals = ["127.0.0.1:0"]
+
+[remote_copy]
+listen = "127.0.0.1:{link_port}"
+peer = "127.0.0.1:9"
+peer_serial = "30096"
 
 [[portal_groups]]
 tag = 2
@@ -43,7 +51,7 @@ chap_secret_file = "{directory}/secret"
 
 [[access]]
 initiator = "{fuzz}*"
-luns = [0, 1, 2, 3, 4, 5]
+luns = [0, 1, 2, 3, 4, 5, 7]
 
 [[volumes]]
 name = "thin"
@@ -88,6 +96,20 @@ name = "canary"
 lun = 6
 size = "4MiB"
 file = "canary.img"
+
+[[volumes]]
+name = "paired"
+lun = 7
+ldev = 60
+size = "4MiB"
+file = "paired.img"
+quorum = true
+
+[[pairs]]
+name = "paired"
+group = "fuzz"
+volume = "paired"
+fence = "never"
 """
 
 
@@ -96,6 +118,7 @@ class LiveArray:
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self.addresses: list[tuple[str, int]] = []
+        self.link_address = ("", 0)
         self.iqn = ""
         self.bad_lines: list[str] = []
         self.log_levels: Counter[str] = Counter()
@@ -113,7 +136,10 @@ class LiveArray:
         with (directory / "protected.img").open("wb") as protected:  # nobody could fill a new one
             protected.truncate(PROTECTED_BYTES)
         configuration = directory / "array.toml"
-        configuration.write_text(_CONFIGURATION.format(directory=directory, canary=CANARY, fuzz=FUZZ))
+        with socket.create_server(("127.0.0.1", 0)) as free:  # the array says where its portals are, but not its link
+            link_port = free.getsockname()[1]
+        names = {"directory": directory, "canary": CANARY, "fuzz": FUZZ, "link_port": link_port}
+        configuration.write_text(_CONFIGURATION.format(**names))
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "target", "--config", str(configuration),
             cwd=ROOT, env={**os.environ, "PYTHONUNBUFFERED": "1"}, stdin=asyncio.subprocess.DEVNULL,
@@ -121,6 +147,7 @@ class LiveArray:
             preexec_fn=die_with_parent,
         )  # fmt: skip
         array = cls(process)
+        array.link_address = ("127.0.0.1", link_port)
         try:
             await array._until_ready()
         except BaseException:

@@ -2,7 +2,6 @@
 
 import argparse
 import asyncio
-import os
 import shutil
 import sys
 import tempfile
@@ -11,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from scripts.libiscsi_suite import matrix
-from scripts.libiscsi_suite.kinds import KINDS, Kind, chosen
+from scripts.libiscsi_suite.kinds import KINDS, Kind
 from scripts.libiscsi_suite.suite_run import KindRun, list_tests, run_kind
 from storage_model.errors import UserError
 
@@ -31,19 +30,24 @@ def _arguments() -> argparse.ArgumentParser:
     parser.add_argument(
         "--kind", action="append", choices=kinds, metavar="KIND", help=f"of {', '.join(kinds)}; repeatable"
     )
-    parser.add_argument("--only", metavar="SUITE[.TEST]", help="of the suite only this, as Sanitize or Sanitize.Reset")
-    jobs = 2 * (os.cpu_count() or 1)  # the tool sleeps more than it works
-    parser.add_argument("--jobs", type=int, default=jobs, help="kinds at the same time (%(default)s)")
+    parser.add_argument(
+        "--suite", action="append", metavar="SUITE", help=f"of those that {TOOL} --list names; repeatable"
+    )
+    parser.add_argument(
+        "--jobs", type=int, default=len(KINDS), help="kinds at the same time (all: the tool mostly sleeps)"
+    )
     parser.add_argument("--directory", type=Path, help="keep volumes, logs and the tool's output there (must be new)")
     return parser
 
 
-async def _run_kinds(tool: str, kinds: Sequence[Kind], options: argparse.Namespace, directory: Path) -> list[KindRun]:
-    room = asyncio.Semaphore(max(options.jobs, 1))
+async def _run_kinds(
+    tool: str, kinds: Sequence[Kind], tests: Sequence[str], jobs: int, directory: Path
+) -> list[KindRun]:
+    room = asyncio.Semaphore(max(jobs, 1))
 
     async def run(kind: Kind) -> KindRun:
         async with room:
-            found = await run_kind(tool, kind, chosen(kind.runs, options.only), directory)
+            found = await run_kind(tool, kind, tests, directory)
             print(f"{kind.name}: done", file=sys.stderr, flush=True)
             return found
 
@@ -54,11 +58,13 @@ async def _report(tool: str, options: argparse.Namespace, directory: Path) -> bo
     """Print everything; whether all is well."""
     kinds = [kind for kind in KINDS if options.kind is None or kind.name in options.kind]
     tests = await list_tests(tool)
-    if options.only is not None:
-        tests = [test for test in tests if f"{test}.".startswith(f"{options.only}.")]
-        if not tests:
-            raise UserError(f"--only {options.only}: {TOOL} has no such suite or test (see {TOOL} --list)")
-    runs = dict(zip((kind.name for kind in kinds), await _run_kinds(tool, kinds, options, directory), strict=True))
+    if options.suite is not None:
+        for suite in options.suite:
+            if not any(test.startswith(f"{suite}.") for test in tests):
+                raise UserError(f"--suite {suite}: {TOOL} has no such suite (see {TOOL} --list)")
+        tests = [test for test in tests if test.partition(".")[0] in options.suite]
+    found = await _run_kinds(tool, kinds, tests, options.jobs, directory)
+    runs = {kind.name: run for kind, run in zip(kinds, found, strict=True)}
     results = {name: run.results for name, run in runs.items()}
     print(*matrix.table(tests, results), sep="\n")
     sections = {

@@ -19,7 +19,7 @@ def table(tests: Sequence[str], results: Results) -> list[str]:
     width = max(map(len, tests), default=0)
     columns = {kind: max(len(kind), len("000/000/000")) for kind in results}
     header = " " * width + "".join(f"  {kind:{columns[kind]}}" for kind in results)
-    lines = [header]
+    lines = [header.rstrip()]
     for test in tests:
         cells = "".join(f"  {_of(results, kind, test).outcome:{columns[kind]}}" for kind in results)
         lines.append(f"{test:{width}}{cells}".rstrip())

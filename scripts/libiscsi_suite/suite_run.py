@@ -1,6 +1,7 @@
 """Arrays and ``iscsi-test-cu`` as processes: one array for each kind of volume, and the suite against it."""
 
 import asyncio
+import ctypes
 import os
 import re
 import resource
@@ -11,16 +12,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from scripts.failover_drill.processes import ChildProcess, ProcessFailed
-from scripts.libiscsi_suite.kinds import DESTRUCTIVE, Kind
+from scripts.libiscsi_suite.kinds import DESTRUCTIVE, Kind, runs_of
 from scripts.libiscsi_suite.suite_output import Outcome, Result, better_known, parse_list, parse_output
 
 READY_SECONDS = 30.0
-RUN_SECONDS = 400.0
-"""Of one run of the tool, which takes a minute on two cores, half of it asleep."""
-MAXIMUM_OUTPUT_BYTES = 256 << 20
-"""Twenty times what a run prints. Some of the tool's loops print until the array answers as they hope."""
-LISTENERS = 2
-"""The second is the other path for the tests of multipath I/O."""
+RUN_SECONDS = 300.0
+"""Of one suite; Sanitize takes two minutes, most of them asleep."""
+MAXIMUM_OUTPUT_BYTES = 64 << 20
+"""Twenty times what a suite prints. Some of the tool's loops print until the array answers as they hope."""
+PATHS = 2
+"""Portals of an array: the second is for the tests of multipath I/O."""
+_PR_SET_PDEATHSIG = 1
 _FAULT = re.compile(r"Traceback|internal error", re.IGNORECASE)
 
 
@@ -39,22 +41,24 @@ async def list_tests(tool: str) -> list[str]:
     return parse_list(output.decode(errors="replace").splitlines())
 
 
-async def run_kind(tool: str, kind: Kind, runs: Sequence[str], directory: Path) -> KindRun:
-    """A fresh array with one volume of this kind, and each of ``runs`` against it; what they print stays in files."""
+async def run_kind(tool: str, kind: Kind, tests: Sequence[str], directory: Path) -> KindRun:
+    """A fresh array with one volume of this kind, and the tool against it; what it prints stays in files."""
     results: dict[str, Result] = {}
     faults: list[str] = []
     array = await ChildProcess.start(kind.name, _array_command(kind, directory), directory)
     try:
         urls = [url for url in await array.until_ready(READY_SECONDS) if url.startswith("iscsi://")]
-        for number, selector in enumerate(runs):
-            output = directory / f"{kind.name}-{number}.txt"
-            await _run_tool([tool, "-V", *DESTRUCTIVE, "-t", selector, *urls[:LISTENERS]], output)
+        for run in runs_of(kind, tests):
+            output = directory / f"{kind.name}-{run.selector.partition('.')[2]}.txt"
+            await _run_tool([tool, "-V", *DESTRUCTIVE, "-t", run.selector, *urls[: run.paths]], output)
             with output.open(errors="replace") as lines:
                 found, complaint = parse_output(lines)
             for test, result in found.items():
                 results[test] = better_known(result, results.get(test, Result(Outcome.NOT_RUN)))
             if complaint:
-                faults.append(f"{selector}: {complaint} (see {output})")
+                faults.append(f"{run.selector}: {complaint} (see {output})")
+            if not complaint and all(result.outcome is not Outcome.FAILED for result in found.values()):
+                output.unlink()
         if not array.running:
             faults.append("the array has ended")
     except ProcessFailed as error:
@@ -74,7 +78,7 @@ def _array_command(kind: Kind, directory: Path) -> list[str]:
         if kind.prefilled_bytes:
             file.write_bytes(os.urandom(1 << 20) * (kind.prefilled_bytes >> 20))
             words = f"{kind.prefilled_bytes},{words}"
-    options = ["--portal", "127.0.0.1:0"] * LISTENERS + ["--background-rate", kind.rate, "--log-level", "warning"]
+    options = ["--portal", "127.0.0.1:0"] * PATHS + ["--background-rate", kind.rate, "--log-level", "warning"]
     return [sys.executable, "-m", "target", *options, "--volume", words]
 
 
@@ -85,7 +89,7 @@ async def _run_tool(command: Sequence[str], output: Path) -> None:
             stdin=asyncio.subprocess.DEVNULL,
             stdout=file,
             stderr=asyncio.subprocess.STDOUT,
-            preexec_fn=_limit_output,
+            preexec_fn=_bound,
         )
         try:
             async with asyncio.timeout(RUN_SECONDS):
@@ -98,5 +102,7 @@ async def _run_tool(command: Sequence[str], output: Path) -> None:
                 await process.wait()
 
 
-def _limit_output() -> None:
+def _bound() -> None:
+    """In the child, before exec: an end with its parent, and of its output."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     resource.setrlimit(resource.RLIMIT_FSIZE, (MAXIMUM_OUTPUT_BYTES, MAXIMUM_OUTPUT_BYTES))

@@ -180,12 +180,15 @@ def _illegal(asc_ascq: int, byte: int | None = None) -> CheckCondition:
 
 
 def parse_copy_request(data: bytes) -> CopyRequest:
-    """Read a parameter list; raises ``CheckCondition`` for what is wrong before any segment is looked at closer."""
+    """Read a parameter list; raises ``CheckCondition`` for what is wrong before any segment is looked at closer.
+
+    The caller refuses one that is longer than ``MAXIMUM_DESCRIPTOR_LIST_LENGTH`` and the header.
+    """
     if len(data) < HEADER_LENGTH:
         raise _illegal(AscAscq.PARAMETER_LIST_LENGTH_ERROR)
     header = _HEADER.parse(data)
     lists = header.cscd_list_length + header.segment_list_length
-    if lists > MAXIMUM_DESCRIPTOR_LIST_LENGTH or HEADER_LENGTH + lists + header.inline_data_length > len(data):
+    if HEADER_LENGTH + lists + header.inline_data_length > len(data):
         raise _illegal(AscAscq.PARAMETER_LIST_LENGTH_ERROR)
     if header.inline_data_length:
         raise _illegal(AscAscq.INLINE_DATA_LENGTH_EXCEEDED)

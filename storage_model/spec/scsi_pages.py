@@ -226,9 +226,10 @@ BLOCK_LIMITS = c.Struct(
 """SBC-4 6.6.4, after the page header; all counts are logical blocks."""
 
 
-def block_device_characteristics(*, block_erase: bool) -> bytes:
-    """SBC-3 6.6.2: a medium that does not rotate; WABEREQ 01b: after SANITIZE BLOCK ERASE reads are good."""
-    return bytes((0x00, 0x01, 0x00, 0x40 if block_erase else 0x00)) + b"\0" * 56
+def block_device_characteristics(*, block_erase: bool, cryptographic_erase: bool) -> bytes:
+    """SBC-3 6.6.2: a medium that does not rotate; WABEREQ, WACEREQ 01b: after such a SANITIZE reads are good."""
+    after_sanitize = (0x40 if block_erase else 0x00) | (0x10 if cryptographic_erase else 0x00)
+    return bytes((0x00, 0x01, 0x00, after_sanitize)) + b"\0" * 56
 
 
 THIN_PROVISIONING_BODY = b"\x00\xe4\x02\x00"

@@ -14,6 +14,7 @@ class Sanitize(IntEnum):
 
     OVERWRITE = 0x01
     BLOCK_ERASE = 0x02
+    CRYPTOGRAPHIC_ERASE = 0x03
     EXIT_FAILURE_MODE = 0x1F
 
 

@@ -218,7 +218,8 @@ class Connection:
         if deadline is None or now < deadline:
             return
         if self.phase is not Phase.FULL_FEATURE:
-            self.end(f"login not finished within {self._limits.login_timeout:g} s")
+            what = "logout" if self.phase is Phase.LOGGING_OUT else "login"
+            self.end(f"{what} not finished within {self._limits.login_timeout:g} s")
         elif self._logout_deadline is not None and now >= self._logout_deadline:
             self.drop("no logout, though we asked for one", AsyncEvent.CONNECTION_DROPPED)
         elif self._pinged_at is not None and self._last_received <= self._pinged_at:

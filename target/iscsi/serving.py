@@ -100,6 +100,7 @@ class Serving(asyncio.BufferedProtocol):
                 timer.cancel()
         if self._connection is not None:
             self._connection.end("")
+            self._pump([])  # it is told in the log
             self._start(self._gone(), lambda _: None)
 
     def pause_writing(self) -> None:

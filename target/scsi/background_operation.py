@@ -9,10 +9,10 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from storage_model.errors import CheckCondition
-from storage_model.medium_operation import MediumOperation
+from storage_model.medium_operation import MediumOperation, Method
 from storage_model.spec.scsi_cdb import MaintenanceIn, OperationCode
 from storage_model.spec.scsi_sense import SenseKey
-from storage_model.volume import AtomicVolume, VolumeError
+from storage_model.volume import AtomicVolume, KeyedVolume, VolumeError
 
 if TYPE_CHECKING:
     from target.scsi.command_row import CommandRow
@@ -191,6 +191,10 @@ class BackgroundOperation:
     async def _step_at(self, number_of_pass: int, position: int) -> int:
         lu, operation = self._lu, self.operation
         left = operation.size_bytes - position
+        if operation.method is Method.CRYPTOGRAPHIC_ERASE:
+            assert isinstance(lu.volume, KeyedVolume)  # only then it is offered
+            await lu.volume.replace_key()
+            return left
         if not operation.pattern:
             length = min(UNMAP_BYTES, left)
             await lu.volume.unmap(position, length)

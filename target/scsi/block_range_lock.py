@@ -1,7 +1,8 @@
-"""Keeps other writes out of the blocks of a COMPARE AND WRITE (SBC-3 5.2). [C]
+"""Keeps other writes out of the blocks of a COMPARE AND WRITE, ORWRITE or WRITE ATOMIC (SBC-3 5.2, SBC-4 4.29). [C]
 
-Ordinary writes share: they run beside each other whatever they overlap, as simple commands may. A COMPARE AND WRITE is
-exclusive in its range: it waits for the writes under way there, and later ones wait for it.
+Ordinary writes share: they run beside each other whatever they overlap, as simple commands may. Those three are
+exclusive in their range: one waits for the writes under way there, and later ones wait for it. Reads stay outside
+until the unit sees its first WRITE ATOMIC, whose parts nobody may see.
 """
 
 from asyncio import Event
@@ -30,7 +31,7 @@ class BlockRangeLock:
     def __init__(self) -> None:
         self._shared: set[BlockRange] = set()
         self.exclusive: list[BlockRange] = []
-        """Empty but for the moments of a COMPARE AND WRITE: then :meth:`enter` needs no waiting."""
+        """Empty but for the moments of an exclusive command: then :meth:`enter` needs no waiting."""
         self.reads_guarded: Event | None = None
         """Made by the unit's first WRITE ATOMIC: from then on reads enter their ranges too. Set when all of them do."""
 

@@ -263,6 +263,7 @@ _WHOLE_MEDIUM = (
         for action, handler, direction, timeout_seconds in (
             (Sanitize.OVERWRITE, sanitize.overwrite, _OUT, WHOLE_MEDIUM),
             (Sanitize.BLOCK_ERASE, sanitize.block_erase, _NO_DATA, WHOLE_MEDIUM),
+            (Sanitize.CRYPTOGRAPHIC_ERASE, sanitize.cryptographic_erase, _NO_DATA, LONG),
             (Sanitize.EXIT_FAILURE_MODE, sanitize.exit_failure_mode, _NO_DATA, QUICK),
         )
     ),

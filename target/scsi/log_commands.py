@@ -13,8 +13,8 @@ from target.scsi.task import TaskOutcome
 
 _PCR = 0x02
 _TEMPERATURE_UNKNOWN = 0xFF
-_NO_EXCEPTION = bytes((0x00, 0x00, _TEMPERATURE_UNKNOWN, 0x00))
-"""ASC and ASCQ 0, most recent temperature reading not known (SPC-4 7.3.9)."""
+_NO_EXCEPTION = bytes((0x00, 0x00, _TEMPERATURE_UNKNOWN, _TEMPERATURE_UNKNOWN))
+"""ASC and ASCQ 0; the temperature and, in the vendor's byte, as initiators read it, its limit (SPC-4 7.3.9)."""
 
 
 async def log_sense(context: CommandContext) -> TaskOutcome:

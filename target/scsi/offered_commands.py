@@ -7,7 +7,7 @@ from storage_model.errors import CheckCondition
 from storage_model.spec.scsi_cdb import UNMAP_BIT, OperationCode
 from storage_model.spec.scsi_sanitize import Sanitize
 from storage_model.spec.scsi_sense import AscAscq, SenseKey
-from storage_model.volume import AtomicVolume
+from storage_model.volume import AtomicVolume, KeyedVolume
 from target.scsi.command_row import CommandRow
 from target.scsi.logical_unit import LogicalUnit
 
@@ -16,11 +16,14 @@ def is_offered(row: CommandRow, lu: LogicalUnit) -> bool:
     """A unit that belongs to a pair has no persistent reservations and no atomic writes.
 
     The reservations would be this array's own: at the other half another host could win the same one. And the other
-    half writes in pieces of its own. A fully provisioned unit has nothing to unmap (SBC-3 4.7.2).
+    half writes in pieces of its own. A fully provisioned unit has nothing to unmap (SBC-3 4.7.2), and only an encrypted
+    one has a key to change.
     """
     block_erase = (row.operation_code, row.service_action) == (OperationCode.SANITIZE, Sanitize.BLOCK_ERASE)
     if block_erase or row.operation_code == OperationCode.UNMAP:
         return lu.thin
+    if (row.operation_code, row.service_action) == (OperationCode.SANITIZE, Sanitize.CRYPTOGRAPHIC_ERASE):
+        return isinstance(lu.volume, KeyedVolume)
     if row.operation_code == OperationCode.WRITE_ATOMIC_16:
         return isinstance(lu.volume, AtomicVolume)
     return lu.pair is None or row.operation_code != OperationCode.PERSISTENT_RESERVE_OUT

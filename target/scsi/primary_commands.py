@@ -5,7 +5,7 @@ from storage_model.spec import scsi_pages as pages
 from storage_model.spec.scsi_cdb import OperationCode
 from storage_model.spec.scsi_copy import third_party_copy_page
 from storage_model.spec.scsi_sense import AscAscq, SenseData, SenseKey, encode_sense, sense_of
-from storage_model.volume import AtomicVolume
+from storage_model.volume import AtomicVolume, KeyedVolume
 from target.scsi.command_context import CommandContext, invalid_field
 from target.scsi.command_row import CommandRow
 from target.scsi.logical_unit import (
@@ -99,7 +99,8 @@ def _vpd_body(context: CommandContext, page_code: int) -> bytes:
         case pages.VpdPage.BLOCK_LIMITS:
             return _block_limits(lu)
         case pages.VpdPage.BLOCK_DEVICE_CHARACTERISTICS:
-            return pages.block_device_characteristics(block_erase=lu.thin)
+            keyed = isinstance(lu.volume, KeyedVolume)
+            return pages.block_device_characteristics(block_erase=lu.thin, cryptographic_erase=keyed)
         case pages.VpdPage.LOGICAL_BLOCK_PROVISIONING:
             return pages.THIN_PROVISIONING_BODY if lu.thin else pages.FULL_PROVISIONING_BODY
     raise invalid_field(2)

@@ -2,7 +2,8 @@
 
 A sanitize operation covers the blocks of the unit. OVERWRITE writes each of them, as often as asked, and flushes after
 each pass; BLOCK ERASE gives their space back, so that thin units have it. What the file system or the disk below keeps
-elsewhere (copies on write, worn flash) is out of reach. There is no CRYPTOGRAPHIC ERASE: nothing is encrypted.
+elsewhere (copies on write, worn flash) is out of reach of both, but not of CRYPTOGRAPHIC ERASE, which encrypted units
+have: it replaces the key.
 """
 
 from asyncio import Event
@@ -28,6 +29,7 @@ from storage_model.volume import VolumeError
 from target.scsi.background_operation import BackgroundOperation
 from target.scsi.command_context import CommandContext, invalid_field
 from target.scsi.logical_unit import LogicalUnit
+from target.scsi.offered_commands import is_offered
 from target.scsi.task import ScsiTask, TaskOutcome
 
 
@@ -58,6 +60,19 @@ async def block_erase(context: CommandContext) -> TaskOutcome:
         raise invalid_field(7)
     unrestricted = bool(cdb[1] & SANITIZE_AUSE)
     operation = MediumOperation(Method.BLOCK_ERASE, lu.block_count * lu.block_length, unrestricted=unrestricted)
+    return await _sanitize(context, operation, 0)
+
+
+async def cryptographic_erase(context: CommandContext) -> TaskOutcome:
+    """SBC-3 5.24.2.4: what is mapped is noise afterwards, and can be read (WACEREQ 01b)."""
+    lu, cdb = context.lu, context.cdb
+    if not is_offered(context.row, lu):
+        raise invalid_field(1, 4)
+    if cdb[7] or cdb[8]:
+        raise invalid_field(7)
+    unrestricted = bool(cdb[1] & SANITIZE_AUSE)
+    size_bytes = lu.block_count * lu.block_length
+    operation = MediumOperation(Method.CRYPTOGRAPHIC_ERASE, size_bytes, unrestricted=unrestricted)
     return await _sanitize(context, operation, 0)
 
 

@@ -22,7 +22,7 @@ from storage_model.spec.iscsi_pdu import (
     sense_from_segment,
 )
 from storage_model.spec.scsi_task import ScsiStatus, TaskFunction
-from target.iscsi import portal as portal_module
+from target.iscsi import serving
 from target.iscsi.connection import Phase
 from target.iscsi.events import Limits
 from tests.bad_input.gated_array import (
@@ -67,7 +67,7 @@ CASES = [(state, ending) for state in STATES for ending in ENDINGS if (state, en
 @pytest.mark.parametrize(("state", "ending"), CASES)
 async def test_nothing_is_left(state: str, ending: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Task sets, block ranges, sessions, nexuses, buffers, asyncio tasks, file descriptors: as before it came."""
-    monkeypatch.setattr(portal_module, "LINGER_TIMEOUT", 0.2)
+    monkeypatch.setattr(serving, "LINGER_TIMEOUT", 0.2)
     initial_r2t = "No" if "unsolicited" in state else "Yes"
     # An array that does not read notices by its pings only that nobody is there any more.
     limits = Limits(nop_interval=0.3, nop_timeout=0.3) if state == "mid Data-In, unread" else Limits()

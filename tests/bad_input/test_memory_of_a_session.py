@@ -13,6 +13,7 @@ from storage_model.spec.iscsi_pdu import (
     NopOutPdu,
     R2TPdu,
     RejectPdu,
+    RejectReason,
     TaskManagementRequestPdu,
     TaskManagementResponsePdu,
     TextRequestPdu,
@@ -54,13 +55,13 @@ def logged_in(**pairs: str) -> Driver:
 
 
 def test_large_writes_take_memory_only_when_there_is_room_for_them() -> None:
-    """128 writes of 64 MiB each, one byte of each unsolicited: what is only announced must cost nothing."""
+    """Ten writes of 64 MiB each, one byte of each unsolicited: what is only announced must cost nothing."""
     driver = logged_in()
     with watching_memory() as watch:
-        for itt in range(Limits().queue_depth):
+        for itt in range(10):
             driver.send(driver.write(itt, 64 * MEBIBYTE, final=False))
             driver.send(DataOutPdu(final=False, itt=itt, data=b"x"))
-    assert watch.peak < Limits().queue_depth * 2 * FIRST_BURST
+    assert watch.peak < 10 * 2 * FIRST_BURST
 
 
 def test_an_unsolicited_burst_that_is_continued_by_an_r2t_is_whole() -> None:
@@ -139,7 +140,7 @@ def test_a_text_that_goes_on_with_nothing() -> None:
                     True, final=False, cont=True, itt=RESERVED_TAG, ttt=0, cmd_sn=driver.cmd_sn, data=b"X" * 60000
                 )
             )
-            assert isinstance(answer, RejectPdu)
+            assert isinstance(answer, RejectPdu) and answer.reason == RejectReason.INVALID_PDU_FIELD
             driver.events.clear()
     assert watch.kept < 65536
 

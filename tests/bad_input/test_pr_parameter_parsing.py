@@ -98,13 +98,14 @@ async def test_every_length_of_zeros(action):
 @pytest.mark.parametrize(
     ("ids", "what"),
     [
+        (b"\x45\0\0\x18" + b"iqn.2026-11.a:b,i,0x0007", "no terminator, and else as it should be"),
         (PORT.rstrip(b"\0").ljust(len(PORT), b"x"), "no terminator"),
         (b"\x05\0\0\x14" + b"x" * 20, "no terminator in a device name"),
         (b"\x45\0\0\x14" + b"\0" * 20, "an empty name"),
         (b"\x05\0\0\x14" + b"\0" * 20, "an empty device name"),
         (b"\x45\0\0\x00", "additional length 0"),
-        (b"\x45\0\0\x10" + b"iqn.2026-11.org\0", "additional length under 20"),
-        (b"\x45\0\0\x15" + b"iqn.2026-11.a:b,i,0x1\0\0\0\0", "an odd additional length"),
+        (b"\x45\0\0\x10" + b"iqn.a,i,0x1\0\0\0\0\0", "additional length under 20"),
+        (b"\x45\0\0\x15" + b"iqn.2026-11.a:,i,0x1\0", "an odd additional length"),
         (b"\x45\0\xff\xfc" + PORT[4:], "additional length beyond the list"),
         (b"\x45\0\xff\xff" + PORT[4:], "the greatest additional length"),
         (PORT + PORT[:-4], "the second one cut off"),

@@ -1,120 +1,49 @@
-"""libiscsi's own test suites (``iscsi-test-cu``) against a zero-configuration array.
+"""libiscsi's own test suite against every kind of volume: nothing fails, and every test runs on at least one kind."""
 
-The tool counts a test as passed that found a command missing: a line with SKIPPED is a failure here.
-"""
-
-import asyncio
-import re
-from collections.abc import AsyncIterator, Callable
+import subprocess
+import sys
+from collections.abc import Callable
 
 import pytest
-import pytest_asyncio
 
-from tests.integration.array_process import ArrayProcess, running_array
+from scripts.failover_drill.processes import ROOT
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
-
-SUITES = {  # and how many tests each must have run: a suite that the tool does not find is no success
-    "TestUnitReady": 1,
-    "Inquiry": 7,
-    "Read6": 2,
-    "Read10": 6,
-    "Read12": 5,
-    "Read16": 5,
-    "Write10": 6,
-    "Write12": 5,
-    "Write16": 5,
-    "ReadCapacity10": 1,
-    "ReadCapacity16": 4,
-    "Reserve6": 7,
-    "Mandatory": 1,
-    "iSCSIResiduals": 10,
-    "iSCSIcmdsn": 2,
-    "iSCSITMF": 2,
-}
-SLOW = ("Reserve6", "iSCSIcmdsn")  # the tool waits for seconds
-SUITE_SECONDS = 60.0
-_SUMMARY = re.compile(r"^ +(tests|asserts) +(\d+) +(\d+) +(\d+) +(\d+)", re.MULTILINE)
-_MISSING = re.compile(r"\[SKIPPED\][^\n]*", re.IGNORECASE)
+SECONDS = 900.0
+"""Two to three minutes on two cores that have nothing else to do."""
 
 
-class SuiteFailed(AssertionError):
-    """A suite did not pass, or passed over something."""
+def run_suites(*words: str) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-m", "scripts.libiscsi_suite", *words]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=SECONDS, check=False)
 
 
-def check_output(output: str, least: int) -> None:
-    """Raises SuiteFailed unless all of at least so many tests ran and passed, with nothing skipped."""
-    skipped = _MISSING.findall(output)
-    if skipped:
-        raise SuiteFailed(f"skipped: {skipped}")
-    counts = {what: tuple(map(int, numbers)) for what, *numbers in _SUMMARY.findall(output)}
-    if set(counts) != {"tests", "asserts"}:
-        raise SuiteFailed(f"no summary in {output!r}")
-    for total, ran, passed, failed in counts.values():
-        if not (total == ran == passed and failed == 0):
-            raise SuiteFailed(output)
-    if counts["tests"][1] < least:
-        raise SuiteFailed(f"{counts['tests'][1]} tests, at least {least} were expected")
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def array(
-    tmp_path_factory: pytest.TempPathFactory, require_tool: Callable[[str], str]
-) -> AsyncIterator[ArrayProcess]:
+@pytest.mark.slow
+def test_every_test_on_every_kind_of_volume(require_tool: Callable[[str], str]) -> None:
     require_tool("iscsi-test-cu")
-    words = ("--portal", "127.0.0.1:0", "--volume", "256MiB")
-    async with running_array(tmp_path_factory.mktemp("array"), *words) as process:
-        yield process
+    finished = run_suites()
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    assert finished.stdout.endswith("tests, 8 kinds: all well\n")
 
 
-async def run_suite(tool: str, suite: str, url: str) -> tuple[int, str]:
-    """Exit status and output."""
-    process = await asyncio.create_subprocess_exec(
-        tool, "-d", "-t", f"ALL.{suite}", url, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
-    )
-    try:
-        async with asyncio.timeout(SUITE_SECONDS):
-            output, _ = await process.communicate()
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    assert process.returncode is not None
-    return process.returncode, output.decode(errors="replace")
+def test_a_test_that_runs_nowhere_is_a_failure(require_tool: Callable[[str], str]) -> None:
+    require_tool("iscsi-test-cu")
+    finished = run_suites("--kind", "memory", "--suite", "ReadOnly", "--suite", "TestUnitReady")
+    lines = finished.stdout.splitlines()
+    assert finished.returncode == 1 and lines[-1] == "2 tests, 1 kinds: FAILED"
+    assert "ReadOnly.ReadOnlySBC  skip" in lines and "TestUnitReady.Simple  pass" in lines
+    assert [line for line in lines if "not write-protected" in line]
+    assert {"failed: 0", "ran unskipped on no kind: 1", "went wrong: 0"} <= set(lines)
 
 
 @pytest.mark.parametrize(
-    "suite", [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in SUITES]
-)
-async def test_suite(suite: str, array: ArrayProcess, require_tool: Callable[[str], str]) -> None:
-    status, output = await run_suite(require_tool("iscsi-test-cu"), suite, array.urls[0])
-    assert status == 0, output
-    check_output(output, SUITES[suite])
-    assert "Traceback" not in array.log and "internal error" not in array.log
-
-
-PASSED = """\
-  Test: Simple ...passed
-Run Summary:    Type  Total    Ran Passed Failed Inactive
-              suites      1      1    n/a      0        0
-               tests      2      2      2      0        0
-             asserts     12     12     12      0      n/a
-"""
-
-
-@pytest.mark.parametrize(
-    "output",
+    ("words", "said"),
     [
-        PASSED + "    [SKIPPED] PERSISTENT RESERVE IN is not implemented.\n",
-        PASSED.replace("2      2      2      0", "2      2      1      1"),
-        PASSED.replace("12     12     12      0", "12     12     11      1"),
-        PASSED.replace("2      2      2      0", "2      1      1      0"),
-        PASSED.replace("2      2      2      0", "1      1      1      0"),
-        "",
+        (["--suite", "Reed10"], "--suite Reed10: iscsi-test-cu has no such suite"),
+        (["--kind", "tape"], "invalid choice: 'tape'"),
+        (["--directory", str(ROOT)], f"--directory {ROOT}: File exists"),
     ],
-    ids=["skipped", "test failed", "assertion failed", "not run", "too few", "nothing"],
 )
-async def test_what_counts_as_failed(output: str) -> None:
-    check_output(PASSED, 2)
-    with pytest.raises(SuiteFailed):
-        check_output(output, 2)
+def test_wrong_words(words: list[str], said: str, require_tool: Callable[[str], str]) -> None:
+    require_tool("iscsi-test-cu")
+    finished = run_suites(*words)
+    assert finished.returncode == 2 and said in finished.stderr and "Traceback" not in finished.stderr

@@ -19,7 +19,14 @@ from tests.integration.raw_initiator import RawInitiator
 
 RequireTool = Callable[[str], str]
 CONFIG = '[array]\nportals = ["127.0.0.1:0"]\n[[volumes]]\nname = "v"\nsize = "4MiB"\n'
+END_SECONDS = 10.0
 READ_0 = bytes.fromhex("2800 00000000 00 0001 00")
+
+
+async def end_of(session: IscsiSession) -> str:
+    """Why it ended, or will in a moment."""
+    async with asyncio.timeout(END_SECONDS):
+        return str(await session.ended)
 
 
 @dataclass
@@ -55,7 +62,7 @@ async def site(tmp_path: Path) -> AsyncIterator[Site]:
 async def test_our_initiator_logs_out_and_follows(site: Site) -> None:
     session = await site.here.connect()
     await site.move()
-    assert "logged out, as the target asked" in str(await session.ended)
+    assert "logged out, as the target asked" in await end_of(session)
     again = await site.here.connect()
     host, _, port = site.elsewhere.rpartition(":")
     assert "logged in as" in site.there.log
@@ -96,13 +103,13 @@ async def test_qemu_moves_in_the_middle_of_its_work(site: Site, require_tool: Re
 async def test_a_terminated_array_asks_its_hosts_to_log_out(site: Site) -> None:
     session = await site.there.connect()
     assert await site.there.end_by(signal.SIGTERM) < STOP_SECONDS
-    assert "logged out, as the target asked" in str(await session.ended)
+    assert "logged out, as the target asked" in await end_of(session)
 
 
 async def test_an_interrupted_array_does_not_wait_for_anybody(site: Site) -> None:
     session = await site.there.connect()
     assert await site.there.end_by(signal.SIGINT) < STOP_SECONDS
-    assert "the target drops the connection" in str(await session.ended)
+    assert "the target drops the connection" in await end_of(session)
 
 
 async def test_a_host_that_does_not_listen_delays_the_end_by_a_second(site: Site) -> None:

@@ -204,6 +204,7 @@ def _kernel_words(number: int, files: GuestFiles, directory: Path) -> list[str]:
         "PAIRVOL_LAYER": files.layer,
         "PAIRVOL_ROOT": ROOT,
         "PAIRVOL_VENV": sys.prefix,
+        "PAIRVOL_PYTHON": sys.base_prefix,
     }
     words = [
         *(f"mem={_MEMORY_MIB}M", f"umid={name}", f"uml_dir={directory}/uml/"),

@@ -45,8 +45,15 @@ chap_user = "host"
 chap_secret_file = "{directory}/host-secret"
 mutual_user = "array"
 mutual_secret_file = "{directory}/array-secret"
-[[access]] # everybody else
-initiator = "iqn.2026-11.org.example:*"
+[[access]] # one unit, to be read
+initiator = "iqn.2026-11.org.example:masked"
+luns = [{blocks_4096}]
+read_only = true
+[[access]] # not from here
+initiator = "iqn.2026-11.org.example:stranger"
+addresses = ["192.0.2.0/24"]
+[[access]] # everybody else but the stranger
+initiator = "iqn.2026-11.org.example:[!s]*"
 [[access]] # the shim's own session
 initiator = "iqn.2026-11.org.pairvol:*.pairvol-shim"
 

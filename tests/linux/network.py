@@ -9,12 +9,13 @@ import os
 import sys
 from pathlib import Path
 
-from scripts.failover_drill.processes import ChildProcess
+from scripts.failover_drill.processes import ROOT, ChildProcess
 
 HOST_ADDRESS = "10.99.0.1"
 """Where the arrays listen."""
 GUESTS = (1, 2)
 _SETUP_SECONDS = 30.0
+_COMMAND_SECONDS = 60.0
 
 
 class Network:
@@ -45,12 +46,16 @@ class Network:
         return ["nsenter", f"--net=/proc/{self._holder.pid}/ns/net", "--", *command]
 
     async def run(self, *command: str) -> str:
-        """Run a short command in the network; its output. Fails on a status other than 0."""
+        """Run a command in the network, from the project's root; its output. Fails on a status other than 0."""
         process = await asyncio.create_subprocess_exec(
-            *self.inside(*command), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+            *self.inside(*command), cwd=ROOT, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
         )
-        async with asyncio.timeout(_SETUP_SECONDS):
-            output, _ = await process.communicate()
+        try:
+            async with asyncio.timeout(_COMMAND_SECONDS):
+                output, _ = await process.communicate()
+        except BaseException:
+            process.kill()
+            raise
         assert process.returncode == 0, f"{' '.join(command)}: {output.decode()}"
         return output.decode()
 

@@ -1,12 +1,13 @@
 """Two arrays with a quorum pair between them, in the guests' network, and pairctl for whoever operates them."""
 
 import asyncio
+import json
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from scripts.failover_drill.processes import ROOT, ChildProcess, end_all
+from scripts.failover_drill.processes import ChildProcess, end_all
+from tests.eventually import eventually
 from tests.linux.linux_array import READY_SECONDS
 from tests.linux.network import HOST_ADDRESS, Network
 
@@ -15,7 +16,6 @@ TARGETS = ("iqn.2026-11.org.pairvol:site-a", "iqn.2026-11.org.pairvol:site-b")
 _SERIALS = ("30095", "30096")
 _PORTS = (3360, 3370)
 _COPY_PORTS = (3362, 3372)
-_PAIRCTL_SECONDS = 60.0
 
 CONFIGURATION = """
 [array]
@@ -65,23 +65,22 @@ class PairInNetwork:
             array = await ChildProcess.start(directory.name, command, self.directory)
             self._arrays.append(array)
             await array.until_ready(READY_SECONDS)
+        await eventually(self._linked, within=READY_SECONDS, what="the arrays' link")
+
+    async def _linked(self) -> bool:
+        return all(unit["link_up"] for unit in json.loads(await self.pairctl(0, "status", "--json")))
 
     async def stop(self) -> None:
         await end_all(self._arrays)
 
     async def pairctl(self, site: int, *words: str) -> str:
         """Ask that site's array; the output. Fails on a status other than 0."""
-        command = (sys.executable, "-m", "initiator_shim.pairctl", "-a", f"iscsi://{portal(site)}", *words)
-        process = await asyncio.create_subprocess_exec(
-            *self.network.inside(*command), cwd=ROOT, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
-        )
-        async with asyncio.timeout(_PAIRCTL_SECONDS):
-            output, _ = await process.communicate()
-        assert process.returncode == 0, f"pairctl {' '.join(words)}: {output.decode()}\n{self.logs()}"
-        return output.decode()
+        url = f"iscsi://{portal(site)}"
+        return await self.network.run(sys.executable, "-m", "initiator_shim.pairctl", "-a", url, *words)
 
-    async def both_wait(self, states: Sequence[str]) -> None:
-        await asyncio.gather(*(self.pairctl(site, "wait", PAIR, state) for site, state in enumerate(states)))
+    async def both_wait(self, state: str) -> None:
+        """Until the pair is in that state at both arrays. Fails when it takes too long."""
+        await asyncio.gather(*(self.pairctl(site, "wait", PAIR, state) for site in (0, 1)))
 
     def logs(self) -> str:
         return "\n".join(f"{array.name}:\n{array.log_tail(30)}" for array in self._arrays)

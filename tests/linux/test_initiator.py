@@ -46,6 +46,7 @@ UNAUTHORIZED, GAVE_UP = "login failed due to authorization failure", "non-retrya
 REFUSED = {
     "without CHAP": ("chap", (), UNAUTHORIZED),
     "with a wrong secret": ("chap", (*CHAP[:-1], "node.session.auth.password=wrong-secret-16b"), UNAUTHORIZED),
+    "from a wrong address": ("stranger", (), UNAUTHORIZED),
     "by the initiator, for the array's secret": (
         "mutual",
         (*MUTUAL[:-1], "node.session.auth.password_in=wrong-secret-16b"),
@@ -84,6 +85,11 @@ async def test_login_refused(guest: Guest, array: LinuxArray, how: str) -> None:
     await guest.run("login_refused.sh", {**WHERE, **login})
 
 
+async def test_masked_units(guest: Guest, array: LinuxArray) -> None:
+    """an initiator with one unit, write protected"""
+    await guest.run("masked.sh", {**WHERE, "LUN": BLOCKS_4096})
+
+
 async def test_inquiry(guest: Guest, array: LinuxArray) -> None:
     """sg_inq, sg_vpd, sg_readcap, sg_luns, sg_opcodes"""
     await guest.run("inquiry.sh", {**WHERE, "LUNS": UNITS})
@@ -92,6 +98,16 @@ async def test_inquiry(guest: Guest, array: LinuxArray) -> None:
 async def test_persistent_reservations(guest: Guest, array: LinuxArray) -> None:
     """sg_persist by two initiators"""
     await guest.run("reservation.sh", WHERE)
+
+
+async def test_reservation_over_a_restart(guest: Guest, array: LinuxArray) -> None:
+    """sg_persist with APTPL: the reservation holds after a kill -9 of the array"""
+    step = await guest.start("reservation_kept.sh", WHERE)
+    await step.announces("reserved")
+    await array.kill()
+    await array.start()
+    await step.tell("restarted")
+    await step.ended()
 
 
 async def test_reserve_and_reset(guest: Guest, array: LinuxArray) -> None:

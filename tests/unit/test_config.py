@@ -153,6 +153,16 @@ WRONG = [
      "f.toml: volumes[1].block: a block of 1024 bytes is not supported (512 or 4096)"),
     ("quorum = true", 'quorum = "yes"', "f.toml: volumes[0].quorum = 'yes' must be true or false"),
     ("quorum = true", "qourum = true", "f.toml: volumes[0].qourum is not a known key"),
+    ("quorum = true", 'provisioning = "thick"', "f.toml: volumes[0].provisioning = 'thick' must be thin or full"),
+    ("quorum = true", "removable = 1", "f.toml: volumes[0].removable = 1 must be true or false"),
+    ("quorum = true", 'write_protected = ""', "f.toml: volumes[0].write_protected = '' must be true or false"),
+    ("quorum = true", "physical = 1000",
+     "f.toml: volumes[0].physical: a physical block of 1000 bytes is not possible (a power of two from 512 to 1048576)"
+    ),
+    ("quorum = true", "removable = true",
+     "f.toml: pairs[0].volume = 'quorum' is removable, which a paired volume cannot be"),
+    ("quorum = true", "write_protected = true",
+     "f.toml: pairs[0].volume = 'quorum' is write protected, which a paired volume cannot be"),
     ('name = "data0"', 'name = "quorum0"', "f.toml: pairs[1].name = 'quorum0' is used twice"),
     ('group = "qgrp"', 'group = ""',
      "f.toml: pairs[0].group: '' is not a name (1 to 31 letters, digits, '_', '-', '.')"),
@@ -252,6 +262,10 @@ def test_brokers() -> None:
     [
         ("256MiB", VolumeConfig("volume3", 3, 256 << 20, ldev=4)),
         ("1MiB,file=a b.img,block=4096,name=n,quorum", VolumeConfig("n", 3, 1 << 20, "a b.img", 4096, True, 4)),
+        ("1MiB,thin", VolumeConfig("volume3", 3, 1 << 20, ldev=4)),
+        ("1MiB,full,removable", VolumeConfig("volume3", 3, 1 << 20, ldev=4, thin=False, removable=True)),
+        ("1MiB,physical=128KiB", VolumeConfig("volume3", 3, 1 << 20, ldev=4, physical_block_length=131072)),
+        ("file=a.iso,write-protected", VolumeConfig("volume3", 3, None, "a.iso", ldev=4, write_protected=True)),
     ],
 )
 def test_volume_words(words: str, volume: VolumeConfig) -> None:
@@ -267,6 +281,54 @@ def test_wrong_volume_words(words: str) -> None:
     with pytest.raises(UserError) as error:
         parse_volume_words(words, 0)
     assert str(error.value).startswith(f"--volume {words}: ")
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        ("1MiB,fast", "'fast' is not one of file=PATH, block=512|4096, physical=SIZE, name=NAME,"
+         " thin, full, write-protected, removable, encrypted, quorum"),
+        ("1MiB,full,full", "full is there twice"),
+        ("1MiB,thin,full", "a volume is thin or full, not both"),
+        ("block=512", "a volume in memory needs a size"),
+        ("1MiB,physical=x", "'x' is not a size (a number and one of B, KiB, MiB, GiB, TiB, PiB)"),
+        ("1MiB,physical=1536", "a physical block of 1536 bytes is not possible (a power of two from 512 to 1048576)"),
+        ("1MiB,physical=256", "a physical block of 256 bytes is not possible (a power of two from 512 to 1048576)"),
+        ("4MiB,physical=2MiB",
+         "a physical block of 2097152 bytes is not possible (a power of two from 512 to 1048576)"),
+        ("1MiB,block=4096,physical=512",
+         "a physical block of 512 bytes is not possible (a power of two from 4096 to 1048576)"),
+    ],
+)  # fmt: skip
+def test_what_wrong_volume_words_are_told(words: str, line: str) -> None:
+    with pytest.raises(UserError) as error:
+        parse_volume_words(words, 0)
+    assert str(error.value) == f"--volume {words}: {line}"
+
+
+def test_kinds_of_volumes() -> None:
+    text = """
+[array]
+[[volumes]]
+name = "image"
+file = "a.iso"
+write_protected = true
+removable = true
+[[volumes]]
+name = "fast"
+size = "1MiB"
+provisioning = "full"
+physical = 4096
+[[volumes]]
+name = "usual"
+size = "1MiB"
+provisioning = "thin"
+"""
+    assert parse_config(text, "f").volumes == (
+        VolumeConfig("image", 0, None, "a.iso", ldev=1, write_protected=True, removable=True),
+        VolumeConfig("fast", 1, 1 << 20, ldev=2, thin=False, physical_block_length=4096),
+        VolumeConfig("usual", 2, 1 << 20, ldev=3),
+    )
 
 
 @pytest.mark.parametrize(

@@ -46,11 +46,36 @@ async def test_a_new_file_is_sparse_and_unmap_gives_space_back(volume):
     ]
 
 
-async def test_unmap_without_hole_punching_writes_zeros(volume, monkeypatch):
+async def test_a_full_file_is_allocated_and_stays_so(tmp_path):
+    volume = FileVolume.open(tmp_path / "v.img", SIZE, create=True, thin=False)
+    assert os.stat(volume.path).st_blocks * 512 >= SIZE
+    await volume.write(0, b"x" * 65536)
+    await volume.unmap(4096, 32768)
+    await volume.flush()
+    assert os.stat(volume.path).st_blocks * 512 >= SIZE
+    assert await volume.read(0, 65536) == b"x" * 4096 + bytes(32768) + b"x" * (65536 - 36864)
+    await volume.close()
+
+
+async def test_what_is_sparse_becomes_full_and_keeps_its_data(tmp_path):
+    volume = FileVolume.open(tmp_path / "v.img", SIZE, create=True)
+    await volume.write(4096, b"k" * 4096)
+    await volume.close()
+    assert os.stat(volume.path).st_blocks * 512 < SIZE
+    volume = FileVolume.open(volume.path, thin=False)
+    assert os.stat(volume.path).st_blocks * 512 >= SIZE
+    assert await volume.read(0, 12288) == bytes(4096) + b"k" * 4096 + bytes(4096)
+    await volume.close()
+
+
+@pytest.mark.parametrize("thin", [True, False])
+async def test_unmap_without_hole_punching_writes_zeros(tmp_path, monkeypatch, thin):
+    volume = FileVolume.open(tmp_path / "v.img", SIZE, create=True, thin=thin)
     monkeypatch.setattr(volume, "_can_unmap", False)
     await volume.write(0, b"x" * 8192)
     await volume.unmap(512, 4096)
     assert await volume.read(0, 8192) == b"x" * 512 + bytes(4096) + b"x" * 3584
+    await volume.close()
 
 
 async def test_contents_survive_close_and_open(tmp_path):
@@ -120,11 +145,31 @@ def test_what_a_user_is_told(tmp_path):
     refused("not a whole number of 512-byte blocks", path)
 
 
+def test_no_space_for_a_full_file(tmp_path, monkeypatch):
+    """What was taken is given back, and the file is not left behind as one that could be served."""
+    path = tmp_path / "v.img"
+
+    def fail(descriptor, offset_bytes, length_bytes):
+        os.pwrite(descriptor, b"x" * 65536, offset_bytes)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "posix_fallocate", fail)
+        refused(f"cannot allocate its {SIZE} bytes: No space left on device", path, SIZE, create=True, thin=False)
+        assert os.stat(path).st_size == 0
+        path.write_bytes(b"d" * SIZE)
+        refused("No space left on device", path, thin=False)
+        assert os.stat(path).st_size == SIZE
+
+
 async def test_a_read_only_file(tmp_path):
     path = tmp_path / "v.img"
     path.write_bytes(bytes(4096))
     path.chmod(0o400)
-    refused("it is read-only", path)
+    refused("it is read-only; a write-protected volume can serve it", path)
+    refused("no such file", tmp_path / "none.img", 4096, create=True, read_only=True)
+    await FileVolume.open(path, read_only=True, thin=False).close()
+    assert path.read_bytes() == bytes(4096)
     await FileVolume.open(path, read_only=True).close()
 
 

@@ -1,5 +1,7 @@
 """[[portal_groups]] and --portal: what is understood, and the one line for what is not."""
 
+from pathlib import Path
+
 import pytest
 
 from storage_model.errors import UserError
@@ -107,10 +109,17 @@ def test_wrong_tags_on_the_command_line(tag: str) -> None:
         words(f"127.0.0.1:1,{tag}")
 
 
-def test_the_command_line_replaces_the_portals_of_the_groups_it_names(tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_the_command_line_replaces_the_portals_of_the_groups_it_names(tmp_path: Path) -> None:
     file = tmp_path / "a.toml"
     file.write_text(GOOD)
     config, _ = configuration(["--config", str(file), "--portal", "127.0.0.1:9,7"])
     one, seven = every_group(config.portals, config.portal_groups)
     assert one.portals == (("127.0.0.1", 3260),)
     assert (seven.portals, seven.access_state) == ((("127.0.0.1", 9),), AccessState.STANDBY)
+
+
+def test_the_sample_file_is_good() -> None:
+    sample = Path(__file__).resolve().parents[2] / "scripts" / "examples" / "two-ports.toml"
+    config = parse_config(sample.read_text(encoding="utf-8"), "two-ports.toml")
+    states = {group.tag: group.access_state for group in every_group(config.portals, config.portal_groups)}
+    assert states == {1: AccessState.ACTIVE_OPTIMIZED, 2: AccessState.ACTIVE_NON_OPTIMIZED}

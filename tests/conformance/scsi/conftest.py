@@ -100,3 +100,13 @@ def removable_bench() -> Bench:
 @pytest.fixture
 def write_protected_bench() -> Bench:
     return make_bench(write_protected=True)
+
+
+@pytest.fixture
+def full_bench() -> Bench:
+    return make_bench(thin=False)
+
+
+@pytest.fixture
+def physical_bench() -> Bench:
+    return make_bench(physical_block_length=4096)

@@ -11,7 +11,7 @@ async def test_small_unit(bench):
     assert await bench.good("25") == (2047).to_bytes(4, "big") + (512).to_bytes(4, "big")
     data = await bench.good(READ_CAPACITY_16)
     assert len(data) == 32 and data[:12] == (2047).to_bytes(8, "big") + (512).to_bytes(4, "big")
-    assert data[12:16] == b"\x00\x03\xc0\x00"
+    assert data[12:16] == b"\x00\x00\xc0\x00"
 
 
 async def test_sixteen_tebibytes_cost_nothing_and_send_to_sixteen_bytes(bench):

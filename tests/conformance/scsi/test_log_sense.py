@@ -76,7 +76,7 @@ async def test_default_values_are_zero(bench, monkeypatch):
 async def test_no_informational_exception(bench):
     """SPC-4 7.3.9: ASC and ASCQ 0, a temperature that is not known."""
     _, _, body = await page_of(bench, EXCEPTIONS)
-    assert decode_log_parameters(body) == [(0, b"\0\0\xff\0")]
+    assert decode_log_parameters(body) == [(0, b"\0\0\xff\xff")]
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,11 @@ from tests.conformance.scsi.persistent_reserve import (
     GOOD,
     KEY_A,
     KEY_B,
+    KEY_C,
     NEXUS_C,
     PREEMPT,
     PREEMPT_AND_ABORT,
+    REGISTER_AND_IGNORE,
     WE,
     WE_AR,
     WE_RO,
@@ -149,6 +151,19 @@ async def test_two_that_preempt_each_other(pr, slow_volume):
     async with asyncio.timeout(5):
         await asyncio.gather(*both, running, other)
     assert list(pr.bench.lu.reservation.persistent.registrations) == [NEXUS_A]
+
+
+async def test_an_aborted_one_that_waits_for_another_does_nothing(pr):
+    """Also when it is one that the preempted may send: REGISTER AND IGNORE EXISTING KEY."""
+    await pr.register(NEXUS_A, NEXUS_B)
+    async with pr.bench.lu.reservation_journal.lock:
+        preempting = asyncio.create_task(pr.out(PREEMPT_AND_ABORT, NEXUS_B, KEY_A))
+        await asyncio.sleep(0)
+        late = asyncio.create_task(pr.out(REGISTER_AND_IGNORE, NEXUS_A, KEY_C))
+        await asyncio.sleep(0)
+    assert await preempting is GOOD
+    await late
+    assert await pr.keys() == [KEY_B]
 
 
 async def test_ones_own_other_commands(pr, slow_volume):

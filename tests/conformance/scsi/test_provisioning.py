@@ -95,3 +95,16 @@ async def test_write_same_without_data(bench):
 
 async def test_lba_status_beyond_the_end(bench):
     assert (await bench.refused(b"\x9e\x12" + (2048).to_bytes(8, "big") + b"\0\0\x04\0\0\0")).asc_ascq == 0x2100
+
+
+async def test_ranges_that_follow_each_other_are_unmapped_as_one(bench, monkeypatch):
+    """Each is a call of the file system, which can only free whole pages."""
+    await fill(bench)
+    calls = []
+
+    async def note(offset_bytes, length_bytes):
+        calls.append((offset_bytes // 512, length_bytes // 512))
+
+    monkeypatch.setattr(bench.volume, "unmap", note)
+    assert (await unmap(bench, (8, 1), (9, 3), (12, 0), (12, 4), (2, 1), (1, 1), (20, 2))).status == 0
+    assert calls == [(8, 8), (2, 1), (1, 1), (20, 2)]

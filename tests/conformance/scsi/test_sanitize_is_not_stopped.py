@@ -92,3 +92,26 @@ async def test_an_ordered_command_behind_it_does_not_hold_it_up():
     async with asyncio.timeout(5):
         assert (await sanitize).status is ScsiStatus.GOOD
         assert (await waiting).status is ScsiStatus.GOOD
+
+
+async def test_younger_commands_that_wait_for_it_are_not_waited_for():
+    """Between two ORDERED commands: the first has to end before it begins, the second waits for its end."""
+    volume = SlowVolume()
+    unit = SanitizeBench(volume)
+    bench = unit.bench
+    first = bench.task("2a 00 00000000 00 0001", b"k" * 512)
+    second = bench.task("00", nexus=NEXUS_B)
+    first.attribute = second.attribute = TaskAttribute.ORDERED
+    writing = asyncio.create_task(bench.server.execute(first))
+    await volume.waiting.wait()
+    sanitize = asyncio.create_task(unit.overwrite(immed=False))
+    await asyncio.sleep(0)
+    waiting = asyncio.create_task(bench.server.execute(second))
+    await asyncio.sleep(0)
+    assert unit.lu.operation is None
+    unit.steps.let_on(STEPS)
+    volume.let_go.set()
+    async with asyncio.timeout(5):
+        for running in (writing, sanitize, waiting):
+            assert (await running).status is ScsiStatus.GOOD
+    assert bytes(await volume.read(0, 512)) == b"\xaa" * 512

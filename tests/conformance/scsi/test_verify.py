@@ -38,6 +38,19 @@ async def test_reserved_byte_check(bench, code):
     assert (await bench.refused(encode_block_cdb(code, 0, 1, 0x04), b"z" * 512)).asc_ascq == 0x2400
 
 
+@pytest.mark.parametrize(
+    "code",
+    [Code.WRITE_AND_VERIFY_10, Code.WRITE_AND_VERIFY_12, Code.WRITE_AND_VERIFY_16],
+    ids=lambda code: code.name,
+)
+@pytest.mark.parametrize("byte_check", [0b10, 0b11])
+async def test_write_and_verify_compares_all_or_nothing(bench, code, byte_check):
+    """SBC-3 table 96: there is no single block to compare with, unlike in VERIFY. Nothing is written."""
+    sense = await bench.refused(encode_block_cdb(code, 0, 1, byte_check << 1), b"z" * 512)
+    assert (sense.asc_ascq, sense.field_pointer, sense.bit_pointer) == (0x2400, 1, 2)
+    assert not any(await bench.good(encode_block_cdb(Code.READ_10, 0, 1)))
+
+
 async def test_write_and_verify_writes(bench, data):
     for code in (Code.WRITE_AND_VERIFY_10, Code.WRITE_AND_VERIFY_12, Code.WRITE_AND_VERIFY_16):
         for flags in (0x00, 0x02):

@@ -32,8 +32,9 @@ chmod 1777 /tmp /dev/shm
 mkdir -p /run/lock /share /lib/modules
 mount -n -t hostfs none /share -o "$PAIRVOL_SHARE"
 mount -n -t hostfs none /lib/modules -o "$PAIRVOL_MODULES"
-# The project and its Python at their own paths, wherever they are: scripts in an environment have absolute ones.
-for folder in "$PAIRVOL_ROOT" "$PAIRVOL_VENV"; do
+# The project and its Python must be found at their own paths, also where a tmpfs hides them now.
+for folder in "$PAIRVOL_ROOT" "$PAIRVOL_VENV" "$PAIRVOL_PYTHON"; do
+    [ ! -e "$folder" ] || continue
     mkdir -p "$folder"
     mount -n -t hostfs none "$folder" -o "$folder"
 done

@@ -72,8 +72,8 @@ start_iscsid() {
 make_initiator() {
     iscsiadm -m iface -I "$1" >/dev/null 2>&1 && return
     iscsiadm -m iface -I "$1" --op new >/dev/null
-    iscsiadm -m iface -I "$1" --op update -n iface.transport_name -v tcp >/dev/null
-    iscsiadm -m iface -I "$1" --op update -n iface.initiatorname -v "$NAME_PREFIX:$1" >/dev/null
+    iscsiadm -m iface -I "$1" --op update -n iface.transport_name -v tcp \
+        -n iface.initiatorname -v "$NAME_PREFIX:$1" >/dev/null
 }
 
 # node NAME WORDS...: iscsiadm on the record of that initiator for $TARGET at $PORTAL
@@ -85,14 +85,15 @@ node() {
 
 # prepare_login NAME [SETTING=VALUE]...: a record, and what differs in it from iscsiadm's defaults
 prepare_login() {
-    local name=$1 setting
+    local name=$1 setting changes=()
     shift
+    for setting in node.startup=manual node.session.initial_login_retry_max=1 node.conn[0].timeo.login_timeout=30 "$@"; do
+        changes+=(-n "${setting%%=*}" -v "${setting#*=}")
+    done
     start_iscsid
     make_initiator "$name"
     node "$name" --op new >/dev/null
-    for setting in node.startup=manual node.session.initial_login_retry_max=1 node.conn[0].timeo.login_timeout=30 "$@"; do
-        node "$name" --op update -n "${setting%%=*}" -v "${setting#*=}" >/dev/null
-    done
+    node "$name" --op update "${changes[@]}" >/dev/null
 }
 
 # login NAME [SETTING=VALUE]...: a session of the initiator with $TARGET at $PORTAL

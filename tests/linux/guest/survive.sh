@@ -14,7 +14,7 @@ done &
 pass=0
 until told; do
     pass=$((pass + 1))
-    fio --name=pass --directory=/m --rw=randwrite --bs=4k-64k --size=16M --direct=1 --ioengine=libaio --iodepth=8 \
+    fio --name=pass --directory=/m --rw=randwrite --bs=4k-64k --size=8M --direct=1 --ioengine=libaio --iodepth=8 \
         --verify=crc32c --verify_fatal=1 --do_verify=1 --randseed=$pass --output=/tmp/fio.out || {
         cat /tmp/fio.out
         fail "fio saw an error"
