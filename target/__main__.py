@@ -40,7 +40,7 @@ examples:
 words of a volume (what fits it in a [[volumes]] section of the file, too):
   file=PATH        in this file; without, in memory. A file that is there needs no SIZE
   block=512|4096   bytes of a logical block (512)
-  thin | full      thin: space is taken as it is written, given back by UNMAP; full: all of it is taken at creation (thin)
+  thin | full      thin: space is taken as it is written, given back by UNMAP; full: taken at creation (thin)
   write-protected  read-only, also as a file: several arrays may serve it
   removable        can be ejected and loaded
   encrypted        on its medium, under a key beside it (PATH.key) that SANITIZE can replace; in memory, too

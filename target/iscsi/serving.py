@@ -1,4 +1,4 @@
-"""One TCP connection of the portal, and the session on it: transport callbacks in, the connection's events done. [IO]"""
+"""One TCP connection of the portal, and the session on it: transport callbacks in, its events carried out. [IO]"""
 
 import asyncio
 import logging

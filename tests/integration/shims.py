@@ -35,12 +35,12 @@ class ShimUnderTest:
         self.port = int(urls[0].split("/")[2].rpartition(":")[2])
         self.target_name = urls[0].split("/")[3]
 
-    async def host(self, name: str = "host", number: int = 1, **options: bool) -> IscsiSession:
+    async def host(self, name: str = "host", number: int = 1, *, digests: bool = False) -> IscsiSession:
         """A host's session through the shim, unit attentions cleared; ``number`` makes it another initiator port."""
         initiator_name = f"iqn.2026-11.org.example:{name}"
         isid = b"\x80" + number.to_bytes(5)
         session = await IscsiSession.connect(
-            "127.0.0.1", self.port, self.target_name, initiator_name, isid, 5.0, **options
+            "127.0.0.1", self.port, self.target_name, initiator_name, isid, 5.0, digests=digests
         )
         for lun in range(len(self.urls)):
             while (await session.execute(lun, TEST_UNIT_READY)).status != GOOD:

@@ -5,7 +5,7 @@ from dataclasses import replace
 from storage_model.nexus import ITNexus
 from storage_model.spec.scsi_copy import OWN_UNIT, CopyRequest, Cscd, ListIdUsage, Segment, encode_copy_request
 from storage_model.spec.scsi_pages import DesignatorType
-from storage_model.spec.scsi_sense import SenseData, decode_sense
+from storage_model.spec.scsi_sense import SegmentError, SenseData, decode_sense
 from storage_model.spec.scsi_task import ScsiStatus
 from storage_model.volume import Buffer
 from target.scsi.device_server import DeviceServer
@@ -76,6 +76,11 @@ class CopyBench:
 def sense(outcome: TaskOutcome) -> SenseData:
     assert outcome.status is ScsiStatus.CHECK_CONDITION, outcome
     return decode_sense(outcome.sense)
+
+
+def segment_error(told: SenseData) -> SegmentError:
+    assert told.segment is not None, "the sense data name no segment"
+    return told.segment
 
 
 def segment(source: int, destination: int, blocks: int, source_lba: int = 0, destination_lba: int = 0) -> Segment:

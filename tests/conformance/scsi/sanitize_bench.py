@@ -5,7 +5,7 @@ import asyncio
 from storage_model.medium_operation import MediumOperation
 from storage_model.nexus import ITNexus
 from storage_model.spec.scsi_sanitize import Overwrite
-from storage_model.volume import MediumFailure
+from storage_model.volume import MediumFailure, Volume
 from target.scsi.task import TaskOutcome
 from target.volumes.memory_volume import MemoryVolume
 from tests.conformance.scsi.conftest import BLOCK, NEXUS_A, Bench, make_bench
@@ -53,8 +53,8 @@ class Steps:
 class SanitizeBench:
     """``bench`` with one unit of four steps, full of ``k``."""
 
-    def __init__(self, volume: MemoryVolume | None = None, **options: object) -> None:
-        self.bench: Bench = make_bench(volume or MemoryVolume(SIZE, BLOCK), **options)
+    def __init__(self, volume: Volume | None = None, **options: object) -> None:
+        self.bench: Bench = make_bench(volume or MemoryVolume(SIZE, BLOCK), **options)  # type: ignore[arg-type]
         self.lu = self.bench.lu
         self.notes, self.steps = Notes(), Steps()
         self.lu.operation_notes, self.lu.pace = self.notes, self.steps

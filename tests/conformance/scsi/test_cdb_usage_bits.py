@@ -12,7 +12,9 @@ from storage_model.spec.scsi_task import ScsiStatus
 from tests.conformance.scsi.conftest import Bench, make_bench
 from tests.supported_commands import SUPPORTED
 
-COMMANDS = [(code, action) for code in sorted(SUPPORTED) for action in sorted(SUPPORTED[code]) or [None]]
+COMMANDS: list[tuple[int, int | None]] = [
+    (code, action) for code in sorted(SUPPORTED) for action in (*sorted(SUPPORTED[code]),) or (None,)
+]
 
 TEN, TWELVE, SIXTEEN = (0x28, 0x2A, 0x2E, 0x2F, 0x34, 0x35, 0x41, 0x42), (0xA8, 0xAA, 0xAE, 0xAF), range(0x88, 0x9D)
 IGNORED: tuple[tuple[Container[object], dict[int, int]], ...] = (

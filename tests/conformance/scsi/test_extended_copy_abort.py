@@ -7,7 +7,7 @@ import pytest
 from storage_model.spec.scsi_sense import decode_sense
 from storage_model.spec.scsi_task import ScsiStatus, TaskAttribute, TaskFunction, TaskFunctionResponse
 from tests.conformance.scsi.conftest import NEXUS_A, NEXUS_B, SlowVolume
-from tests.conformance.scsi.copy_bench import SIZE, CopyBench, segment
+from tests.conformance.scsi.copy_bench import SIZE, CopyBench, segment, segment_error
 
 
 class SlowDestination(SlowVolume):
@@ -60,7 +60,7 @@ async def test_aborted_while_it_reads():
         await let_go.wait()
         return await read(offset_bytes, length_bytes)
 
-    source.read = slow_read
+    source.read = slow_read  # type: ignore[method-assign]
     task = bench.task(bench.request(segment(0, 1, 8)))
     running = asyncio.create_task(bench.server.execute(task))
     await reading.wait()
@@ -87,7 +87,7 @@ async def test_reset_of_the_destination(slow):
     _, outcome = await finish(volume, running, managing)
     told = decode_sense(outcome.sense)
     assert str(told) == "Ah 0Dh/01h"
-    assert (told.segment.at_destination, told.segment.status) == (True, ScsiStatus.TASK_ABORTED)
+    assert (segment_error(told).at_destination, segment_error(told).status) == (True, ScsiStatus.TASK_ABORTED)
     assert (await bench.content(1))[1 << 20 :] == bytes(SIZE - (1 << 20))
 
 

@@ -6,7 +6,7 @@ from storage_model.spec.scsi_sense import decode_sense
 from storage_model.spec.scsi_task import ScsiStatus
 from target.scsi.lun_mask import LunMask
 from tests.conformance.scsi.conftest import NEXUS_A, NEXUS_B
-from tests.conformance.scsi.copy_bench import PATTERN, SIZE, CopyBench, segment
+from tests.conformance.scsi.copy_bench import PATTERN, SIZE, CopyBench, segment, segment_error
 
 WRITE_EXCLUSIVE, EXCLUSIVE_ACCESS, WRITE_EXCLUSIVE_REGISTRANTS = 1, 3, 5
 TO_1, FROM_1 = segment(0, 1, 8), segment(1, 0, 8)
@@ -79,9 +79,9 @@ async def test_a_reservation_that_comes_in_between_ends_it():
         await write(offset_bytes, data, fua=fua)
         bench.units[1].reservation.reserve(NEXUS_B)
 
-    bench.units[1].volume.write = write_and_reserve
+    bench.units[1].volume.write = write_and_reserve  # type: ignore[method-assign]
     told = await bench.refused(segment(0, 1, SIZE // 512))
-    assert (told.segment.at_destination, told.segment.status) == (True, ScsiStatus.RESERVATION_CONFLICT)
+    assert (segment_error(told).at_destination, segment_error(told).status) == (True, ScsiStatus.RESERVATION_CONFLICT)
     assert await bench.content(1) == PATTERN[: 1 << 20] + bytes(SIZE - (1 << 20))
 
 
@@ -119,10 +119,11 @@ class Pair:
 @pytest.mark.parametrize(("one_segment", "writes"), [(TO_1, True), (FROM_1, False)])
 async def test_a_pair_is_asked(one_segment, writes):
     bench = await CopyBench().fill()
-    bench.units[1].pair = Pair()
+    pair = Pair()
+    bench.units[1].pair = pair  # type: ignore[assignment]
     error = await refusal(bench, one_segment)
     assert error.status == ScsiStatus.RESERVATION_CONFLICT
-    assert bench.units[1].pair.asked == [(NEXUS_A, writes)]
+    assert pair.asked == [(NEXUS_A, writes)]
 
 
 async def test_a_unit_attention_waits_for_the_host():

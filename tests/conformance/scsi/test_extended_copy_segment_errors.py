@@ -9,7 +9,7 @@ from storage_model.spec.scsi_pages import Designator, DesignatorType
 from storage_model.spec.scsi_sense import decode_sense
 from storage_model.volume import MediumFailure, SpaceExhausted
 from target.volumes.memory_volume import MemoryVolume
-from tests.conformance.scsi.copy_bench import PATTERN, SIZE, CopyBench, segment, sense
+from tests.conformance.scsi.copy_bench import PATTERN, SIZE, CopyBench, segment, segment_error, sense
 
 LAST = SIZE // 512
 GOOD = segment(0, 1, 4)
@@ -28,7 +28,7 @@ GOOD = segment(0, 1, 4)
 async def test_of_the_segment(bad, code, byte):
     bench = await CopyBench().fill()
     told = await bench.refused(GOOD, bad)
-    assert (str(told), told.segment.number) == (f"Ah {code}", 1)
+    assert (str(told), segment_error(told).number) == (f"Ah {code}", 1)
     assert (await bench.content(1))[:2048] == PATTERN[:2048], "the segment before was copied"
     raw = (await bench.copy(bench.request(GOOD, bad))).sense
     assert raw[15] == 0xA0 and raw[16:18] == byte.to_bytes(2, "big"), "SKSV, SD: a byte of the segment descriptor"
@@ -77,8 +77,12 @@ async def test_of_the_destination(descriptor_format):
     told = await bench.refused(segment(0, 1, LAST))
     assert str(told) == "Ah 0Dh/01h"
     assert told.information == LAST - 2 * 2048
-    assert (told.segment.number, told.segment.at_destination, told.segment.status) == (0, True, 0x02)
-    assert str(decode_sense(told.segment.sense)) == "7h 27h/07h"
+    assert (segment_error(told).number, segment_error(told).at_destination, segment_error(told).status) == (
+        0,
+        True,
+        0x02,
+    )
+    assert str(decode_sense(segment_error(told).sense)) == "7h 27h/07h"
 
 
 async def test_of_the_source():
@@ -87,8 +91,8 @@ async def test_of_the_source():
     async def fails(offset_bytes, length_bytes):
         raise MediumFailure("scratched")
 
-    bench.units[0].volume.read = fails
+    bench.units[0].volume.read = fails  # type: ignore[method-assign]
     told = await bench.refused(replace(segment(0, 1, 8), source_lba=1))
     assert (str(told), told.information) == ("Ah 0Dh/01h", 8)
-    assert (told.segment.at_destination, told.segment.status) == (False, 0x02)
-    assert str(decode_sense(told.segment.sense)) == "3h 11h/00h"
+    assert (segment_error(told).at_destination, segment_error(told).status) == (False, 0x02)
+    assert str(decode_sense(segment_error(told).sense)) == "3h 11h/00h"

@@ -6,11 +6,11 @@ import struct
 import pytest
 
 from storage_model.spec.scsi_copy import MAXIMUM_CONCURRENT_COPIES, ListIdUsage
-from storage_model.spec.scsi_sense import decode_sense
+from storage_model.spec.scsi_sense import AscAscq, decode_sense
 from storage_model.spec.scsi_task import ScsiStatus
 from target.scsi.copy_operations import REMEMBERED_COPIES
 from tests.conformance.scsi.conftest import NEXUS_A, NEXUS_B
-from tests.conformance.scsi.copy_bench import CopyBench, segment, sense
+from tests.conformance.scsi.copy_bench import CopyBench, segment, segment_error, sense
 from tests.conformance.scsi.test_extended_copy_abort import SlowDestination
 
 STATUS, DATA, PARAMETERS, FAILURE = 0x00, 0x01, 0x03, 0x04
@@ -102,7 +102,7 @@ async def test_forgotten_with_the_nexus_and_at_a_reset(how):
     if how == "lost":
         await bench.server.nexus_lost(NEXUS_A)
     else:
-        bench.units[0].reset(0x2903)
+        bench.units[0].reset(AscAscq.BUS_DEVICE_RESET_FUNCTION_OCCURRED)
     bench.units[0].unit_attentions.pending.clear()
     assert await unknown(bench, STATUS)
 
@@ -145,4 +145,4 @@ async def test_descriptor_format_of_the_details():
     bench.units[0].descriptor_sense = True
     await bench.copy(bench.request(segment(0, 9, 4)))
     raw = (await good(bench, FAILURE))[60:]
-    assert raw[0] == 0x72 and decode_sense(raw).segment.number == 0
+    assert raw[0] == 0x72 and segment_error(decode_sense(raw)).number == 0

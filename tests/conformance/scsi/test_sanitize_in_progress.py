@@ -7,7 +7,7 @@ from storage_model.spec.scsi_sense import decode_sense
 from storage_model.spec.scsi_task import ScsiStatus
 from target.scsi.command_table import COMMAND_ROWS
 from tests.conformance.scsi.conftest import NEXUS_B
-from tests.conformance.scsi.copy_bench import CopyBench, segment
+from tests.conformance.scsi.copy_bench import CopyBench, segment, segment_error
 from tests.conformance.scsi.sanitize_bench import READ_ONE, REQUEST_SENSE, STEPS, SanitizeBench, Steps
 from tests.eventually import eventually
 
@@ -72,9 +72,9 @@ async def test_a_copy_from_there_or_to_there_is_refused():
     await bench.run("48 81 0000000000 0005", Overwrite(b"x").encode(), lun=1)
     await eventually(lambda: steps.waiting)
     told = await bench.refused(segment(1, 0, 1))
-    assert str(told) == "Ah 0Dh/01h" and str(decode_sense(told.segment.sense)) == IN_PROGRESS
+    assert str(told) == "Ah 0Dh/01h" and str(decode_sense(segment_error(told).sense)) == IN_PROGRESS
     told = await bench.refused(segment(0, 1, 1))
-    assert str(told) == "Ah 0Dh/01h" and str(decode_sense(told.segment.sense)) == IN_PROGRESS
+    assert str(told) == "Ah 0Dh/01h" and str(decode_sense(segment_error(told).sense)) == IN_PROGRESS
     steps.let_on(4)
     await eventually(lambda: bench.units[1].operation is None)
 

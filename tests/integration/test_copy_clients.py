@@ -1,4 +1,4 @@
-"""Copy offload and SANITIZE as independent initiators use them: libiscsi's suites, and QEMU's ``convert -C``."""
+"""Copy offload as an independent initiator uses it: QEMU's ``convert -C``."""
 
 import asyncio
 import re
@@ -9,19 +9,9 @@ import pytest
 import pytest_asyncio
 
 from tests.integration.array_process import ArrayProcess, running_array
-from tests.integration.test_libiscsi_suites import check_output
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-COPIES = {"ExtendedCopy": 6, "ReceiveCopyResults": 2}  # and how many tests each has
-SANITIZE = (
-    "BlockErase",
-    "BlockEraseReserved",
-    "ExitFailureMode",
-    "InvalidServiceAction",
-    "Overwrite",
-    "OverwriteReserved",
-)
 SECONDS = 60.0
 
 
@@ -48,20 +38,6 @@ async def run(*words: str) -> str:
     text = output.decode(errors="replace")
     assert process.returncode == 0, text
     return text
-
-
-@pytest.mark.parametrize("lun", [0, 2])
-@pytest.mark.parametrize("suite", COPIES)
-async def test_copy_suite(suite: str, lun: int, array: ArrayProcess, require_tool: Callable[[str], str]) -> None:
-    output = await run(require_tool("iscsi-test-cu"), "-d", "-t", f"ALL.{suite}", array.urls[lun])
-    check_output(output, COPIES[suite])
-    assert "Traceback" not in array.log
-
-
-@pytest.mark.parametrize("test", SANITIZE)
-async def test_sanitize(test: str, array: ArrayProcess, require_tool: Callable[[str], str]) -> None:
-    tool = require_tool("iscsi-test-cu")
-    check_output(await run(tool, "-d", "--allow-sanitize", "-t", f"ALL.Sanitize.{test}", array.urls[1]), 1)
 
 
 async def test_qemu_copies_offloaded(array: ArrayProcess, tmp_path: Path, require_tool: Callable[[str], str]) -> None:
