@@ -232,8 +232,8 @@ def block_device_characteristics(*, block_erase: bool, cryptographic_erase: bool
     return bytes((0x00, 0x01, 0x00, after_sanitize)) + b"\0" * 56
 
 
-THIN_PROVISIONING_BODY = b"\x00\xe4\x02\x00"
-"""SBC-3 6.6.5: no threshold; LBPU, LBPWS, LBPWS10 and LBPRZ (unmapped blocks read as zeros); thin provisioned."""
+THIN_PROVISIONING_BODY = b"\x00\xe6\x02\x00"
+"""SBC-3 6.6.5: no threshold; LBPU, LBPWS, LBPWS10, LBPRZ (unmapped blocks read as zeros), ANC_SUP; thin provisioned."""
 
 FULL_PROVISIONING_BODY = b"\x00\x00\x00\x00"
 """SBC-3 6.6.5: nothing can be unmapped; PROVISIONING TYPE 0, fully provisioned."""

@@ -196,8 +196,8 @@ _BLOCKS = (
     block_row(_C.PRE_FETCH_16, block.pre_fetch, "02", _NO_DATA, _READ, old_flags="01"),
     _flush_row(_C.SYNCHRONIZE_CACHE_10),
     _flush_row(_C.SYNCHRONIZE_CACHE_16),
-    block_row(_C.WRITE_SAME_10, provisioning.write_same, "08", _OUT, _WRITE, LONG),
-    block_row(_C.WRITE_SAME_16, provisioning.write_same, "09", _OUT, _WRITE, LONG),
+    block_row(_C.WRITE_SAME_10, provisioning.write_same, "18", _OUT, _WRITE, LONG),
+    block_row(_C.WRITE_SAME_16, provisioning.write_same, "19", _OUT, _WRITE, LONG),
     row(
         _C.COMPARE_AND_WRITE,
         block.compare_and_write,
@@ -236,7 +236,7 @@ _CAPACITY_AND_PROVISIONING = (
     row(
         _C.UNMAP,
         provisioning.unmap,
-        "00 0000000000 ffff",
+        "01 0000000000 ffff",
         _OUT,
         _AS_WRITE,
         LONG,

@@ -9,7 +9,7 @@ from struct import Struct
 
 from storage_model.errors import CheckCondition
 from storage_model.spec import scsi_pages as pages
-from storage_model.spec.scsi_cdb import NDOB, UNMAP_BIT, OperationCode, decode_block_cdb
+from storage_model.spec.scsi_cdb import ANCHOR, NDOB, UNMAP_ANCHOR, UNMAP_BIT, OperationCode, decode_block_cdb
 from storage_model.spec.scsi_sense import AscAscq, SenseKey
 from target.scsi.block_commands import CHUNK_BYTES, check_range, write_blocks
 from target.scsi.command_context import CommandContext, invalid_field, invalid_parameter
@@ -37,6 +37,15 @@ async def _unmap_blocks(lu: LogicalUnit, task: ScsiTask, lba: int, count: int) -
         ranges.release(held)
 
 
+async def _anchor_blocks(lu: LogicalUnit, task: ScsiTask, lba: int, count: int) -> None:
+    """The blocks read as zeros and keep their space, so that a later write cannot find the medium full.
+
+    Blocks that shall be anchored may as well be mapped (SBC-3 4.7.3.2), which is what a file can promise: an extent
+    that is allocated and yet unwritten looks like a hole to whoever asks for the state of a block.
+    """
+    await _fill(lu, task, lba, count, bytes(lu.block_length))
+
+
 async def unmap(context: CommandContext) -> TaskOutcome:
     """All descriptors are checked before the first takes effect (SBC-3 5.28)."""
     lu, cdb = context.lu, context.cdb
@@ -58,7 +67,9 @@ async def unmap(context: CommandContext) -> TaskOutcome:
     if sum(blocks for _, blocks in ranges) * lu.block_length > MAXIMUM_UNMAP_BYTES:
         raise invalid_parameter(8)
     for lba, blocks in _joined(ranges):
-        if not context.task.aborted:
+        if cdb[1] & UNMAP_ANCHOR:
+            await _anchor_blocks(lu, context.task, lba, blocks)
+        elif not context.task.aborted:
             await _unmap_blocks(lu, context.task, lba, blocks)
     return TaskOutcome(transfer_length_bytes=length)
 
@@ -80,6 +91,8 @@ def _joined(ranges: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
 async def write_same(context: CommandContext) -> TaskOutcome:
     """WRITE SAME 10, 16 (SBC-3 5.40). With UNMAP, zeros become a hole, which reads the same; other data is written.
 
+    With ANCHOR as well, zeros are written: see ``_anchor_blocks``.
+
     No blocks mean all to the end, which a thin unit refuses (WSNZ 1): hosts discard with WRITE SAME, and a discard of
     nothing must not become one of everything.
     """
@@ -88,6 +101,8 @@ async def write_same(context: CommandContext) -> TaskOutcome:
     no_data = context.cdb[0] == OperationCode.WRITE_SAME_16 and bool(flags & NDOB)
     if flags & UNMAP_BIT and not lu.thin:
         raise invalid_field(1, 3)
+    if flags & ANCHOR and not flags & UNMAP_BIT:
+        raise invalid_field(1, 4)
     check_range(lu, lba, count)
     to_the_end = not count
     if to_the_end:
@@ -98,7 +113,7 @@ async def write_same(context: CommandContext) -> TaskOutcome:
         # Exactly one block is the pattern: with less or more it is not known what to write (SBC-3 5.40).
         raise invalid_field(1)
     pattern = bytes(lu.block_length) if no_data else bytes(task.data_out)
-    if flags & UNMAP_BIT and not any(pattern):
+    if flags & UNMAP_BIT and not flags & ANCHOR and not any(pattern):
         await _unmap_blocks(lu, task, lba, count)
     else:
         await _fill(lu, task, lba, count, pattern)

@@ -6,6 +6,8 @@ import pytest
 
 from storage_model.spec.scsi_sense import decode_sense
 from storage_model.spec.scsi_task import ScsiStatus, TaskAttribute, TaskFunction, TaskFunctionResponse
+from target.scsi.logical_unit import LogicalUnit, UnitIdentity
+from target.volumes.memory_volume import MemoryVolume
 from tests.conformance.scsi.conftest import NEXUS_A, NEXUS_B, SlowVolume
 from tests.conformance.scsi.copy_bench import SIZE, CopyBench, segment, segment_error
 
@@ -110,3 +112,20 @@ async def test_an_ordered_command_waits_for_the_copy(slow):
     volume.let_go.set()
     assert not (await running).status
     assert not (await waiting).status
+
+
+@pytest.mark.parametrize("gone", [0, 1], ids=["the copy manager's own", "the destination"])
+async def test_a_unit_that_is_taken_away_and_another_in_its_place(slow, gone):
+    """SPC-4 6.4.4: the unit that was named is not reachable; the one that has its LUN by now was named by nobody."""
+    bench, volume, _, running = slow
+    server = bench.server
+    del server.logical_units[gone]
+    server.inventory_changed(gone)
+    other = LogicalUnit(gone, MemoryVolume(SIZE), UnitIdentity("another"))
+    server.logical_units[gone] = other
+    server.inventory_changed(gone)
+    volume.let_go.set()
+    outcome = await running
+    assert str(decode_sense(outcome.sense)) == "Ah 0Dh/02h"
+    assert await other.volume.read(0, SIZE) == bytes(SIZE)
+    assert (await volume.read(1 << 20, SIZE - (1 << 20))) == bytes(SIZE - (1 << 20)), "only the piece under way"

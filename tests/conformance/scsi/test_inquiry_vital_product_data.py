@@ -58,4 +58,4 @@ async def test_block_limits_are_those_that_are_enforced(bench):
 
 
 async def test_provisioning_page(bench):
-    assert (await page(bench, 0xB2))[4:8] == b"\x00\xe4\x02\x00"
+    assert (await page(bench, 0xB2))[4:8] == b"\x00\xe6\x02\x00"

@@ -14,6 +14,7 @@ from tests.conformance.scsi.persistent_reserve import (
     NEXUS_C,
     PREEMPT,
     PREEMPT_AND_ABORT,
+    REGISTER,
     REGISTER_AND_IGNORE,
     WE,
     WE_AR,
@@ -23,6 +24,17 @@ from tests.conformance.scsi.persistent_reserve import (
 from tests.eventually import eventually
 
 WRITE, READ = "2a 00 00000000 00 0001", "28 00 00000000 00 0001"
+
+
+class SlowStore:
+    """Saves wait for ``let_go``."""
+
+    def __init__(self):
+        self.let_go = asyncio.Event()
+        self.let_go.set()
+
+    async def save_reservation(self, volume, reservation):
+        await self.let_go.wait()
 
 
 @pytest.fixture
@@ -207,3 +219,28 @@ async def test_commands_that_no_transport_has_handed_over(pr):
     await pr.register(NEXUS_B)
     await pr.out(PREEMPT_AND_ABORT, NEXUS_B, KEY_A)
     assert asked == [({NEXUS_A}, 0)]
+
+
+@pytest.mark.parametrize(
+    "cdb",
+    ["9c 00 0000000000000000 0000 0001", "48 02", "04"],
+    ids=["the first WRITE ATOMIC of the unit", "SANITIZE", "FORMAT UNIT"],
+)
+async def test_a_preempted_command_that_waits_for_older_ones(cdb):
+    """Those wait for the commands that were there before: not for the one that waits for them, or neither would end."""
+    store = SlowStore()
+    pr = Reservations(make_bench(reservation_store=store, volume_name="data0"))
+    assert await pr.out(REGISTER, NEXUS_A, KEY_A, aptpl=True) is GOOD
+    assert await pr.out(REGISTER, NEXUS_B, KEY_B, aptpl=True) is GOOD
+    store.let_go.clear()
+    answer = asyncio.create_task(pr.out(PREEMPT_AND_ABORT, NEXUS_B, KEY_A))
+    await asyncio.sleep(0)
+    victim = pr.bench.task(cdb, b"n" * 512 if cdb.startswith("9c") else b"", NEXUS_A)
+    running = start(pr, victim)
+    await asyncio.sleep(0)
+    store.let_go.set()
+    async with asyncio.timeout(5):
+        assert await answer is GOOD
+        await running
+    await eventually(lambda: pr.bench.lu.operation is None, what="the operation's end")
+    await pr.bench.good(READ, nexus=NEXUS_B)

@@ -18,7 +18,7 @@ async def test_read_capacity_of_a_full_unit(full_bench):
 
 
 async def test_provisioning_page_of_a_thin_unit(bench):
-    assert await page(bench, 0xB2) == b"\x00\xe4\x02\x00"  # LBPU, LBPWS, LBPWS10, LBPRZ; thin
+    assert await page(bench, 0xB2) == b"\x00\xe6\x02\x00"  # LBPU, LBPWS, LBPWS10, LBPRZ, ANC_SUP; thin
 
 
 async def test_provisioning_page_of_a_full_unit(full_bench):

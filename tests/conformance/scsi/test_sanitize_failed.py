@@ -1,5 +1,7 @@
 """SBC-3 4.11.3, 5.24.2.5: a sanitize operation that fails keeps the data locked away, and how that is left."""
 
+import asyncio
+
 import pytest
 
 from storage_model.spec.scsi_sense import decode_sense
@@ -84,3 +86,26 @@ async def test_what_cannot_be_noted_does_not_undo_a_failure():
     assert str(await unit.bench.refused(READ_ONE)) == FAILED
     assert (await unit.bench.run(EXIT)).status is ScsiStatus.CHECK_CONDITION
     assert str(await unit.bench.refused(READ_ONE)) == FAILED
+
+
+async def test_exit_leaves_a_new_operation_alone():
+    """One that begins while the exit is being noted: no command may come between."""
+    unit = await failed_unit(ause=True)
+    saving, let_go, save = asyncio.Event(), asyncio.Event(), unit.notes.save
+
+    async def slow(operation):
+        saving.set()
+        await let_go.wait()
+        await save(operation)
+
+    unit.notes.save = slow
+    leaving = asyncio.create_task(unit.bench.run(EXIT))
+    await saving.wait()
+    again = asyncio.create_task(unit.overwrite(ause=True))
+    await asyncio.sleep(0)
+    let_go.set()
+    assert (await leaving).status is ScsiStatus.GOOD
+    assert not unit.lu.accessible
+    assert (await again).status is ScsiStatus.GOOD
+    unit.steps.let_on(STEPS)
+    await unit.done()

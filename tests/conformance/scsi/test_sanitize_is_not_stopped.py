@@ -115,3 +115,20 @@ async def test_younger_commands_that_wait_for_it_are_not_waited_for():
         for running in (writing, sanitize, waiting):
             assert (await running).status is ScsiStatus.GOOD
     assert bytes(await volume.read(0, 512)) == b"\xaa" * 512
+
+
+async def test_what_is_aborted_before_it_begins_does_not_begin():
+    """SAM-5 7.2: nothing is changed once the abort is confirmed."""
+    volume = SlowVolume()
+    unit = SanitizeBench(volume)
+    write = asyncio.create_task(unit.bench.run("2a 00 00000000 00 0001", b"k" * 512))
+    await volume.waiting.wait()
+    sanitize = asyncio.create_task(unit.overwrite(immed=False))
+    await asyncio.sleep(0)
+    aborting = asyncio.create_task(unit.bench.server.manage(NEXUS_A, TaskFunction.ABORT_TASK, 0, unit.bench.tag))
+    await asyncio.sleep(0)
+    volume.let_go.set()
+    assert await aborting is TaskFunctionResponse.COMPLETE
+    await asyncio.gather(write, sanitize)
+    assert unit.lu.operation is None and unit.lu.accessible and unit.notes.kept is None
+    assert bytes(await volume.read(0, 512)) == b"k" * 512

@@ -76,3 +76,15 @@ async def test_drained_waits_for_what_is_under_way(slow_bench, slow_volume):
     slow_volume.let_go.set()
     await drained
     assert (await write).status == 0
+
+
+async def test_a_nexus_that_is_being_lost_is_not_at_a_new_unit(slow_bench, slow_volume):
+    """The unit comes while the nexus's last write ends; else its unit attentions would wait there for ever."""
+    write = asyncio.create_task(slow_bench.run("2a 00 00000000 00 0001 00", bytes(512)))
+    await slow_volume.waiting.wait()
+    losing = asyncio.create_task(slow_bench.server.nexus_lost(slow_bench.nexus_a))
+    await asyncio.sleep(0)
+    unit = add_unit(slow_bench)
+    slow_volume.let_go.set()
+    await asyncio.gather(write, losing)
+    assert unit.unit_attentions.known == {slow_bench.nexus_b}
