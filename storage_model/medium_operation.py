@@ -26,7 +26,8 @@ class MediumOperation:
     """``pattern`` fills each block, repeated as often as it takes; empty: the blocks become zeros, without a write.
 
     ``unrestricted``: a failure may be left by EXIT FAILURE MODE (the AUSE bit). ``done_bytes`` counts over all passes;
-    that much is on the medium.
+    that much is on the medium. ``file`` is the one that the volume is in: another file by the same volume name is
+    another medium.
     """
 
     method: Method
@@ -37,6 +38,7 @@ class MediumOperation:
     unrestricted: bool = False
     done_bytes: int = 0
     failed: bool = False
+    file: str = ""
 
     @property
     def sanitizes(self) -> bool:
@@ -92,6 +94,7 @@ class MediumOperation:
                 "unrestricted": self.unrestricted,
                 "done_bytes": self.done_bytes,
                 "failed": self.failed,
+                "file": self.file,
             }
         )
 
@@ -109,6 +112,7 @@ class MediumOperation:
                 bool(fields["unrestricted"]),
                 int(fields["done_bytes"]),
                 bool(fields["failed"]),
+                str(fields["file"]),
             )
         except (KeyError, TypeError) as error:
             raise ValueError(f"not a medium operation: {error!r}") from None

@@ -158,7 +158,7 @@ class Array:
         serials = sorted((half.identity.serial, half.identity.peer_serial))
         serial = sha256(f"{serials[0]} {serials[1]} {pair.name}".encode()).hexdigest()[:16]
         unit = LogicalUnit(config.lun, paired, UnitIdentity(serial), control, **_unit_kind(config))
-        self._operations.attach(unit, config.name, in_memory=False)
+        self._operations.attach(unit, config.name, config.file)
         self._units[config.lun] = unit
 
     def _unpaired_unit(self, config: VolumeConfig, stored: FileVolume | MemoryVolume) -> LogicalUnit:
@@ -176,7 +176,7 @@ class Array:
             **_unit_kind(config),
         )
         unit.reservation.put_into_force(self._store.load_reservation(config.name))
-        self._operations.attach(unit, config.name, in_memory=config.file is None)
+        self._operations.attach(unit, config.name, config.file)
         return unit
 
     def _open_volume(self, config: VolumeConfig) -> FileVolume | MemoryVolume:

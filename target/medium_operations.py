@@ -1,11 +1,15 @@
 """What SANITIZE and FORMAT UNIT need of the array: a pace, notes that survive a restart, an end in time. [IO]"""
 
 import asyncio
+import logging
+from dataclasses import replace
 
 from storage_model.medium_operation import MediumOperation
 from target.metadata_store import MetadataStore
 from target.scsi.background_operation import BackgroundOperation
 from target.scsi.logical_unit import LogicalUnit
+
+log = logging.getLogger("pairvol.array")
 
 
 class Pace:
@@ -22,14 +26,16 @@ class Pace:
 
 
 class VolumeNotes:
-    """One volume's row of the metadata."""
+    """One volume's row of the metadata, which names its file, too."""
 
-    def __init__(self, store: MetadataStore, volume_name: str) -> None:
+    def __init__(self, store: MetadataStore, volume_name: str, file: str) -> None:
         self._store = store
         self.volume_name = volume_name
+        self.file = file
 
     async def save(self, operation: MediumOperation | None) -> None:
-        await self._store.save_operation(self.volume_name, operation)
+        noted = None if operation is None else replace(operation, file=self.file)
+        await self._store.save_operation(self.volume_name, noted)
 
 
 class MediumOperations:
@@ -40,16 +46,27 @@ class MediumOperations:
         self._pace = Pace(bytes_per_second)
         self._left = store.load_operations()
 
-    def attach(self, unit: LogicalUnit, volume_name: str, *, in_memory: bool) -> None:
-        """Before the unit serves. What was left undone keeps hosts out from now on; ``resume`` goes on with it."""
+    def attach(self, unit: LogicalUnit, volume_name: str, file: str | None) -> None:
+        """Before the unit serves. What was left undone keeps hosts out from now on; ``resume`` goes on with it.
+
+        ``file`` as it is configured; None: in memory.
+        """
         unit.pace = self._pace
-        if in_memory:
+        if file is None:
             return  # its data do not survive a restart: neither does what is done to them
-        unit.operation_notes = VolumeNotes(self._store, volume_name)
+        unit.operation_notes = VolumeNotes(self._store, volume_name, file)
         operation = self._left.pop(volume_name, None)
         if operation is None:
             return
-        if operation.size_bytes > unit.block_count * unit.block_length:  # another volume by that name
+        # Another volume by that name, which nobody wanted to erase: names may be those that the command line counts.
+        if operation.file != file or operation.size_bytes > unit.block_count * unit.block_length:
+            log.error(
+                "volume %s: %s was begun on %s and is not finished: %s is locked away, not written",
+                volume_name,
+                operation.method.value,
+                operation.file,
+                file,
+            )
             operation = operation.as_failed()
         unit.operation = BackgroundOperation(unit, operation)
 
@@ -63,4 +80,5 @@ class MediumOperations:
         if unit.operation is not None:
             await unit.operation.stop()
         if unit.operation is not None and isinstance(unit.operation_notes, VolumeNotes):
-            self._left[unit.operation_notes.volume_name] = unit.operation.operation
+            notes = unit.operation_notes
+            self._left[notes.volume_name] = replace(unit.operation.operation, file=notes.file)

@@ -29,7 +29,7 @@ from storage_model.spec.iscsi_pdu import (
 from storage_model.spec.iscsi_text import format_text, parse_pairs
 from storage_model.spec.scsi_task import TaskFunction
 
-_COMMAND_SECONDS = 10.0
+_COMMAND_SECONDS = 20.0  # behind a SANITIZE that is waited for, and an ORDERED command that waits for it
 _RESET_CODES = (0x29, 0x2F)  # power on or reset; commands cleared by another initiator
 _QUIET_SECONDS = 0.02
 _POWER_ON_TRIES = 5

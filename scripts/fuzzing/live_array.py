@@ -28,6 +28,7 @@ _CONFIGURATION = """\
 iqn = "iqn.2026-11.org.pairvol:fuzzed"
 serial = "30097"
 state_dir = "{directory}"
+background_rate = "1GiB"
 portals = ["127.0.0.1:0"]
 
 [remote_copy]

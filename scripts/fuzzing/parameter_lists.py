@@ -167,7 +167,7 @@ def _format_unit(chance: random.Random, landmarks: Landmarks) -> bytes:
 
 def _sanitize_overwrite(chance: random.Random, landmarks: Landmarks) -> bytes:
     pattern = content(chance, chance.choice((1, 4, landmarks.block_length, landmarks.block_length + 1)))
-    return bytes((chance.choice((1, 1, 2, 31, chance.randrange(256))), 0)) + len(pattern).to_bytes(2, "big") + pattern
+    return bytes((chance.choice((1, 1, 2, 0x81, chance.randrange(256))), 0)) + len(pattern).to_bytes(2, "big") + pattern
 
 
 def _pair_claim(chance: random.Random, landmarks: Landmarks) -> bytes:

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 DESTRUCTIVE = ("-d", "--allow-sanitize")
 """Without the first the tool writes nothing, and SANITIZE needs both."""
 
+SANITIZE = "ALL.Sanitize"
+
 LUN_RESET = "iSCSITMF.LUNResetSimpleAsync"
 """In its suite this test does nothing, since the one before it closes the connection: it needs a tool of its own.
 
@@ -106,5 +108,6 @@ def runs_of(kind: Kind, tests: Iterable[str]) -> Sequence[Run]:
             runs[test] = Run(f"*.{test}")
         else:
             # With a second path, Sanitize.Reservations leaves a reservation behind that makes Sanitize.Reset fail.
-            runs.setdefault(suite, Run(f"ALL.{suite}", paths=1 if suite == "Sanitize" else 2))
+            selector = f"ALL.{suite}"
+            runs.setdefault(suite, Run(selector, paths=1 if selector == SANITIZE else 2))
     return list(runs.values())

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from scripts.failover_drill.processes import ChildProcess, ProcessFailed
-from scripts.libiscsi_suite.kinds import DESTRUCTIVE, Kind, runs_of
+from scripts.libiscsi_suite.kinds import DESTRUCTIVE, SANITIZE, Kind, Run, runs_of
 from scripts.libiscsi_suite.suite_output import Outcome, Result, better_known, parse_list, parse_output
 
 READY_SECONDS = 30.0
@@ -42,14 +42,27 @@ async def list_tests(tool: str) -> list[str]:
 
 
 async def run_kind(tool: str, kind: Kind, tests: Sequence[str], directory: Path) -> KindRun:
-    """A fresh array with one volume of this kind, and the tool against it; what it prints stays in files."""
+    """Sanitize, which mostly sleeps, at the same time as the rest: each against a fresh array of its own."""
+    sanitize = [run for run in runs_of(kind, tests) if run.selector == SANITIZE]
+    others = [run for run in runs_of(kind, tests) if run.selector != SANITIZE]
+    parts = {"sanitize": sanitize, "others": others}
+    found = await asyncio.gather(
+        *(_run_on_an_array(tool, kind, runs, directory / kind.name / name) for name, runs in parts.items() if runs)
+    )
+    results = {test: result for part in found for test, result in part.results.items()}
+    return KindRun(results, [fault for part in found for fault in part.faults])
+
+
+async def _run_on_an_array(tool: str, kind: Kind, runs: Sequence[Run], directory: Path) -> KindRun:
+    """A fresh array with one volume of this kind, and the tool against it; what fails stays in ``directory``."""
+    directory.mkdir(parents=True)
     results: dict[str, Result] = {}
     faults: list[str] = []
     array = await ChildProcess.start(kind.name, _array_command(kind, directory), directory)
     try:
         urls = [url for url in await array.until_ready(READY_SECONDS) if url.startswith("iscsi://")]
-        for run in runs_of(kind, tests):
-            output = directory / f"{kind.name}-{run.selector.partition('.')[2]}.txt"
+        for run in runs:
+            output = directory / f"{run.selector.partition('.')[2]}.txt"
             await _run_tool([tool, "-V", *DESTRUCTIVE, "-t", run.selector, *urls[: run.paths]], output)
             with output.open(errors="replace") as lines:
                 found, complaint = parse_output(lines)

@@ -15,6 +15,15 @@ from target.scsi.logical_unit import MAXIMUM_ATOMIC_WRITE_BYTES, LogicalUnit
 from target.scsi.offered_commands import check_offered
 from target.scsi.task import ScsiTask, TaskOutcome
 
+_READS_NOTHING = (
+    OperationCode.WRITE_ATOMIC_16,
+    OperationCode.EXTENDED_COPY,  # the reads of a copy are commands of their own
+    OperationCode.PERSISTENT_RESERVE_OUT,
+    OperationCode.SANITIZE,
+    OperationCode.FORMAT_UNIT,
+)
+"""No need to wait for these, of which some wait for others: PREEMPT AND ABORT for the commands that it aborts."""
+
 
 async def write_atomic(context: CommandContext) -> TaskOutcome:
     """ATOMIC BOUNDARY has been refused by the usage mask; alignment and granularity are those of a physical block."""
@@ -57,7 +66,7 @@ async def _guard_reads(lu: LogicalUnit, task: ScsiTask) -> None:
     """From the first WRITE ATOMIC of a unit on, its reads enter their ranges, which costs them time.
 
     The first one waits for the commands that were here before it and may be reading without; who waits for whom is
-    settled by age, and other atomic writes are left out, so that nobody waits in a ring.
+    settled by age, and what reads nothing is left out, so that nobody waits in a ring.
     """
     ranges = lu.write_ranges
     if ranges.reads_guarded is None:
@@ -66,7 +75,8 @@ async def _guard_reads(lu: LogicalUnit, task: ScsiTask) -> None:
         for other in lu.tasks.all():
             if other is task:
                 break
-            if other.cdb[0] != OperationCode.WRITE_ATOMIC_16:
+            # What waits for its turn has not begun, and enters its range when it does.
+            if other.cdb[0] not in _READS_NOTHING and not lu.tasks.waits_for_turn(other):
                 older.append(other)
         lu.tasks.when_ended(older, ranges.reads_guarded.set)
     await ranges.reads_guarded.wait()

@@ -170,6 +170,12 @@ async def _send(
     HEAD OF QUEUE: behind an ORDERED command that waits for this very copy it would wait for ever.
     """
     nexus, length = context.task.nexus, 0 if data_out is not None else CHUNK_BYTES
+    units = context.server.units_of(nexus)
+    if units.get(unit.lun) is not unit or units.get(context.lu.lun) is not context.lu:
+        # It went while the copy was under way. Its LUN may be another unit's by now, which nobody has named here.
+        error = SegmentError(piece.number, data_out is not None)
+        pointer = 6 if data_out is not None else 4
+        raise CopyAborted(AscAscq.COPY_TARGET_DEVICE_NOT_REACHABLE, error, field_pointer=pointer)
     task = CopyManagerTask(nexus, unit.lun, _NO_TAG, cdb, data_out or b"", length, TaskAttribute.HEAD_OF_QUEUE)
     outcome = await context.server.execute(task)
     status, sense = outcome.status, bytes(outcome.sense)

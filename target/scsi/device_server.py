@@ -269,6 +269,7 @@ class DeviceServer:
 
     async def nexus_lost(self, nexus: ITNexus) -> None:
         """SAM-5 6.3.4: its tasks end, then its reservations and its prevention of removal (SPC-2 5.5.1)."""
+        self._nexuses.discard(nexus)  # first: a unit that comes meanwhile must not take it for one that is there
         for lu in list(self.logical_units.values()):
             await _abort_and_wait(lu, lu.tasks.of_nexus(nexus))
             lu.reservation.drop(nexus)
@@ -277,7 +278,6 @@ class DeviceServer:
             lu.copies.drop(nexus)
             lu.unit_attentions.remove_nexus(nexus)
         self._masks.pop(nexus, None)
-        self._nexuses.discard(nexus)
 
     # --- units that come and go
 

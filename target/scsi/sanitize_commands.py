@@ -12,6 +12,7 @@ from collections.abc import Awaitable
 from storage_model.errors import CheckCondition
 from storage_model.medium_operation import MediumOperation, Method
 from storage_model.pair_state import PairRole
+from storage_model.spec.scsi_cdb import OperationCode
 from storage_model.spec.scsi_sanitize import (
     FORMAT_CMPLST,
     FORMAT_DEFECT_LIST,
@@ -86,7 +87,8 @@ async def exit_failure_mode(context: CommandContext) -> TaskOutcome:
         if not failed.operation.unrestricted:
             raise invalid_field(1, 4)
         await _noted(lu.operation_notes.save(None))
-        lu.operation = None
+        if lu.operation is failed:  # a new sanitize operation may have begun meanwhile
+            lu.operation = None
     return TaskOutcome()
 
 
@@ -136,15 +138,20 @@ async def _noted(saving: Awaitable[None]) -> None:
 async def _others_ended(lu: LogicalUnit, task: ScsiTask) -> None:
     """The commands that are at work already may still write, but not behind the back of the operation.
 
-    Younger ones that are not HEAD OF QUEUE either have been refused or wait for this one.
+    Younger ones that are not HEAD OF QUEUE either have been refused or wait for this one. PERSISTENT RESERVE OUT writes
+    no block, and a PREEMPT AND ABORT may be waiting for this one. What is aborted before it begins does not begin.
     """
     others = []
     older = True
     for other in lu.tasks.all():
         if other is task:
             older = False
+        elif other.cdb[0] == OperationCode.PERSISTENT_RESERVE_OUT:
+            continue
         elif older or other.attribute is TaskAttribute.HEAD_OF_QUEUE:
             others.append(other)
     ended = Event()
     lu.tasks.when_ended(others, ended.set)
     await ended.wait()
+    if task.aborted:
+        raise CheckCondition(SenseKey.ABORTED_COMMAND, AscAscq.NO_ADDITIONAL_SENSE)  # not sent: it was aborted

@@ -23,7 +23,11 @@ _CLEARED = bytes(_HEADER.size)
 
 
 def log_path(volume: Path) -> Path:
-    """Beside the volume, so that it is on the same disk."""
+    """Beside the volume, so that it is on the same disk.
+
+    The same one by whatever symbolic link the volume is opened: a log that was missed would undo later writes.
+    """
+    volume = volume.resolve()
     return volume.with_name(volume.name + ".atomic-write")
 
 

@@ -86,7 +86,8 @@ class FileVolume:
             size_bytes = _check_file(descriptor, path, size_bytes, block_length, create and not read_only, read_only)
             if not thin and not read_only:
                 _allocate(descriptor, path, size_bytes, new)
-            finish_atomic_write(descriptor, path, size_bytes, read_only=read_only)
+            # A log beside a file that is new is that of one which was there before: it does not belong into this one.
+            finish_atomic_write(descriptor, path, 0 if new else size_bytes, read_only=read_only)
         except BaseException:
             os.close(descriptor)
             raise

@@ -16,6 +16,7 @@ from storage_model.spec.iscsi_pdu import (
     LogoutResponsePdu,
     NopInPdu,
     NopOutPdu,
+    ScsiCommandPdu,
     ScsiResponsePdu,
     TaskManagementRequestPdu,
     TaskManagementResponsePdu,
@@ -337,3 +338,38 @@ async def _write_for_a_while(
             array.volume.shut_gate()
         sent[lba] += 1
         pending[initiator.command(write_command(lba, block(sent[lba])))] = lba
+
+
+# ------------------------------------------------------------------------------------------ what changes a whole medium
+
+ERASING = {
+    "block erase": ScsiCommandPdu(lun=LUN_0, cdb=b"\x48\x82" + bytes(14)),
+    "block erase, waited for": ScsiCommandPdu(lun=LUN_0, cdb=b"\x48\x02" + bytes(14)),
+    "format": ScsiCommandPdu(lun=LUN_0, cdb=b"\x04" + bytes(15)),
+}
+
+
+@pytest.mark.parametrize("erasing", ERASING)
+@pytest.mark.parametrize("ending", ["abort task set", "LUN reset", "RST", "logout"])
+async def test_an_erasure_that_was_aborted_before_it_began_does_not_begin(erasing: str, ending: str) -> None:
+    """It waits for an older write. Once begun, nothing stops it (SBC-3 4.11.2); but here it is not."""
+    async with gated_array() as array:
+        initiator = await array.session()
+        initiator.command(write_command(8, block(7)))
+        assert (await initiator.expect(ScsiResponsePdu)).status == ScsiStatus.GOOD
+        await write_in_a_thread(array, initiator)
+        initiator.command(ERASING[erasing])
+        await eventually(lambda: len(array.unit.tasks) == 2)
+        match ending:
+            case "abort task set":
+                manage(initiator, TaskFunction.ABORT_TASK_SET)
+            case "LUN reset":
+                manage(initiator, TaskFunction.LOGICAL_UNIT_RESET)
+            case way:
+                await ENDINGS[way](array, initiator)
+        await eventually(lambda: all(task.aborted for task in array.unit.tasks.all()))
+        array.volume.open_gate()
+        await eventually(lambda: not len(array.unit.tasks))
+        assert array.unit.operation is None
+        await array.settled()
+        assert await array.read_block(8) == block(7)

@@ -1,4 +1,4 @@
-"""Several initiators at once, each doing anything at any time to a medium that stops and goes: at the end all is at rest.
+"""Several initiators at once, each doing anything at any time to a medium that stops and goes: at the end all rests.
 
 The cases that a person thinks of are in ``test_abort_drop_reinstatement_during_io``; these are the others.
 """
@@ -66,7 +66,7 @@ def _manage(array: GatedArray, initiator: RawInitiator, chance: random.Random) -
     back = chance.randrange(1, 6)
     initiator.send(
         TaskManagementRequestPdu(
-            True, chance.choice(FUNCTIONS), LUN_0, chance.getrandbits(30), initiator.itt - back + 1,
+            True, chance.choice(FUNCTIONS), LUN_0, chance.getrandbits(30), initiator.itt - back + 1 & 0xFFFFFFFF,
             cmd_sn=initiator.cmd_sn, ref_cmd_sn=initiator.cmd_sn - back & 0xFFFFFFFF,
         )
     )  # fmt: skip

@@ -81,8 +81,9 @@ async def test_one_episode_again() -> None:
         ([40] * 100, True),
         ([10] * 20 + [40] * 80, True),  # the warm-up does not count
         ([40 + index % 5 for index in range(100)], True),
-        ([40 + index // 5 for index in range(100)], False),
-        ([40] * 60 + [60] * 40, False),
+        ([40] * 60 + [55] * 40, True),  # a step, as allocators make it
+        ([40 + index // 2 for index in range(100)], False),
+        ([40] * 60 + [70] * 40, False),
     ],
 )
 def test_the_verdict_on_memory(samples: list[int], flat: bool) -> None:

@@ -268,3 +268,24 @@ async def test_kill_9_in_the_middle(tmp_path):
         data = bytes(await volume.read(512, 1 << 20))
         await volume.close()
         assert len(set(data)) == 1, f"round {round_}: {sorted(set(data))}"
+
+
+async def test_a_new_file_is_not_given_what_an_older_one_had(path, monkeypatch):
+    """The file was lost, or deleted, after the crash; its log was not."""
+    length = await bytes_of_one_write(path, monkeypatch)
+    await crash(path, monkeypatch, length - 24 - 1000)
+    path.unlink()
+    volume = opened(path, size_bytes=SIZE, create=True)
+    assert await volume.read(0, SIZE) == bytes(SIZE)
+    await volume.close()
+    assert await contents(path) == bytes(SIZE)
+
+
+async def test_the_log_is_found_by_way_of_a_link(path, monkeypatch):
+    """Else it would be found later, by the other name, and undo what was written meanwhile."""
+    length = await bytes_of_one_write(path, monkeypatch)
+    await crash(path, monkeypatch, length - 24 - 1000)
+    link = path.with_name("link.img")
+    link.symlink_to(path)
+    assert await contents(link) == whole(NEW)
+    assert not log_path(path).exists()

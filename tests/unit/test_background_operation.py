@@ -117,7 +117,7 @@ async def test_without_a_pair_it_is_not(unit: SanitizeBench) -> None:
 async def test_notes_survive_in_the_metadata(unit: SanitizeBench, tmp_path: Path) -> None:
     with MetadataStore(tmp_path / "metadata.sqlite", "30095") as store:
         operations = MediumOperations(store, 1 << 30)
-        operations.attach(unit.lu, "data", in_memory=False)
+        operations.attach(unit.lu, "data", "data.img")
         unit.lu.pace = unit.steps
         await unit.overwrite(Overwrite(b"\x55", 2, invert=True), ause=True)
         await unit.at_step()
@@ -126,11 +126,13 @@ async def test_notes_survive_in_the_metadata(unit: SanitizeBench, tmp_path: Path
     with MetadataStore(tmp_path / "metadata.sqlite", "30095") as store:
         operations = MediumOperations(store, 1 << 30)
         other = SanitizeBench()
-        operations.attach(other.lu, "other", in_memory=False)
+        operations.attach(other.lu, "other", "data.img")
         assert other.lu.accessible
-        operations.attach(again.lu, "data", in_memory=False)
+        operations.attach(again.lu, "data", "data.img")
         assert again.lu.operation is not None and not again.lu.accessible
-        assert again.lu.operation.operation == MediumOperation(Method.OVERWRITE, SIZE, b"\x55", 2, True, True)
+        assert again.lu.operation.operation == MediumOperation(
+            Method.OVERWRITE, SIZE, b"\x55", 2, True, True, file="data.img"
+        )
         operations.resume(again.lu)
         await again.done()
         assert await again.content() == b"\x55" * SIZE
@@ -140,13 +142,13 @@ async def test_notes_survive_in_the_metadata(unit: SanitizeBench, tmp_path: Path
 async def test_a_volume_that_is_removed_and_added_again_goes_on(unit: SanitizeBench) -> None:
     with MetadataStore(None, "30095") as store:
         operations = MediumOperations(store, 1 << 30)
-        operations.attach(unit.lu, "data", in_memory=False)
+        operations.attach(unit.lu, "data", "data.img")
         unit.lu.pace = unit.steps
         await unit.overwrite()
         await unit.at_step()
         await operations.detach(unit.lu)
         again = await SanitizeBench().fill()
-        operations.attach(again.lu, "data", in_memory=False)
+        operations.attach(again.lu, "data", "data.img")
         operations.resume(again.lu)
         await again.done()
         assert await again.content() == b"\xaa" * SIZE
@@ -155,11 +157,27 @@ async def test_a_volume_that_is_removed_and_added_again_goes_on(unit: SanitizeBe
 async def test_a_smaller_volume_by_that_name_is_another_one() -> None:
     """It is locked away, not erased: its operator decides."""
     with MetadataStore(None, "30095") as store:
-        await store.save_operation("data", MediumOperation(Method.OVERWRITE, 2 * SIZE, b"x", unrestricted=True))
+        left = MediumOperation(Method.OVERWRITE, 2 * SIZE, b"x", unrestricted=True, file="data.img")
+        await store.save_operation("data", left)
         operations = MediumOperations(store, 1 << 30)
         unit = await SanitizeBench().fill()
-        operations.attach(unit.lu, "data", in_memory=False)
+        operations.attach(unit.lu, "data", "data.img")
         operations.resume(unit.lu)
         assert str(decode_sense((await unit.bench.run(READ_ONE)).sense)) == "3h 31h/03h"
         await unit.bench.good("48 1f")
         assert await unit.content() == b"k" * SIZE
+
+
+async def test_another_file_by_that_name_is_another_volume() -> None:
+    """Names may be those that the command line counts: with a volume fewer, the next one has the name."""
+    with MetadataStore(None, "30095") as store:
+        left = MediumOperation(Method.OVERWRITE, SIZE, b"x", unrestricted=True, file="data.img")
+        await store.save_operation("volume0", left)
+        unit = await SanitizeBench().fill()
+        operations = MediumOperations(store, 1 << 30)
+        operations.attach(unit.lu, "volume0", "other.img")
+        operations.resume(unit.lu)
+        assert unit.lu.operation is not None and not unit.lu.operation.running
+        assert str(decode_sense((await unit.bench.run(READ_ONE)).sense)) == "3h 31h/03h"
+        assert await unit.content() == b"k" * SIZE
+        assert store.load_operations() == {"volume0": left}, "with the right file it goes on"

@@ -91,21 +91,22 @@ async def test_what_cannot_be_noted_does_not_undo_a_failure():
 async def test_exit_leaves_a_new_operation_alone():
     """One that begins while the exit is being noted: no command may come between."""
     unit = await failed_unit(ause=True)
-    saving, let_go, save = asyncio.Event(), asyncio.Event(), unit.notes.save
+    save, permits = unit.notes.save, asyncio.Semaphore(0)
 
     async def slow(operation):
-        saving.set()
-        await let_go.wait()
+        await permits.acquire()
         await save(operation)
 
     unit.notes.save = slow
     leaving = asyncio.create_task(unit.bench.run(EXIT))
-    await saving.wait()
+    await asyncio.sleep(0)
     again = asyncio.create_task(unit.overwrite(ause=True))
     await asyncio.sleep(0)
-    let_go.set()
+    permits.release()
     assert (await leaving).status is ScsiStatus.GOOD
     assert not unit.lu.accessible
+    for _ in range(STEPS):
+        permits.release()
     assert (await again).status is ScsiStatus.GOOD
     unit.steps.let_on(STEPS)
     await unit.done()
