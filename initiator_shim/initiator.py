@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from initiator_shim.initiator_chap import RandomBytes
 from initiator_shim.initiator_login import InitiatorLogin, SessionParameters
+from initiator_shim.initiator_outgoing import InitiatorOutgoing
 from initiator_shim.initiator_task import Completed, Ended, Event, Failed, LoggedIn, ScsiTask
 from initiator_shim.session_errors import CommandRejected, CommandTimeout, SessionError, SessionLost
 from initiator_shim.word_feed import WordFeed
@@ -19,27 +20,21 @@ from storage_model.spec.iscsi_codes import NO_LUN, RESERVED_TAG, RejectReason, l
 from storage_model.spec.iscsi_pdu import (
     AsyncMessagePdu,
     DataInPdu,
-    DataOutPdu,
     LoginResponsePdu,
-    LogoutRequestPdu,
     LogoutResponsePdu,
     NopInPdu,
-    NopOutPdu,
     Pdu,
     R2TPdu,
     RejectPdu,
     ScsiResponsePdu,
-    TaskManagementRequestPdu,
     TaskManagementResponsePdu,
-    TextRequestPdu,
     TextResponsePdu,
     decode_pdu,
     sense_from_segment,
 )
-from storage_model.spec.iscsi_stream import EncodablePdu, PduStream, encode_pdu
+from storage_model.spec.iscsi_stream import PduStream
 from storage_model.spec.iscsi_text import format_text, parse_pairs
 from storage_model.spec.scsi_task import TaskFunction
-from storage_model.spec.serial_number import serial_add, serial_le, serial_lt
 from storage_model.volume import Buffer
 
 QUEUED_COMMANDS_MAX = 4096
@@ -81,12 +76,8 @@ class InitiatorSession:
         self._login_deadline = login_deadline
         self.negotiated = self._login.result
         self._feed = WordFeed(PduStream(parameters.max_recv_data_segment_length), lambda: self._login is not None)
-        self._outgoing: list[Buffer] = []
+        self._outgoing = InitiatorOutgoing(self.negotiated)
         self._events: list[Event] = []
-        self._cmd_sn = 1
-        self._max_cmd_sn = 0  # no window before the login ends
-        self._exp_cmd_sn = 1
-        self._exp_stat_sn = 0
         self._next_itt = 1
         self._queued: deque[ScsiTask] = deque()
         self._tasks: dict[int, ScsiTask] = {}
@@ -98,7 +89,7 @@ class InitiatorSession:
         self._leave_by: float | None = None  # the target has asked us to log out until then
         self._leaving_itt: int | None = None  # of the logout that we sent for it
         self.ended = False
-        self._send(self._login.first_request())
+        self._outgoing.send(self._login.first_request())
 
     # ------------------------------------------------------------------------------------------------ what we ask
 
@@ -121,27 +112,27 @@ class InitiatorSession:
         referenced = self._tasks.get(referenced_task_tag)
         ref_cmd_sn = referenced.cmd_sn or 0 if referenced else 0
         request = self._open_request(deadline)
-        self._send_task_management(request.itt, function, lun_to_bytes(lun), referenced_task_tag, ref_cmd_sn)
+        self._outgoing.send_task_management(request.itt, function, lun_to_bytes(lun), referenced_task_tag, ref_cmd_sn)
         return request.itt
 
     def text(self, pairs: dict[str, str], deadline: float) -> int:
         """A Text Request, such as SendTargets=All."""
         self._check_open()
         request = self._open_request(deadline)
-        self._send_text(request.itt, RESERVED_TAG, NO_LUN, format_text(pairs))
+        self._outgoing.send_text(request.itt, RESERVED_TAG, NO_LUN, format_text(pairs))
         return request.itt
 
     def ping(self, deadline: float) -> int:
         self._check_open()
         request = self._open_request(deadline)
-        self._send(NopOutPdu(True, itt=request.itt, cmd_sn=self._cmd_sn, exp_stat_sn=self._exp_stat_sn))
+        self._outgoing.send_nop_out(request.itt)
         return request.itt
 
     def logout(self, deadline: float) -> int:
         """Asks the target to close the session."""
         self._check_open()
         request = self._open_request(deadline)
-        self._send(LogoutRequestPdu(itt=request.itt, cmd_sn=self._cmd_sn, exp_stat_sn=self._exp_stat_sn))
+        self._outgoing.send_logout(request.itt)
         return request.itt
 
     def abandon(self, itt: int, now: float) -> None:
@@ -156,7 +147,7 @@ class InitiatorSession:
         abort = self._open_request(now + _ABORT_TIMEOUT)
         abort.aborts = itt
         self._abandoned.add(itt)
-        self._send_task_management(abort.itt, TaskFunction.ABORT_TASK, task.lun, itt, task.cmd_sn or 0)
+        self._outgoing.send_task_management(abort.itt, TaskFunction.ABORT_TASK, task.lun, itt, task.cmd_sn or 0)
 
     # -------------------------------------------------------------------------------------------- the sans-IO shape
 
@@ -177,8 +168,7 @@ class InitiatorSession:
         return self._take_events()
 
     def data_to_send(self) -> list[Buffer]:
-        outgoing, self._outgoing = self._outgoing, []
-        return outgoing
+        return self._outgoing.take()
 
     def next_deadline(self) -> float | None:
         """Linear in the commands in flight, which the CmdSN window bounds."""
@@ -211,6 +201,17 @@ class InitiatorSession:
             self._keep_alive(now)
         return self._take_events()
 
+    def _keep_alive(self, now: float) -> None:
+        """Silence: ping; silence still: the session is lost."""
+        assert self._keepalive is not None
+        if self._ping_outstanding:
+            self._end(SessionLost("the target is silent"))
+            return
+        self._ping_outstanding = True
+        self._quiet_deadline = now + self._keepalive
+        # Any word from the target will do as the answer, so that the ping itself never times out.
+        self.ping(math.inf)
+
     def connection_lost(self, reason: str) -> list[Event]:
         """The transport is gone."""
         self._end(SessionLost(reason))
@@ -228,27 +229,27 @@ class InitiatorSession:
             case DataInPdu():
                 self._receive_data_in(pdu)
             case ScsiResponsePdu():
-                self._count(pdu.stat_sn, pdu.exp_cmd_sn, pdu.max_cmd_sn)
+                self._outgoing.count(pdu.stat_sn, pdu.exp_cmd_sn, pdu.max_cmd_sn)
                 self._receive_response(pdu)
             case R2TPdu():
-                self._count(None, pdu.exp_cmd_sn, pdu.max_cmd_sn)
+                self._outgoing.count(None, pdu.exp_cmd_sn, pdu.max_cmd_sn)
                 self._receive_r2t(pdu)
             case NopInPdu():
-                self._count(pdu.stat_sn if pdu.itt != RESERVED_TAG else None, pdu.exp_cmd_sn, pdu.max_cmd_sn)
+                self._outgoing.count(pdu.stat_sn if pdu.itt != RESERVED_TAG else None, pdu.exp_cmd_sn, pdu.max_cmd_sn)
                 self._receive_nop_in(pdu)
             case LogoutResponsePdu() if pdu.itt == self._leaving_itt:
                 raise SessionLost("logged out, as the target asked")
             case TaskManagementResponsePdu() | LogoutResponsePdu():
-                self._count(pdu.stat_sn, pdu.exp_cmd_sn, pdu.max_cmd_sn)
+                self._outgoing.count(pdu.stat_sn, pdu.exp_cmd_sn, pdu.max_cmd_sn)
                 self._complete_request(pdu.itt, pdu.response)
             case TextResponsePdu():
-                self._count(pdu.stat_sn, pdu.exp_cmd_sn, pdu.max_cmd_sn)
+                self._outgoing.count(pdu.stat_sn, pdu.exp_cmd_sn, pdu.max_cmd_sn)
                 self._receive_text(pdu)
             case AsyncMessagePdu():
-                self._count(pdu.stat_sn, pdu.exp_cmd_sn, pdu.max_cmd_sn)
+                self._outgoing.count(pdu.stat_sn, pdu.exp_cmd_sn, pdu.max_cmd_sn)
                 self._receive_async(pdu, now)
             case RejectPdu():
-                self._count(pdu.stat_sn, pdu.exp_cmd_sn, pdu.max_cmd_sn)
+                self._outgoing.count(pdu.stat_sn, pdu.exp_cmd_sn, pdu.max_cmd_sn)
                 self._receive_reject(pdu)
             case _:
                 raise RemoteProtocolError(f"a target may not send opcode {pdu.opcode:02X}h", _MALFORMED)
@@ -257,32 +258,19 @@ class InitiatorSession:
 
     def _receive_login(self, login: InitiatorLogin, pdu: LoginResponsePdu) -> None:
         request = login.receive(pdu)
-        self._exp_stat_sn = login.exp_stat_sn
+        self._outgoing.exp_stat_sn = login.exp_stat_sn
         if request is not None:
-            self._send(request)
+            self._outgoing.send(request)
             return
         self._login = None
-        self._exp_cmd_sn, self._max_cmd_sn = pdu.exp_cmd_sn, pdu.max_cmd_sn
+        self._outgoing.open(pdu.max_cmd_sn)
         self._feed.stream.header_digest = self.negotiated.header_digest
         self._feed.stream.data_digest = self.negotiated.data_digest
         self._events.append(LoggedIn(self.negotiated))
         self._send_queued()
 
-    def _count(self, stat_sn: int | None, exp_cmd_sn: int, max_cmd_sn: int) -> None:
-        """StatSN and the command window (RFC 7143 §4.2.2.1, §4.2.2.2). None: the PDU does not use up a StatSN."""
-        if stat_sn is not None:
-            if stat_sn != self._exp_stat_sn:  # without error recovery a lost status is a lost session
-                raise RemoteProtocolError(f"StatSN {stat_sn}, expected {self._exp_stat_sn}", _MALFORMED)
-            self._exp_stat_sn = serial_add(stat_sn, 1)
-        if serial_lt(max_cmd_sn, serial_add(exp_cmd_sn, -1)):
-            return
-        if serial_lt(self._max_cmd_sn, max_cmd_sn):
-            self._max_cmd_sn = max_cmd_sn
-        if serial_lt(self._exp_cmd_sn, exp_cmd_sn):
-            self._exp_cmd_sn = exp_cmd_sn
-
     def _receive_data_in(self, pdu: DataInPdu) -> None:
-        self._count(pdu.stat_sn if pdu.status_present else None, pdu.exp_cmd_sn, pdu.max_cmd_sn)
+        self._outgoing.count(pdu.stat_sn if pdu.status_present else None, pdu.exp_cmd_sn, pdu.max_cmd_sn)
         task = self._tasks.get(pdu.itt)
         if task is None:
             self._check_abandoned(pdu.itt)
@@ -314,14 +302,13 @@ class InitiatorSession:
         end = pdu.buffer_offset + pdu.desired_data_transfer_length
         if end > len(task.data_out) or not 0 < pdu.desired_data_transfer_length <= self.negotiated.max_burst_length:
             raise RemoteProtocolError("R2T for data that the command does not have", _MALFORMED)
-        self._send_data_out(task, pdu.ttt, pdu.lun, pdu.buffer_offset, end)
+        self._outgoing.send_data_out(task, pdu.ttt, pdu.lun, pdu.buffer_offset, end)
 
     def _receive_nop_in(self, pdu: NopInPdu) -> None:
         if pdu.itt != RESERVED_TAG:
             self._complete_request(pdu.itt, None)
         elif pdu.ttt != RESERVED_TAG:  # the target pings us (§11.19)
-            answer = NopOutPdu(True, pdu.lun, RESERVED_TAG, pdu.ttt, self._cmd_sn, self._exp_stat_sn)
-            self._send(answer)
+            self._outgoing.send_nop_out(RESERVED_TAG, pdu.ttt, pdu.lun)
 
     def _receive_text(self, pdu: TextResponsePdu) -> None:
         request = self._requests.get(pdu.itt)
@@ -331,7 +318,7 @@ class InitiatorSession:
         if len(request.text) > TEXT_BYTES_MAX:
             raise RemoteProtocolError("a Text Response without end", _MALFORMED)
         if not pdu.final or pdu.cont:  # more to come: an empty request with the target's tag (§11.10)
-            self._send_text(pdu.itt, pdu.ttt, pdu.lun, b"")
+            self._outgoing.send_text(pdu.itt, pdu.ttt, pdu.lun, b"")
             return
         self._complete_request(pdu.itt, parse_pairs(request.text, max_pairs=TEXT_BYTES_MAX))
 
@@ -346,7 +333,7 @@ class InitiatorSession:
         if self._leave_by is not None and self._leaving_itt is None and not self._tasks and not self._queued:
             request = self._open_request(self._leave_by)
             self._leaving_itt = request.itt
-            self._send(LogoutRequestPdu(itt=request.itt, cmd_sn=self._cmd_sn, exp_stat_sn=self._exp_stat_sn))
+            self._outgoing.send_logout(request.itt)
 
     def _receive_reject(self, pdu: RejectPdu) -> None:
         itt = int.from_bytes(bytes(pdu.data[16:20]))
@@ -368,75 +355,13 @@ class InitiatorSession:
         if itt not in self._abandoned:
             raise RemoteProtocolError(f"the target speaks of task {itt:08X}h, which does not exist", _MALFORMED)
 
-    # --------------------------------------------------------------------------------------------------- what we send
+    # ------------------------------------------------------------------------------------------------------ bookkeeping
 
     def _send_queued(self) -> None:
-        while self._queued and self._login is None and serial_le(self._cmd_sn, self._max_cmd_sn):
-            self._send_command(self._queued.popleft())
-
-    def _send_command(self, task: ScsiTask) -> None:
-        """The command with its unsolicited data: immediate, then Data-Out up to FirstBurstLength (§4.2.5.2)."""
-        held = self.negotiated
-        length = len(task.data_out)
-        unsolicited = min(length, held.first_burst_length)
-        immediate = min(unsolicited, held.target_max_recv_data_segment_length) if held.immediate_data else 0
-        if held.initial_r2t:
-            unsolicited = immediate
-        task.cmd_sn = self._cmd_sn
-        self._tasks[task.itt] = task
-        self._send(task.command_pdu(self._cmd_sn, self._exp_stat_sn, immediate, final=unsolicited == immediate))
-        self._cmd_sn = serial_add(self._cmd_sn, 1)
-        if unsolicited > immediate:
-            self._send_data_out(task, RESERVED_TAG, task.lun, immediate, unsolicited)
-
-    def _send_data_out(self, task: ScsiTask, ttt: int, lun: bytes, start: int, end: int) -> None:
-        """One sequence of Data-Out PDUs for bytes ``start`` to ``end``."""
-        data = memoryview(task.data_out)
-        step = self.negotiated.target_max_recv_data_segment_length
-        for data_sn, offset in enumerate(range(start, end, step)):
-            stop = min(offset + step, end)
-            self._send(
-                DataOutPdu(stop == end, lun, task.itt, ttt, self._exp_stat_sn, data_sn, offset, data[offset:stop])
-            )
-
-    def _send_task_management(
-        self, itt: int, function: TaskFunction, lun: bytes, referenced_task_tag: int, ref_cmd_sn: int
-    ) -> None:
-        self._send(
-            TaskManagementRequestPdu(
-                function=function,
-                lun=lun,
-                itt=itt,
-                referenced_task_tag=referenced_task_tag,
-                cmd_sn=self._cmd_sn,
-                exp_stat_sn=self._exp_stat_sn,
-                ref_cmd_sn=ref_cmd_sn,
-            )
-        )
-
-    def _send_text(self, itt: int, ttt: int, lun: bytes, data: bytes) -> None:
-        pdu = TextRequestPdu(
-            True, True, False, lun, itt, ttt, cmd_sn=self._cmd_sn, exp_stat_sn=self._exp_stat_sn, data=data
-        )
-        self._send(pdu)
-
-    def _send(self, pdu: EncodablePdu) -> None:
-        login = self._login is not None
-        header_digest = self.negotiated.header_digest and not login
-        self._outgoing += encode_pdu(pdu, header_digest, self.negotiated.data_digest and not login)
-
-    def _keep_alive(self, now: float) -> None:
-        """Silence: ping; silence still: the session is lost."""
-        assert self._keepalive is not None
-        if self._ping_outstanding:
-            self._end(SessionLost("the target is silent"))
-            return
-        self._ping_outstanding = True
-        self._quiet_deadline = now + self._keepalive
-        # Any word from the target will do as the answer, so that the ping itself never times out.
-        self.ping(math.inf)
-
-    # ------------------------------------------------------------------------------------------------------ bookkeeping
+        while self._queued and self._outgoing.window_open:
+            task = self._queued.popleft()
+            self._tasks[task.itt] = task
+            self._outgoing.send_command(task)
 
     def _take_itt(self) -> int:
         while True:

@@ -6,20 +6,15 @@ writes :meth:`Connection.data_to_send`.
 """
 
 from collections.abc import Callable, Collection
-from dataclasses import replace
 from enum import Enum, auto
 
 from storage_model.errors import RemoteProtocolError
-from storage_model.nexus import ITNexus
 from storage_model.spec.iscsi_pdu import (
     NO_LUN,
     RESERVED_TAG,
     AsyncEvent,
     AsyncMessagePdu,
     DataOutPdu,
-    LoginRequestPdu,
-    LoginResponsePdu,
-    LoginStatus,
     LogoutReason,
     LogoutRequestPdu,
     LogoutResponse,
@@ -34,12 +29,9 @@ from storage_model.spec.iscsi_pdu import (
     TaskManagementResponsePdu,
     TextRequestPdu,
     TextResponsePdu,
-    lun_from_bytes,
 )
 from storage_model.spec.iscsi_stream import PduStream, RawPdu
-from storage_model.spec.iscsi_text import format_text
-from storage_model.spec.scsi_task import TaskFunction, TaskFunctionResponse
-from storage_model.spec.serial_number import serial_lt
+from storage_model.spec.scsi_task import TaskFunctionResponse
 from storage_model.volume import Buffer
 from target.iscsi.access import AccessControl
 from target.iscsi.events import (
@@ -47,23 +39,20 @@ from target.iscsi.events import (
     Event,
     Limits,
     LoginCompleted,
-    LoginRedirected,
     LogoutReceived,
     PduRejected,
     TargetDescription,
-    TaskManagementReceived,
 )
 from target.iscsi.login import LoginNegotiation
+from target.iscsi.login_phase import LoginPhase
 from target.iscsi.outgoing import Outgoing
 from target.iscsi.session import CommandWindow, SessionParameters
+from target.iscsi.task_management import TaskManagementRequests
 from target.iscsi.task_set import Command, TaskSet
 from target.iscsi.text_phase import TextPhase
 from target.scsi.task import TaskOutcome
 
 LOGIN_DATA_SEGMENT_LENGTH = 8192  # MaxRecvDataSegmentLength before it is declared (§13.12)
-ABORTS_ALL = (TaskFunction.TARGET_WARM_RESET, TaskFunction.TARGET_COLD_RESET)
-_ABORTS_LUN = (TaskFunction.ABORT_TASK_SET, TaskFunction.CLEAR_TASK_SET, TaskFunction.LOGICAL_UNIT_RESET)
-_FUNCTIONS = frozenset(TaskFunction)
 # The requests that take a CmdSN (§4.2.2.1).
 _NUMBERED = frozenset(
     {
@@ -109,16 +98,15 @@ class Connection:
         self._local_address = local_address
         self._stream = PduStream(LOGIN_DATA_SEGMENT_LENGTH)
         self._login = LoginNegotiation(target, self._limits, access, peer_host)
-        self._login_response: LoginResponsePdu | None = None
         self._window: CommandWindow[RawPdu] = CommandWindow(0, self._limits.queue_depth)
         self._outgoing = Outgoing(self._window)
+        self._login_phase = LoginPhase(self._login, self._outgoing)
         self._events: list[Event] = []
         self._tasks: TaskSet | None = None
         self._text: TextPhase | None = None
-        self._management_itts: set[int] = set()
+        self._task_management = TaskManagementRequests(self._window, self._limits.task_management)
         self._logout_itt = RESERVED_TAG
         self._logout_deadline: float | None = None  # of the logout that we asked for
-        self._first_request = True
         self._login_deadline = now + self._limits.login_timeout
         self._last_received = now
         self._pinged_at: float | None = None
@@ -172,6 +160,9 @@ class Connection:
             self.phase = Phase.ENDED
             self._login.close()
             self._events.append(ConnectionEnded(reason, expected))
+
+    def _end_with(self, ended: ConnectionEnded) -> None:
+        self.end(ended.reason, expected=ended.expected)
 
     def drop(self, reason: str, event: AsyncEvent) -> None:
         """We end the connection, and say so first where it can be said (§11.9.1, events 2 and 3)."""
@@ -235,25 +226,22 @@ class Connection:
         """The session exists: the last Login Response may go out, and the full feature phase begins."""
         if self.phase is not Phase.ESTABLISHING:
             return
-        assert self._login_response is not None
+        self._login_phase.accept(tsih)
         parameters = self._login.parameters
-        self._send_login_response(replace(self._login_response, tsih=tsih))
         self._stream.max_data_segment_length = parameters.max_recv_data_segment_length
         self._stream.header_digest = self._outgoing.header_digest = parameters.header_digest
         self._stream.data_digest = self._outgoing.data_digest = parameters.data_digest
-        discovery = self._login.discovery
-        visible = self._login.visible
+        discovery, nexus, visible = self._login.discovery, self._login.nexus, self._login.visible
         self._login.close()
         self._text = TextPhase(self._target, self._local_address, parameters, discovery, self._limits, visible)
-        if not discovery:
-            self._tasks = TaskSet(self._nexus(), parameters, self._outgoing, self._limits)
+        if nexus is not None:
+            self._tasks = TaskSet(nexus, parameters, self._outgoing, self._limits)
         self.phase = Phase.FULL_FEATURE
 
     def refuse_login(self, status: int, reason: str) -> None:
         """The session cannot be; ``status`` is a LoginStatus."""
         if self.phase is Phase.ESTABLISHING:
-            assert self._login_response is not None
-            self._fail_login(self._login_response, RemoteProtocolError(reason, status))
+            self._end_with(self._login_phase.refuse(status, reason))
 
     def complete(self, command: Command, outcome: TaskOutcome, *, aborted: bool = False) -> None:
         """The command has ended; an aborted one gets no SCSI Response (§4.2.3.3)."""
@@ -263,18 +251,13 @@ class Connection:
         else:
             self._tasks.complete(command, outcome)
 
-    def abort_not_running(self, function: TaskFunction, lun: int) -> None:
-        """What our own task management function means for our commands that the SCSI side has not seen."""
-        if self._tasks is not None:
-            self._tasks.abort_not_running(lambda command: function in ABORTS_ALL or command.lun == lun)
-
     def abort_not_running_at(self, luns: Collection[int]) -> None:
-        """The same for a function of another nexus, which reaches only the units that nexus sees."""
+        """What a function of another nexus means for our commands that the SCSI side has not seen."""
         if self._tasks is not None:
             self._tasks.abort_not_running(lambda command: command.lun in luns)
 
     def task_management_done(self, itt: int, response: TaskFunctionResponse) -> None:
-        self._management_itts.discard(itt)
+        self._task_management.done(itt)
         if self._tasks is not None:
             self._tasks.drop_aborted()
         if self.phase in (Phase.FULL_FEATURE, Phase.LOGGING_OUT):  # a logout is answered after it
@@ -285,49 +268,7 @@ class Connection:
             self._send_logout_response(LogoutResponse.SUCCESS, self._logout_itt)
             self.end("")
 
-    # ------------------------------------------------------------------ login
-
-    def _nexus(self) -> ITNexus:
-        return ITNexus(self._login.initiator_name, self._login.isid, self._target.tpgt)
-
-    def _login_request(self, raw: RawPdu) -> None:
-        if raw.opcode != Opcode.LOGIN_REQUEST:
-            error = RemoteProtocolError("PDU other than Login during login", LoginStatus.INVALID_DURING_LOGIN)
-            self._fail_login(LoginResponsePdu(itt=raw.itt), error)
-            return
-        request = LoginRequestPdu.decode(raw.bhs, raw.ahs, raw.data)
-        if self._first_request:
-            self._first_request = False
-            self._window.exp_cmd_sn = request.cmd_sn  # login is immediate: the first command has the same (§11.12.8)
-        try:
-            response = self._login.receive(request)
-        except RemoteProtocolError as error:
-            refused = LoginResponsePdu(csg=request.csg, isid=request.isid, tsih=request.tsih, itt=request.itt)
-            self._fail_login(refused, error)
-            return
-        if not self._login.complete:
-            self._send_login_response(response)
-            return
-        self._login_response = response
-        self.phase = Phase.ESTABLISHING
-        login = self._login
-        nexus = None if login.discovery else self._nexus()
-        self._events.append(LoginCompleted(login.initiator_name, login.isid, login.tsih, nexus, login.rule))
-
-    def _send_login_response(self, response: LoginResponsePdu) -> None:
-        exp_cmd_sn, max_cmd_sn = self._numbers
-        stat_sn = self._outgoing.take_stat_sn()
-        self._outgoing.send(replace(response, stat_sn=stat_sn, exp_cmd_sn=exp_cmd_sn, max_cmd_sn=max_cmd_sn))
-
-    def _fail_login(self, response: LoginResponsePdu, error: RemoteProtocolError) -> None:
-        moved_to = error.address if isinstance(error, LoginRedirected) else ""
-        # Without a portal group tag, which belongs to SendTargets' answers only (§13.8).
-        data = format_text({"TargetAddress": moved_to}) if moved_to else b""
-        self._send_login_response(replace(response, transit=False, nsg=0, status=error.reason, data=data))
-        reason = f"login {error}" if moved_to else f"login refused with status {error.reason:04X}h: {error}"
-        self.end(reason, expected=bool(moved_to))
-
-    # ------------------------------------------------------------------ full feature phase
+    # ------------------------------------------------------------------ PDUs
 
     @property
     def _numbers(self) -> tuple[int, int]:
@@ -335,7 +276,7 @@ class Connection:
 
     def _receive_pdu(self, raw: RawPdu) -> None:
         if self.phase is Phase.LOGIN:
-            self._login_request(raw)
+            self._receive_login(raw)
         elif self.phase is Phase.ESTABLISHING:
             raise RemoteProtocolError("PDU before the login's last response", RejectReason.PROTOCOL_ERROR)
         elif self.phase is not Phase.FULL_FEATURE:
@@ -347,6 +288,14 @@ class Connection:
         else:
             for ready in self._window.receive(int.from_bytes(raw.bhs[24:28]), raw):
                 self._deliver(ready)
+
+    def _receive_login(self, raw: RawPdu) -> None:
+        event = self._login_phase.receive(raw)
+        if isinstance(event, LoginCompleted):
+            self.phase = Phase.ESTABLISHING
+            self._events.append(event)
+        elif event is not None:
+            self._end_with(event)
 
     def _deliver(self, raw: RawPdu) -> None:
         if self.phase is not Phase.FULL_FEATURE:
@@ -413,40 +362,15 @@ class Connection:
     def _send_logout_response(self, response: int, itt: int) -> None:
         self._outgoing.send(LogoutResponsePdu(response, itt, self._outgoing.take_stat_sn(), *self._numbers))
 
-    def _task_management(self, raw: RawPdu) -> None:
+    def _manage_tasks(self, raw: RawPdu) -> None:
         pdu = TaskManagementRequestPdu.decode(raw.bhs, b"", b"")
         tasks = self._normal_session()
-        if pdu.itt == RESERVED_TAG or pdu.itt in self._management_itts or pdu.itt in tasks:
-            raise RemoteProtocolError("ITT is in use", RejectReason.TASK_IN_PROGRESS)
-        if len(self._management_itts) >= self._limits.task_management:
-            raise RemoteProtocolError("too much task management", RejectReason.IMMEDIATE_COMMAND_REJECT)
-        self._management_itts.add(pdu.itt)
-        if pdu.function not in _FUNCTIONS:
-            self.task_management_done(pdu.itt, TaskFunctionResponse.NOT_SUPPORTED)
-            return
-        function, lun = TaskFunction(pdu.function), lun_from_bytes(pdu.lun)
-        if function is TaskFunction.TASK_REASSIGN:
-            self.task_management_done(pdu.itt, TaskFunctionResponse.REASSIGN_NOT_SUPPORTED)
-        elif function is TaskFunction.ABORT_TASK and self._abort_here(pdu, lun, tasks):
-            self.task_management_done(pdu.itt, TaskFunctionResponse.COMPLETE)
+        result = self._task_management.receive(pdu, tasks, self._deliver)
+        if isinstance(result, TaskFunctionResponse):
+            self.task_management_done(pdu.itt, result)
         else:
-            if function in _ABORTS_LUN or function in ABORTS_ALL:
-                # Now, since what comes after this request in the same receive is not affected.
-                self.abort_not_running(function, lun)
             self._events.extend(tasks.next_commands())  # what came before it starts before it
-            self._events.append(TaskManagementReceived(pdu.itt, function, lun, pdu.referenced_task_tag))
-
-    def _abort_here(self, pdu: TaskManagementRequestPdu, lun: int, tasks: TaskSet) -> bool:
-        """ABORT TASK of a command that the SCSI side has not seen (§11.5.1, §11.6.1)."""
-        itt = pdu.referenced_task_tag
-        if tasks.abort_not_running(lambda command: command.pdu.itt == itt and command.lun == lun):
-            return True
-        # On its way, or waiting for a hole to be filled: its number counts as received, the command will not run.
-        if itt in tasks or not serial_lt(pdu.ref_cmd_sn, pdu.cmd_sn) or not self._window.open(pdu.ref_cmd_sn):
-            return False
-        for ready in self._window.cancel(pdu.ref_cmd_sn):
-            self._deliver(ready)
-        return True
+            self._events.append(result)
 
 
 # Not an attribute: a connection that refers to itself would keep its buffers until the garbage collector comes by.
@@ -454,7 +378,7 @@ _HANDLERS: dict[int, Callable[[Connection, RawPdu], None]] = {
     Opcode.SCSI_COMMAND: Connection._scsi_command,
     Opcode.DATA_OUT: Connection._data_out,
     Opcode.NOP_OUT: Connection._nop_out,
-    Opcode.TASK_MANAGEMENT_REQUEST: Connection._task_management,
+    Opcode.TASK_MANAGEMENT_REQUEST: Connection._manage_tasks,
     Opcode.TEXT_REQUEST: Connection._text_request,
     Opcode.LOGOUT_REQUEST: Connection._logout,
 }

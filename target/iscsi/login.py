@@ -1,4 +1,4 @@
-"""The login phase of one connection (RFC 7143 §6.3, §13): pure, one request in, one response out.
+"""What one login negotiates (RFC 7143 §6.3, §13): one request in, one response out.
 
 Who the initiator is and where it comes from decide whether it may log in at all, and whether it has to prove itself
 with CHAP. Where it need not, AuthMethod is None, and one that insists on authentication is refused. Discovery sessions
@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from storage_model.errors import RemoteProtocolError
+from storage_model.nexus import ITNexus
 from storage_model.spec.iscsi_chap import CHAP_KEYS
 from storage_model.spec.iscsi_pdu import LoginRequestPdu, LoginResponsePdu, LoginStatus, Stage
 from storage_model.spec.iscsi_text import (
@@ -138,6 +139,11 @@ class LoginNegotiation:
         if self.complete:
             self._settle()
         return replace(response, data=format_text(answers))
+
+    @property
+    def nexus(self) -> ITNexus | None:
+        """Of the session that the login opens; None for a discovery session."""
+        return None if self.discovery else ITNexus(self.initiator_name, self.isid, self._target.tpgt)
 
     def _redirect(self, stage: Stage) -> None:
         """A redirection may come before authentication, but must be accepted only after it (§11.13.5): so that is when

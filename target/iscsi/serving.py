@@ -10,7 +10,7 @@ from storage_model.nexus import ITNexus
 from storage_model.spec.iscsi_pdu import AsyncEvent, LoginStatus
 from storage_model.spec.scsi_task import TaskFunction, TaskFunctionResponse
 from target.iscsi import eager
-from target.iscsi.connection import ABORTS_ALL, Connection, Phase
+from target.iscsi.connection import Connection, Phase
 from target.iscsi.events import (
     CommandReceived,
     ConnectionEnded,
@@ -21,6 +21,7 @@ from target.iscsi.events import (
     TaskManagementReceived,
 )
 from target.iscsi.session import SessionKey
+from target.iscsi.task_management import ABORTS_ALL
 from target.scsi.task import TaskOutcome
 
 if TYPE_CHECKING:

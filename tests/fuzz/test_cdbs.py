@@ -17,7 +17,7 @@ NEXUS_INDEX = st.integers(0, len(NEXUSES) - 1)
 LUN_INDEX = st.sampled_from(LUNS)
 
 
-@settings(max_examples=200)
+@settings(max_examples=400)
 @given(steps=st.lists(st.tuples(NEXUS_INDEX, LUN_INDEX, SEEDS), min_size=1, max_size=40))
 def test_commands_by_the_usage_masks(steps: list[tuple[int, int, int]]) -> None:
     """Several nexuses take turns: what one leaves (reservations, mode pages, a stopped unit) the next one meets."""

@@ -36,7 +36,7 @@ def _cdb(opcode: int, action: int | None, made: ParameterList, length: int, flag
 @pytest.mark.parametrize(
     ("opcode", "action", "made"), _CASES, ids=lambda case: f"{case:02X}" if isinstance(case, int) else ""
 )
-@settings(max_examples=20)
+@settings(max_examples=30)
 @given(
     seed=st.integers(0, (1 << 32) - 1),
     lun=st.sampled_from(LUNS),

@@ -119,7 +119,7 @@ class Wire:
         assert len(tasks._ready) <= most and len(tasks._soliciting) <= most
         assert len(connection._window._waiting) <= LIMITS.queue_depth
         assert 0 <= connection._window.active <= LIMITS.queue_depth
-        assert len(connection._management_itts) <= LIMITS.task_management
+        assert len(connection._task_management) <= LIMITS.task_management
         assert connection._outgoing.queued_bytes == 0
         assert tasks._data_in_reserved >= 0 and tasks._data_out_reserved >= 0
         collected = sum(
@@ -129,7 +129,7 @@ class Wire:
         assert collected <= LIMITS.data_out_per_command + LIMITS.data_out + most * 65536
 
 
-@settings(max_examples=80)
+@settings(max_examples=160)
 @given(
     terms=TERMS,
     slow=st.sampled_from((0.0, 0.5, 1.0)),

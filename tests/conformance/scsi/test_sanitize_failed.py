@@ -97,7 +97,7 @@ async def test_exit_leaves_a_new_operation_alone():
         await permits.acquire()
         await save(operation)
 
-    unit.notes.save = slow
+    unit.notes.save = slow  # type: ignore[method-assign]
     leaving = asyncio.create_task(unit.bench.run(EXIT))
     await asyncio.sleep(0)
     again = asyncio.create_task(unit.overwrite(ause=True))

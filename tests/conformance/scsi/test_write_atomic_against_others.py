@@ -149,3 +149,16 @@ async def test_a_younger_one_that_overtakes_does_not_wait_for_an_older_one(bench
         outcomes = await asyncio.gather(*(bench.server.execute(task) for task in (before, ordered, older, younger)))
     assert [outcome.status for outcome in outcomes] == [ScsiStatus.GOOD] * 4
     assert await bench.good(READ) in (OLD, NEW)
+
+
+async def test_a_younger_one_does_not_wait_for_an_ordered_command_behind_an_older_one(bench, volume):
+    """SAM-5 8.7: it waits for the older atomic write, and that for all that the younger one waits for."""
+    volume.read_turns = SLOW
+    first, older = bench.task(READ), bench.task(WRITE_ATOMIC, OLD)
+    ordered, younger = bench.task(READ), bench.task(WRITE_ATOMIC, NEW)
+    first.attribute = ordered.attribute = TaskAttribute.ORDERED
+    younger.attribute = TaskAttribute.HEAD_OF_QUEUE
+    async with asyncio.timeout(5):
+        outcomes = await asyncio.gather(*(bench.server.execute(task) for task in (first, older, ordered, younger)))
+    assert [outcome.status for outcome in outcomes] == [ScsiStatus.GOOD] * 4
+    assert outcomes[2].data_in in (OLD, NEW), "the ordered command finds what the older one, at least, has written"
