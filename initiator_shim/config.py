@@ -73,11 +73,15 @@ def parse_broker(text: str, flag: str) -> Address:
 
 
 def parse_unit_url(text: str, flag: str) -> UnitUrl:
-    """``iscsi://HOST[:PORT][/TARGET[/LUN]]``. Raises UserError."""
+    """``iscsi://HOST[:PORT][/TARGET[/LUN]]``. Raises UserError, also for credentials in it."""
     parts = urlsplit(text)
     if parts.scheme != "iscsi" or not parts.netloc:
         raise UserError(f"{flag} {text}: not iscsi://HOST:PORT[/TARGET[/LUN]]")
-    address = parse_address(parts.netloc.rpartition("@")[2], flag, ISCSI_PORT)
+    _, at, place = parts.netloc.rpartition("@")
+    if at:  # others can read the arguments of a process, and the secret is not repeated here
+        how = "pairctl: --chap-user, --chap-secret-file; PyscsiDevice: chap=…"
+        raise UserError(f"{flag} iscsi://…@{place}: no user or secret in an address ({how})")
+    address = parse_address(place, flag, ISCSI_PORT)
     target_name, _, lun = parts.path.strip("/").partition("/")
     if lun and not (lun.isascii() and lun.isdecimal()):
         raise UserError(f"{flag} {text}: the LUN must be a number")

@@ -90,8 +90,9 @@ class EpochRegister:
             raise LocalProtocolError(f"array {self.serial} may not propose epoch {value.epoch}")
         return [Vote(value)]
 
-    def completes(self, value: PairEpoch) -> bool:
-        """True if this array's vote is the one that decides: then vote and decision may become durable as one."""
+    @property
+    def own_vote_decides(self) -> bool:
+        """True if this array's vote makes the majority: then vote and decision may become durable as one."""
         others = {self.leader} - {self.serial}
         return len(others) + 1 >= self.majority and bool(others)
 

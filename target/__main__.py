@@ -20,9 +20,9 @@ from target.config import (
     DEFAULT_PORTAL,
     ArrayConfig,
     check_iqn,
+    parse_background_rate,
     parse_broker,
     parse_config,
-    parse_size,
     parse_volume_words,
     serial_from,
 )
@@ -106,7 +106,7 @@ def _arguments(words: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--copy-peer", metavar="HOST:PORT", help="with --config: the other array listens here")
     parser.add_argument("--broker", metavar="mqtt://HOST:PORT", help="publish pair events to this MQTT broker")
     parser.add_argument(
-        "--background-rate", metavar="SIZE", help="what SANITIZE and FORMAT UNIT write a second (128MiB)"
+        "--background-rate", metavar="SIZE", help="what SANITIZE and FORMAT UNIT write a second, at least 1MiB (128MiB)"
     )
     parser.add_argument("--log-level", choices=["debug", "info", "warning", "error"], default="info", help="(info)")
     return parser.parse_args(words)
@@ -129,7 +129,8 @@ def configuration(words: list[str] | None) -> tuple[ArrayConfig, str]:
     if options.state_dir:
         config = replace(config, state_dir=options.state_dir)
     if options.background_rate:
-        config = replace(config, background_rate=parse_size(options.background_rate, "--background-rate"))
+        rate = parse_background_rate(options.background_rate, "--background-rate")
+        config = replace(config, background_rate=rate)
     if options.broker:
         parse_broker(options.broker, "--broker")
         config = replace(config, broker=options.broker)

@@ -79,7 +79,7 @@ def _rule(source: str, number: int, entry: Any) -> AccessConfig:
         tuple(_network(text, table.where("addresses")) for text in addresses or ()),
         None if luns is None else tuple(sorted({_lun(lun, table.where("luns")) for lun in luns})),
         read_only,
-        _chap_of(accounts, table.where("mutual_user")),
+        _chap_of(accounts, table.where("mutual_user"), "chap_user"),
         accounts["mutual"],
         f"{source}: access[{number}]",
     )
@@ -95,9 +95,11 @@ def parse_access_words(text: str, number: int = 0) -> AccessConfig:
     single: dict[str, str] = {}
     for word in text.split(","):
         key, _, value = word.partition("=")
-        if key not in (*_REPEATED_WORDS, *_SINGLE_WORDS, _READ_ONLY) or bool(value) == (key == _READ_ONLY):
+        if key not in (*_REPEATED_WORDS, *_SINGLE_WORDS, _READ_ONLY):
             known = ", ".join(f"{name}=…" for name in (*_SINGLE_WORDS, *_REPEATED_WORDS))
             raise UserError(f"{where}: {key!r} is not one of {known}, {_READ_ONLY}")
+        if bool(value) == (key == _READ_ONLY):
+            raise UserError(f"{where}: {key} {'takes no value' if value else f'needs a value ({key}=…)'}")
         if key in single:
             raise UserError(f"{where}: {key} is there twice")
         if key in repeated:
@@ -119,7 +121,7 @@ def parse_access_words(text: str, number: int = 0) -> AccessConfig:
         tuple(_network(text, f"{where}: address") for text in repeated["address"]),
         tuple(sorted({_lun(lun, f"{where}: lun") for lun in repeated["lun"]})) if repeated["lun"] else None,
         _READ_ONLY in single,
-        _chap_of(accounts, f"{where}: mutual-user"),
+        _chap_of(accounts, f"{where}: mutual-user", "chap-user"),
         accounts["mutual"],
         where,
     )
@@ -171,7 +173,9 @@ def _account(
     if not 0 < len(user.encode(errors="replace")) <= MAX_NAME_BYTES or not user.isprintable():
         raise UserError(f"{where}user must be 1 to {MAX_NAME_BYTES} bytes of printable text")
     if (file is None) == (variable is None):
-        raise UserError(f"{where}{secret_file} or {where.rpartition(' ')[2]}{secret_env} must say where the secret is")
+        both = "" if file is None else ", not both"
+        either = f"{where}{secret_file} or {where.rpartition(' ')[2]}{secret_env}"
+        raise UserError(f"{either} must say where the secret is{both}")
     if file is not None:
         return AccountConfig(user, SecretSource(file=file, where=where + secret_file))
     if variable is None or not _VARIABLE.fullmatch(variable):
@@ -179,7 +183,7 @@ def _account(
     return AccountConfig(user, SecretSource(variable=variable, where=where + secret_env))
 
 
-def _chap_of(accounts: Mapping[str, AccountConfig | None], where: str) -> AccountConfig | None:
+def _chap_of(accounts: Mapping[str, AccountConfig | None], where: str, chap_user: str) -> AccountConfig | None:
     if accounts["mutual"] is not None and accounts["chap"] is None:
-        raise UserError(f"{where}: a target proves itself only to an initiator that does, too: chap_user is missing")
+        raise UserError(f"{where}: a target proves itself only to an initiator that does, too: {chap_user} is missing")
     return accounts["chap"]

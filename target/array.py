@@ -20,7 +20,7 @@ from target.iscsi.access import AccessControl
 from target.iscsi.events import TargetDescription
 from target.iscsi.portal import IscsiPortal
 from target.medium_operations import MediumOperations
-from target.metadata_store import MetadataStore
+from target.metadata_store import MetadataStore, ReservationNotes
 from target.portal_config import every_group
 from target.reload import checked_growth, state_changes, volume_changes
 from target.remote_copy.link_transport import LinkTransport
@@ -150,7 +150,7 @@ class Array:
         if pair is None:
             self._units[config.lun] = self._unpaired_unit(config, volume)
             return
-        if self._store.load_reservation(config.name).registrations:
+        if self._store.load_reservation(config.name, config.file or "").registrations:
             log.warning("volume %s: its persistent reservations do not hold while it belongs to a pair", config.name)
         half, control = self._make_pair(config, pair, volume)
         paired = PairedVolume(half, control.primary, control.secondary)
@@ -159,23 +159,24 @@ class Array:
         serial = sha256(f"{serials[0]} {serials[1]} {pair.name}".encode()).hexdigest()[:16]
         unit = LogicalUnit(config.lun, paired, UnitIdentity(serial), control, **_unit_kind(config))
         self._operations.attach(unit, config.name, config.file)
+        half.busy = lambda: unit.operation is not None
         self._units[config.lun] = unit
 
     def _unpaired_unit(self, config: VolumeConfig, stored: FileVolume | MemoryVolume) -> LogicalUnit:
         volume: Volume = EncryptedVolume(stored, self._keys[config.name]) if config.encrypted else stored
         serial = sha256(f"{self._config.iqn} {config.name} {config.file or ''}".encode()).hexdigest()[:16]
         assert self._store is not None
-        # Without a state directory nothing is kept, and an initiator that wants it kept is told so.
-        durable = self._store if self._state_dir is not None else None
+        notes = ReservationNotes(self._store, config.file or "")
         unit = LogicalUnit(
             config.lun,
             volume,
             UnitIdentity(serial),
-            reservation_store=durable,
+            # Without a state directory nothing is kept, and an initiator that wants it kept is told so.
+            reservation_store=notes if self._state_dir is not None else None,
             volume_name=config.name,
             **_unit_kind(config),
         )
-        unit.reservation.put_into_force(self._store.load_reservation(config.name))
+        unit.reservation.put_into_force(self._store.load_reservation(config.name, notes.file))
         self._operations.attach(unit, config.name, config.file)
         return unit
 
@@ -273,11 +274,11 @@ class Array:
                 opened[volume.name] = self._open_volume(volume)
             for volume, size in growing:
                 await self._grow(volume, size)
+            for volume in changes.removed:
+                await self._remove(volume)
         except BaseException:
             await asyncio.gather(*(volume.close() for volume in opened.values()))
             raise
-        for volume in changes.removed:
-            await self._remove(volume)
         for volume in changes.added:
             self._volumes[volume.name] = opened[volume.name]
             self._units[volume.lun] = self._unpaired_unit(volume, opened[volume.name])
@@ -310,20 +311,23 @@ class Array:
         unit = self._units.pop(config.lun)
         self._server.inventory_changed(config.lun)
         try:
+            await self._end_work(unit)
+        except asyncio.CancelledError:  # the array stops: it closes this one as it does the others
+            self._units[config.lun] = unit
+            raise
+        try:
+            await self._volumes.pop(config.name).close()
+        except VolumeError as error:
+            log.error("volume %s at its removal: %s", config.name, error)
+        log.info("volume %s is gone: LUN %d", config.name, config.lun)
+
+    async def _end_work(self, unit: LogicalUnit) -> None:
+        try:
             async with asyncio.timeout(REMOVAL_TIMEOUT):
                 await self._server.drained(unit)
         except TimeoutError:
             await self._server.abort_all(unit)
-        except asyncio.CancelledError:  # the array stops: it closes this one as it does the others
-            self._units[config.lun] = unit
-            raise
         await self._operations.detach(unit)
-        try:
-            await self._volumes[config.name].close()
-        except VolumeError as error:
-            log.error("volume %s at its removal: %s", config.name, error)
-        del self._volumes[config.name]
-        log.info("volume %s is gone: LUN %d", config.name, config.lun)
 
     async def stop(self, *, gracefully: bool = False) -> None:
         """Portals first: what was acknowledged is in the volumes when they close.

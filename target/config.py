@@ -22,6 +22,7 @@ DEFAULT_PORTAL = "127.0.0.1:3260"
 MAX_VOLUMES = 4096
 MAX_SIZE_BYTES = 1 << 60
 DEFAULT_BACKGROUND_RATE = 128 << 20
+MINIMUM_BACKGROUND_RATE = 1 << 20
 MAX_PHYSICAL_BLOCK_BYTES = 1 << 20
 
 _UNITS = {"": 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40, "PiB": 1 << 50}
@@ -102,8 +103,16 @@ def parse_size(text: str, where: str) -> int:
         raise UserError(f"{where}: {text!r} is not a size (a number and one of {units})")
     size = int(match[1]) * _UNITS[match[2]]
     if not 0 < size <= MAX_SIZE_BYTES:
-        raise UserError(f"{where}: a volume of {text} is out of range (1 block to 1024 PiB)")
+        raise UserError(f"{where}: {text} is out of range (more than 0, at most 1024 PiB)")
     return size
+
+
+def parse_background_rate(text: str, where: str) -> int:
+    """Bytes per second. Below the minimum an operation would not come to an end, and its progress look like none."""
+    rate = parse_size(text, where)
+    if rate < MINIMUM_BACKGROUND_RATE:
+        raise UserError(f"{where}: {text} a second is too slow (at least 1MiB)")
+    return rate
 
 
 def parse_broker(text: str, where: str) -> Address:
@@ -200,7 +209,30 @@ def parse_config(text: str, source: str) -> ArrayConfig:
         top = _Table(source, "", tomllib.loads(text))
     except (ValueError, RecursionError) as error:  # RecursionError: thousands of brackets; ValueError: of digits
         raise UserError(f"{source}: not TOML: {error}") from None
-    array = _Table(source, "array", top.take("array", dict, required=True))
+    config = _array(_Table(source, "array", top.take("array", dict, required=True)), source)
+    volumes = _volumes(source, top.take("volumes", list, []))
+    remote_copy = _remote_copy(source, top.take("remote_copy", dict), config.serial)
+    pairs = _pairs(source, top.take("pairs", list, []), {volume.name: volume for volume in volumes})
+    broker = _broker(_Table(source, "events", top.take("events", dict, {})))
+    access = parse_access(source, top.take("access", list, []))
+    check_luns(access, {volume.lun for volume in volumes})
+    groups = parse_portal_groups(source, top.take("portal_groups", list, []), config.portals)
+    top.end()
+    if pairs and remote_copy is None:
+        raise UserError(f"{source}: pairs need a [remote_copy] section that says where the other array is")
+    return replace(
+        config,
+        volumes=volumes,
+        remote_copy=remote_copy,
+        pairs=pairs,
+        broker=broker,
+        access=access,
+        portal_groups=groups,
+    )
+
+
+def _array(array: _Table, source: str) -> ArrayConfig:
+    """What the [array] section says."""
     iqn = check_iqn(array.take("iqn", str, DEFAULT_IQN), array.where("iqn"))
     serial = array.take("serial", str, serial_from(iqn))
     if not _SERIAL.fullmatch(serial):
@@ -212,25 +244,19 @@ def parse_config(text: str, source: str) -> ArrayConfig:
         raise UserError(f"{array.where('portals')} = [] must name at least one address")
     state_dir = array.take("state_dir", str)
     rate = array.take("background_rate", str)
-    background_rate = DEFAULT_BACKGROUND_RATE if rate is None else parse_size(rate, array.where("background_rate"))
+    background_rate = DEFAULT_BACKGROUND_RATE
+    if rate is not None:
+        background_rate = parse_background_rate(rate, array.where("background_rate"))
     array.end()
-    volumes = _volumes(source, top.take("volumes", list, []))
-    remote_copy = _remote_copy(source, top.take("remote_copy", dict), serial)
-    pairs = _pairs(source, top.take("pairs", list, []), {volume.name: volume for volume in volumes})
-    events = _Table(source, "events", top.take("events", dict, {}))
-    broker = events.take("broker", str)
+    return ArrayConfig(iqn, serial, state_dir, portals, source=source, background_rate=background_rate)
+
+
+def _broker(events: _Table) -> str | None:
+    broker: str | None = events.take("broker", str)
     events.end()
-    access = parse_access(source, top.take("access", list, []))
-    check_luns(access, {volume.lun for volume in volumes})
-    groups = parse_portal_groups(source, top.take("portal_groups", list, []), portals)
-    top.end()
     if broker is not None:
         parse_broker(broker, events.where("broker"))
-    config = ArrayConfig(iqn, serial, state_dir, portals, volumes, remote_copy, pairs, broker, source, access, groups)
-    config = replace(config, background_rate=background_rate)
-    if pairs and remote_copy is None:
-        raise UserError(f"{source}: pairs need a [remote_copy] section that says where the other array is")
-    return config
+    return broker
 
 
 def _volumes(source: str, entries: list[Any]) -> tuple[VolumeConfig, ...]:
@@ -283,18 +309,18 @@ def _volume(table: _Table, number: int) -> VolumeConfig:
     if size_bytes is not None:
         _check_whole_blocks(size_bytes, block_length, table.where("size"))
     return VolumeConfig(
-        name,
-        lun,
-        size_bytes,
-        file,
-        block_length,
-        quorum,
-        ldev,
-        provisioning == "thin",
-        write_protected,
-        removable,
-        physical,
-        encrypted,
+        name=name,
+        lun=lun,
+        size_bytes=size_bytes,
+        file=file,
+        block_length=block_length,
+        quorum=quorum,
+        ldev=ldev,
+        thin=provisioning == "thin",
+        write_protected=write_protected,
+        removable=removable,
+        encrypted=encrypted,
+        physical_block_length=physical,
     )
 
 

@@ -21,9 +21,11 @@ class ConfigTable:
     def take(self, key: str, kind: type, default: Any = None, *, required: bool = False) -> Any:
         if key not in self._values:
             if required:
-                raise UserError(f"{self.where(key)} is missing")
+                raise UserError(f"{self.where(f'[{key}]' if kind is dict else key)} is missing")
             return default
         value = self._values.pop(key)
+        if kind is list and isinstance(value, dict):  # TOML's own trap
+            raise UserError(f"{self.where(f'[{key}]')} must be written with two brackets, [[{key}]]")
         if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
             words = {str: "text", int: "a whole number", bool: "true or false", list: "a list", dict: "a table"}
             raise UserError(f"{self.where(key)} = {value!r} must be {words[kind]}")

@@ -5,6 +5,7 @@ import logging
 from dataclasses import replace
 
 from storage_model.medium_operation import MediumOperation
+from storage_model.pair_state import PairRole
 from target.metadata_store import MetadataStore
 from target.scsi.background_operation import BackgroundOperation
 from target.scsi.logical_unit import LogicalUnit
@@ -58,15 +59,14 @@ class MediumOperations:
         operation = self._left.pop(volume_name, None)
         if operation is None:
             return
+        reason = None
         # Another volume by that name, which nobody wanted to erase: names may be those that the command line counts.
         if operation.file != file or operation.size_bytes > unit.block_count * unit.block_length:
-            log.error(
-                "volume %s: %s was begun on %s and is not finished: %s is locked away, not written",
-                volume_name,
-                operation.method.value,
-                operation.file,
-                file,
-            )
+            reason = f"was begun on {operation.file} and is not finished: {file}"
+        elif unit.pair is not None and unit.pair.status().role is not PairRole.SMPL:
+            reason = "is not finished, and the volume is half of a pair now: it"
+        if reason is not None:
+            log.error("volume %s: %s %s is locked away, not written", volume_name, operation.method.value, reason)
             operation = operation.as_failed()
         unit.operation = BackgroundOperation(unit, operation)
 

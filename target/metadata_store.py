@@ -5,6 +5,7 @@ change: what a call has returned from survives a crash of the process and of the
 """
 
 import asyncio
+import logging
 import sqlite3
 import uuid
 from concurrent.futures import ThreadPoolExecutor
@@ -18,9 +19,13 @@ from storage_model.pair_state import PairState
 from storage_model.persistent_reservation import PersistentReservation
 from storage_model.volume import MediumFailure
 
-_SCHEMA_VERSION = 2
-_READABLE_VERSIONS = (0, 1, _SCHEMA_VERSION)
-"""0 is a new file. 1 had no reservations: it becomes 2 by getting the table, as every table that is missing is made."""
+log = logging.getLogger("pairvol.array")
+
+_SCHEMA_VERSION = 3
+_READABLE_VERSIONS = (0, 1, 2, _SCHEMA_VERSION)
+"""0 is a new file. 1 had no reservations: it gets the table, as every table that is missing is made. 2 did not say
+which file they were made on: they count for the one that has the volume's name now."""
+_FROM_VERSION_2 = "ALTER TABLE persistent_reservation ADD COLUMN file TEXT"
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS pair (
     name     TEXT PRIMARY KEY,
@@ -34,8 +39,8 @@ CREATE TABLE IF NOT EXISTS array (serial TEXT PRIMARY KEY, identity TEXT NOT NUL
 -- what SANITIZE or FORMAT UNIT has begun on a volume and not finished, as JSON
 CREATE TABLE IF NOT EXISTS operation (volume TEXT PRIMARY KEY, record TEXT NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS peer (serial TEXT PRIMARY KEY, identity TEXT NOT NULL) STRICT;
--- while APTPL is on: registrations and what they hold, as JSON
-CREATE TABLE IF NOT EXISTS persistent_reservation (volume TEXT PRIMARY KEY, state TEXT NOT NULL) STRICT;
+-- while APTPL is on: registrations and what they hold, as JSON; file: the volume's, empty: in memory, NULL: any
+CREATE TABLE IF NOT EXISTS persistent_reservation (volume TEXT PRIMARY KEY, state TEXT NOT NULL, file TEXT) STRICT;
 """
 
 
@@ -70,6 +75,8 @@ class MetadataStore:
         if version not in _READABLE_VERSIONS:
             raise UserError(f"{path}: written by another version of pairvol (schema {version}, not {_SCHEMA_VERSION})")
         with database:
+            if version == 2:
+                database.execute(_FROM_VERSION_2)
             database.executescript(_SCHEMA)
             database.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
             known = database.execute("SELECT serial, identity FROM array").fetchone()
@@ -125,25 +132,36 @@ class MetadataStore:
         row = (name, record.decided.encode(), record.state.name, accepted, record.equal)
         await self._run(f"the record of pair {name}", "INSERT OR REPLACE INTO pair VALUES (?, ?, ?, ?, ?)", row)
 
-    def load_reservation(self, volume: str) -> PersistentReservation:
-        """What was reserved when the array ended, if APTPL was on; else nothing. Raises UserError."""
-        query = "SELECT state FROM persistent_reservation WHERE volume = ?"
+    def load_reservation(self, volume: str, file: str = "") -> PersistentReservation:
+        """What was reserved when the array ended, if APTPL was on; else nothing. Raises UserError.
+
+        ``file`` as it is configured; empty: in memory. Another file by the same volume name is another volume.
+        """
+        query = "SELECT state, file FROM persistent_reservation WHERE volume = ?"
         row = self._database.execute(query, (volume,)).fetchone()
         if row is None:
+            return PersistentReservation()
+        if row[1] not in (None, file):
+            log.warning(
+                "volume %s: the persistent reservations kept under this name were made on %s, not on %s: ignored",
+                volume,
+                row[1] or "a volume in memory",
+                file or "a volume in memory",
+            )
             return PersistentReservation()
         try:
             return PersistentReservation.decode(row[0])
         except ValueError as error:
             raise UserError(f"the persistent reservation of volume {volume} cannot be read: {error}") from None
 
-    async def save_reservation(self, volume: str, reservation: PersistentReservation | None) -> None:
+    async def save_reservation(self, volume: str, reservation: PersistentReservation | None, file: str = "") -> None:
         """Durable on return; None: nothing is kept. Raises MediumFailure, and then nothing has changed."""
         what = f"the persistent reservation of volume {volume}"
         if reservation is None:
             await self._run(what, "DELETE FROM persistent_reservation WHERE volume = ?", (volume,))
             return
-        row = (volume, reservation.encode())
-        await self._run(what, "INSERT OR REPLACE INTO persistent_reservation VALUES (?, ?)", row)
+        row = (volume, reservation.encode(), file)
+        await self._run(what, "INSERT OR REPLACE INTO persistent_reservation VALUES (?, ?, ?)", row)
 
     async def _run(self, what: str, statement: str, values: tuple[object, ...]) -> None:
         try:
@@ -167,3 +185,15 @@ class MetadataStore:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+class ReservationNotes:
+    """Implements ``ReservationStore`` for the volume in one file."""
+
+    def __init__(self, store: MetadataStore, file: str) -> None:
+        self._store = store
+        self.file = file
+
+    async def save_reservation(self, volume: str, reservation: PersistentReservation | None) -> None:
+        """See :meth:`MetadataStore.save_reservation`."""
+        await self._store.save_reservation(volume, reservation, self.file)

@@ -74,11 +74,14 @@ def _check_fixed(old: ArrayConfig, new: ArrayConfig) -> None:
 def _check_same(before: VolumeConfig, after: VolumeConfig, source: str) -> None:
     for field in fields(VolumeConfig):
         if field.name not in _FREE_OF_VOLUME and getattr(before, field.name) != getattr(after, field.name):
-            raise _fixed(source, f"{field.name} of volume {after.name}")
+            # Without numbers of its own a volume has its place's, which a volume removed before it changes.
+            kept = f" (lun = {before.lun} and ldev = {before.ldev} keep its numbers)"
+            hint = kept if field.name in ("lun", "ldev") else ""
+            raise _fixed(source, f"{field.name} of volume {after.name}", hint)
 
 
-def _fixed(source: str, what: str) -> UserError:
-    return UserError(f"{source}: {what} cannot change while the array runs")
+def _fixed(source: str, what: str, hint: str = "") -> UserError:
+    return UserError(f"{source}: {what} cannot change while the array runs{hint}")
 
 
 def _groups(config: ArrayConfig) -> tuple[PortalGroupConfig, ...]:

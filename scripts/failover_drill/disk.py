@@ -21,7 +21,6 @@ BLOCK_BYTES = RECORD_BYTES
 _ATTEMPTS = 8
 _BUSY_WAIT = 0.05
 _STATUS_BYTES = 4096
-_STATUS_NAMES = {int(status): status.name.replace("_", " ") for status in ScsiStatus}
 _STATUSES = frozenset(int(status) for status in ScsiStatus)
 _REFUSALS = {(refusal.sense_key, refusal.asc_ascq): refusal for refusal in Refusal}
 

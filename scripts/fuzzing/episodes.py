@@ -339,6 +339,37 @@ def local_port(session: IscsiSession) -> int:
     return int(transport.get_extra_info("sockname")[1]) if transport is not None else 0
 
 
+_PATIENCE = 3
+
+
+async def _restore_unit(session: IscsiSession, lun: int) -> None:
+    """A reset ends what keeps the unit busy; what others begin after it may, rightly, take long again.
+
+    An ORDERED command of another initiator makes later ones wait for a copy or an erasure that began before it. That
+    this happens right after each of several resets is unlikely; that a reset itself does not come back is a finding.
+    """
+    register = bytes(8) + (1).to_bytes(8, "big") + bytes(8)
+    clear = (1).to_bytes(8, "big") + bytes(16)
+    groups = bytes(4) + b"\0\0\0\1" + b"\0\0\0\2"
+    commands = (
+        (bytes(6), b""),
+        (bytes(6), b""),
+        (b"\xa4\x0a" + bytes(4) + len(groups).to_bytes(4, "big") + bytes(2), groups),
+        (b"\x1b\0\0\0\1\0", b""),
+        (b"\x5f\6" + bytes(5) + b"\0\x18\0", register),
+        (b"\x5f\3" + bytes(5) + b"\0\x18\0", clear),
+    )
+    for attempt in range(_PATIENCE):
+        await session.task_management(TaskFunction.LOGICAL_UNIT_RESET, lun)
+        try:
+            for cdb, data in commands:
+                await session.execute(lun, cdb, data, 0, _COMMAND_SECONDS)
+            return
+        except CommandTimeout:
+            if attempt == _PATIENCE - 1:
+                raise
+
+
 async def restore(chance: random.Random, around: Surroundings) -> None:
     """Undoes what would let every later command end at the same early check: states, protection, reservations."""
     try:
@@ -348,21 +379,9 @@ async def restore(chance: random.Random, around: Surroundings) -> None:
     except SessionError as error:
         raise Finding(f"a proper login failed: {error}") from None
     port = local_port(session)
-    register = bytes(8) + (1).to_bytes(8, "big") + bytes(8)
-    clear = (1).to_bytes(8, "big") + bytes(16)
-    groups = bytes(4) + b"\0\0\0\1" + b"\0\0\0\2"
     try:
         for lun in LUNS:
-            await session.task_management(TaskFunction.LOGICAL_UNIT_RESET, lun)
-            for cdb, data in (
-                (bytes(6), b""),
-                (bytes(6), b""),
-                (b"\xa4\x0a" + bytes(4) + len(groups).to_bytes(4, "big") + bytes(2), groups),
-                (b"\x1b\0\0\0\1\0", b""),
-                (b"\x5f\6" + bytes(5) + b"\0\x18\0", register),
-                (b"\x5f\3" + bytes(5) + b"\0\x18\0", clear),
-            ):
-                await session.execute(lun, cdb, data, 0, _COMMAND_SECONDS)
+            await _restore_unit(session, lun)
         await session.logout()
     except SessionLost as error:
         await _excuse(around.array, port, error)

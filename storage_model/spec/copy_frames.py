@@ -46,6 +46,8 @@ class FrameType(IntEnum):
     """The P-VOL's array tells the state of the pair inside the epoch (``length`` is the PairState)."""
     PAIR_STATUS = 22
     """Either array tells what it knows of the pair when the link comes up."""
+    READY = 23
+    """May the receiver's volume become half of a pair? Asked before the vote, which cannot be taken back."""
     ANSWER = 32
     """``flags`` is an :class:`Answer`; READ answers with data, PROPOSE with the voter's differing regions."""
 
@@ -67,7 +69,7 @@ class Answer(IntEnum):
     MEDIUM_FAILURE = 2
     SPACE_EXHAUSTED = 3
     REFUSED = 4
-    """REQUEST: the payload names the Refusal. PROPOSE: no vote."""
+    """REQUEST, READY: the payload names the Refusal. PROPOSE: no vote."""
     NO_SUCH_PAIR = 5
 
 

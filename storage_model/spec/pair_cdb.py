@@ -30,7 +30,6 @@ from storage_model.volume import Buffer
 
 PAIR_CONTROL_IN = 0xC0
 PAIR_CONTROL_OUT = 0xC1
-CDB_LENGTH = 16
 
 
 class PairIn(IntEnum):

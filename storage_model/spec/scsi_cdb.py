@@ -126,8 +126,6 @@ BlockFields: TypeAlias = tuple[int, int, int]
 for six bytes. A plain tuple, as it is made once per read and write."""
 
 # Byte 1 of the block commands (SBC-3 5.10 and following).
-PROTECT_MASK = 0xE0
-DPO = 0x10
 FUA = 0x08
 ANCHOR = 0x10  # WRITE SAME only
 UNMAP_BIT = 0x08  # WRITE SAME only

@@ -13,11 +13,6 @@ def serial_add(number: int, count: int) -> int:
     return (number + count) % MODULUS
 
 
-def serial_distance(start: int, end: int) -> int:
-    """How many increments lead from ``start`` up to ``end``: 0 to 2**32 - 1."""
-    return (end - start) % MODULUS
-
-
 def serial_lt(left: int, right: int) -> bool:
     """True when ``left`` comes before ``right``."""
     return 0 < (right - left) % MODULUS < _HALF

@@ -46,9 +46,9 @@ from target.iscsi.events import (
 from target.iscsi.login import LoginNegotiation
 from target.iscsi.login_phase import LoginPhase
 from target.iscsi.outgoing import Outgoing
+from target.iscsi.outstanding_commands import Command, OutstandingCommands
 from target.iscsi.session import CommandWindow, SessionParameters
 from target.iscsi.task_management import TaskManagementRequests
-from target.iscsi.task_set import Command, TaskSet
 from target.iscsi.text_phase import TextPhase
 from target.scsi.task import TaskOutcome
 
@@ -102,7 +102,7 @@ class Connection:
         self._outgoing = Outgoing(self._window)
         self._login_phase = LoginPhase(self._login, self._outgoing)
         self._events: list[Event] = []
-        self._tasks: TaskSet | None = None
+        self._tasks: OutstandingCommands | None = None
         self._text: TextPhase | None = None
         self._task_management = TaskManagementRequests(self._window, self._limits.task_management)
         self._logout_itt = RESERVED_TAG
@@ -235,7 +235,7 @@ class Connection:
         self._login.close()
         self._text = TextPhase(self._target, self._local_address, parameters, discovery, self._limits, visible)
         if nexus is not None:
-            self._tasks = TaskSet(nexus, parameters, self._outgoing, self._limits)
+            self._tasks = OutstandingCommands(nexus, parameters, self._outgoing, self._limits)
         self.phase = Phase.FULL_FEATURE
 
     def refuse_login(self, status: int, reason: str) -> None:
@@ -320,7 +320,7 @@ class Connection:
         if raw.opcode == Opcode.DATA_OUT and self._tasks is not None:
             self._tasks.receive_data_out(DataOutPdu.decode(raw.bhs, b"", raw.data), damaged=True)
 
-    def _normal_session(self) -> TaskSet:
+    def _normal_session(self) -> OutstandingCommands:
         if self._tasks is None:
             raise RemoteProtocolError("not in a discovery session", RejectReason.COMMAND_NOT_SUPPORTED)
         return self._tasks

@@ -13,7 +13,7 @@ from target.scsi.lun_mask import LunMask
 from target.scsi.task import ScsiTask, TaskOutcome
 
 if TYPE_CHECKING:
-    from target.iscsi.task_set import Command
+    from target.iscsi.outstanding_commands import Command
 
 
 @dataclass(frozen=True, slots=True)

@@ -79,6 +79,10 @@ _OUTCOMES: dict[str, tuple[str, Callable[[str], Any]]] = {
 }
 
 
+_NAMING_KEYS = frozenset({"InitiatorName", "TargetName", "SessionType"})
+"""Once is enough (§6.3.1), but libiscsi says them again after a security stage without authentication."""
+
+
 class LoginNegotiation:
     """Follows one login from its first request to the response that ends it.
 
@@ -105,7 +109,7 @@ class LoginNegotiation:
         self._limits = limits
         self._stage: Stage | None = None
         self._text = b""
-        self._seen: set[str] = set()
+        self._seen: dict[str, str] = {}
         self._requests = 0
         self._bytes = 0
         self._named = False
@@ -223,7 +227,7 @@ class LoginNegotiation:
         if target_name is None and not self.discovery:
             raise RemoteProtocolError("no TargetName", LoginStatus.MISSING_PARAMETER)
         if target_name is not None and target_name.lower() != self._target.iqn.lower():
-            raise RemoteProtocolError("no target of that name", LoginStatus.NOT_FOUND)
+            raise RemoteProtocolError(f"no target of the name {target_name!r}", LoginStatus.NOT_FOUND)
         rule = self._access.rule_for(name, self._peer_host)
         if rule is None:
             raise RemoteProtocolError("no access rule for this initiator", LoginStatus.AUTHORIZATION_FAILURE)
@@ -265,9 +269,11 @@ class LoginNegotiation:
 
     def _answer(self, key: str, value: str) -> str | None:
         """Our answer to one key, or None where none is due. The outcome goes into ``parameters``."""
+        if key in _NAMING_KEYS and self._seen.get(key) == value:
+            return None
         if key in self._seen or len(self._seen) >= self._limits.login_keys:
             raise RemoteProtocolError(f"{key!r} again, or too many keys", LoginStatus.INITIATOR_ERROR)
-        self._seen.add(key)
+        self._seen[key] = value
         rule = KEYS.get(key)
         if rule is None:
             return NOT_UNDERSTOOD

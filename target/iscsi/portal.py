@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 from collections.abc import Collection
 from dataclasses import replace
 
@@ -12,7 +13,7 @@ from target.iscsi.admission import Admission
 from target.iscsi.events import Limits, ScsiPort, TargetDescription
 from target.iscsi.log_budget import LogBudget
 from target.iscsi.portal_groups import PortalGroup, target_addresses
-from target.iscsi.serving import Serving, format_address
+from target.iscsi.serving import Serving, socket_address
 from target.iscsi.session import SessionTable
 
 log = logging.getLogger("pairvol.iscsi")
@@ -69,9 +70,12 @@ class IscsiPortal:
                 lambda: Serving(self, tag), host.strip("[]") or None, int(port), backlog=256
             )
         except OSError as error:
-            raise UserError(f"portal {address}: cannot listen: {error.strerror or error}") from None
+            # asyncio wraps the system's words in its own, with the address once more; the resolver's are below 0.
+            number = error.errno or 0
+            reason = os.strerror(number) if number > 0 else error.strerror or str(error)
+            raise UserError(f"portal {address}: cannot listen: {reason}") from None
         self._servers.append(server)
-        bound = [format_address(socket.getsockname()) for socket in server.sockets]
+        bound = [socket_address(socket.getsockname()) for socket in server.sockets]
         self.groups.setdefault(tag, PortalGroup(tag)).addresses += bound
         return bound[0]
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from storage_model.nexus import ITNexus
 from storage_model.spec.iscsi_pdu import AsyncEvent, LoginStatus
 from storage_model.spec.scsi_task import TaskFunction, TaskFunctionResponse
+from target.addresses import format_address
 from target.iscsi import eager
 from target.iscsi.connection import Connection, Phase
 from target.iscsi.events import (
@@ -36,10 +37,9 @@ ABORTS_OF_ALL_NEXUS = (TaskFunction.CLEAR_TASK_SET, TaskFunction.LOGICAL_UNIT_RE
 T = TypeVar("T")
 
 
-def format_address(address: Any) -> str:
-    """``host:port`` of a socket address, IPv6 in brackets (RFC 7143 §13.8)."""
-    host, port = address[0], address[1]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+def socket_address(name: Any) -> str:
+    """``host:port`` of a socket's name, which may say more than these two."""
+    return format_address((name[0], name[1]))
 
 
 class Serving(asyncio.BufferedProtocol):
@@ -65,15 +65,15 @@ class Serving(asyncio.BufferedProtocol):
         self._transport = cast(asyncio.Transport, transport)
         peer = transport.get_extra_info("peername")
         local = transport.get_extra_info("sockname")
-        self._peer = format_address(peer) if peer else "?"
+        self._peer = socket_address(peer) if peer else "?"
         self.host = str(peer[0]) if peer else ""
         if not local or not peer or not self._portal.admit(self):
             self._transport.abort()  # it is gone already, or we are about to be
             return
         self._transport.set_write_buffer_limits(high=WRITE_HIGH_WATER_BYTES)
         self._connection = Connection(
-            self._portal.description(self.portal_group_tag, format_address(local)),
-            local_address=format_address(local),
+            self._portal.description(self.portal_group_tag, socket_address(local)),
+            local_address=socket_address(local),
             now=self._loop.time(),
             limits=self._portal.limits,
             access=self._portal.access,

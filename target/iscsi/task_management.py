@@ -8,8 +8,8 @@ from storage_model.spec.iscsi_stream import RawPdu
 from storage_model.spec.scsi_task import TaskFunction, TaskFunctionResponse
 from storage_model.spec.serial_number import serial_lt
 from target.iscsi.events import TaskManagementReceived
+from target.iscsi.outstanding_commands import OutstandingCommands
 from target.iscsi.session import CommandWindow
-from target.iscsi.task_set import TaskSet
 
 ABORTS_ALL = (TaskFunction.TARGET_WARM_RESET, TaskFunction.TARGET_COLD_RESET)
 _ABORTS_LUN = (TaskFunction.ABORT_TASK_SET, TaskFunction.CLEAR_TASK_SET, TaskFunction.LOGICAL_UNIT_RESET)
@@ -31,7 +31,7 @@ class TaskManagementRequests:
         self._itts.discard(itt)
 
     def receive(
-        self, pdu: TaskManagementRequestPdu, tasks: TaskSet, deliver: Callable[[RawPdu], None]
+        self, pdu: TaskManagementRequestPdu, tasks: OutstandingCommands, deliver: Callable[[RawPdu], None]
     ) -> TaskManagementReceived | TaskFunctionResponse:
         """What the SCSI side has to do, or the response where it has nothing to do with it.
 
@@ -55,7 +55,7 @@ class TaskManagementRequests:
         return TaskManagementReceived(pdu.itt, function, lun, pdu.referenced_task_tag)
 
     def _abort_here(
-        self, pdu: TaskManagementRequestPdu, lun: int, tasks: TaskSet, deliver: Callable[[RawPdu], None]
+        self, pdu: TaskManagementRequestPdu, lun: int, tasks: OutstandingCommands, deliver: Callable[[RawPdu], None]
     ) -> bool:
         """ABORT TASK of a command that the SCSI side has not seen (§11.5.1, §11.6.1)."""
         itt = pdu.referenced_task_tag

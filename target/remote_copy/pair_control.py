@@ -21,7 +21,7 @@ from storage_model.spec.scsi_task import ScsiStatus
 from target.remote_copy.background_tasks import BackgroundTasks
 from target.remote_copy.copy_link import LinkDown
 from target.remote_copy.pair_decision import PairDecision, decode_epoch
-from target.remote_copy.pair_half import PairHalf
+from target.remote_copy.pair_half import MIRRORED, PairHalf
 from target.remote_copy.primary_volume import PrimaryVolume
 from target.remote_copy.secondary_volume import SecondaryVolume
 
@@ -63,6 +63,11 @@ class PairControl:
     def status(self) -> PairStatus:
         """See :meth:`PairHalf.status`."""
         return self.half.status()
+
+    @property
+    def about_to_change(self) -> bool:
+        """True from before this half's vote until it is decided: what is only allowed without a pair must not begin."""
+        return self._decision.coming is not None or self.half.register.in_doubt
 
     async def released(self, nexus: ITNexus) -> None:
         """A RELEASE took effect; if it was the owner's, the pair has no owner any more."""
@@ -201,8 +206,8 @@ class PairControl:
                 p_vol_written=len(half.marks) > 0,
             )
             if half.connected:
-                self._check_halves(value)
-                await self._decision.decide(value, lambda: self._check_wanted(request))
+                await self._check_halves(value)
+                await self._decision.decide(value, lambda: self._check_now(request, value))
                 return value.epoch
             if request.verb is PairVerb.DELETE and request.force:
                 return await self._decision.decide_alone()
@@ -225,13 +230,30 @@ class PairControl:
         if (request.claim in self._withdrawn) is not (request.verb is PairVerb.RELEASE):
             raise PairRefused(Refusal.BUSY, "its nexus has asked for the contrary since")
 
-    def _check_halves(self, value: PairEpoch) -> None:
+    def _check_now(self, request: PairRequest, value: PairEpoch) -> None:
+        """The last moment: after the vote there is no way back."""
+        self._check_wanted(request)
+        if value.state in MIRRORED:
+            self._check_not_busy()
+
+    def _check_not_busy(self) -> None:
+        if self.half.busy():
+            raise PairRefused(Refusal.BUSY, "the volume is being sanitized or formatted")
+
+    async def _check_halves(self, value: PairEpoch) -> None:
         half, peer = self.half, self.half.peer
         if half.role is not PairRole.SMPL or peer is None:
             return
         mine = (half.volume.size_bytes, half.volume.block_length, half.identity.quorum)
         if mine != (peer.size_bytes, peer.block_length, peer.quorum):
             raise PairRefused(Refusal.VOLUMES_DIFFER, f"epoch {value.epoch}")
+        self._check_not_busy()
+        try:
+            reply = await half.link.request(Frame(FrameType.READY, peer.ldev))
+        except LinkDown:
+            raise PairRefused(Refusal.PEER_UNREACHABLE) from None
+        if reply.flags != Answer.DONE:
+            raise _refusal_of(reply)
 
     def _split_if_armed(self, value: PairEpoch) -> None:
         """The owner released in mid-copy: now that the halves are equal the pair can be suspended for the next race."""
@@ -272,6 +294,8 @@ class PairControl:
             reply = await self._decision.give_vote(frame)
         elif frame.type is FrameType.REQUEST:
             reply = await self._requested(frame)
+        elif frame.type is FrameType.READY:
+            reply = self._ready()
         else:
             if frame.epoch > half.record.decided.epoch:
                 # After a swap the new P-VOL may act before this half, which led the change, has saved the decision.
@@ -293,8 +317,14 @@ class PairControl:
                 raise PairRefused(Refusal.BUSY)
             return Frame(FrameType.ANSWER, epoch=await self._request_led(request))
         except PairRefused as error:
-            payload = json.dumps({"refusal": error.refusal.name}).encode()
-            return Frame(FrameType.ANSWER, flags=Answer.REFUSED, payload=payload)
+            return _refused(error)
+
+    def _ready(self) -> Frame:
+        try:
+            self._check_not_busy()
+        except PairRefused as error:
+            return _refused(error)
+        return Frame(FrameType.ANSWER)
 
     async def _compare(self, frame: Frame) -> None:
         """At reconnection: adopt what the other array knows to be decided, repeat what is in doubt, suspend alike."""
@@ -340,6 +370,10 @@ def _state(number: int) -> PairState:
         return PairState(number)
     except ValueError:
         raise RemoteProtocolError(f"{number} is not a pair state", 0) from None
+
+
+def _refused(error: PairRefused) -> Frame:
+    return Frame(FrameType.ANSWER, flags=Answer.REFUSED, payload=json.dumps({"refusal": error.refusal.name}).encode())
 
 
 def _refusal_of(reply: Frame) -> PairRefused:

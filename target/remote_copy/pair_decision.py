@@ -17,7 +17,7 @@ from storage_model.spec.copy_frames import Answer, Frame, FrameType, decode_part
 from target.remote_copy.background_tasks import BackgroundTasks
 from target.remote_copy.copy_link import LinkDown
 from target.remote_copy.copy_task import CopyTask
-from target.remote_copy.pair_half import PairHalf
+from target.remote_copy.pair_half import MIRRORED, PairHalf
 from target.remote_copy.primary_volume import PrimaryVolume
 
 
@@ -189,7 +189,10 @@ class PairDecision:
             await half.gate.close()
             try:
                 mine = self.packed_marks()
-                voted = await self.carry_out(half.register.proposed(half.identity.peer_serial, value, decided), bits)
+                effects = half.register.proposed(half.identity.peer_serial, value, decided)
+                if value.state in MIRRORED and half.busy():  # what was voted for already stays so
+                    effects = [effect for effect in effects if not isinstance(effect, Vote)]
+                voted = await self.carry_out(effects, bits)
             finally:
                 half.gate.open()
         if not voted:
@@ -210,7 +213,7 @@ class PairDecision:
 
     async def _give(self, value: PairEpoch, bits: bytes | None) -> bool:
         """Vote for the leader's value. Where that decides it, the decision is the durable form of the vote."""
-        if not self._half.register.completes(value):
+        if not self._half.register.own_vote_decides:
             await self._half.save_vote(value)
             return await self.carry_out(self._vote(value), bits)
         await self._enter(value, bits)

@@ -86,6 +86,8 @@ class PairHalf:
         """True when the other array is known to show the pair as suspended: what fence level *status* asks for."""
         self.swap_in_doubt: int | None = None
         """The epoch out of which a swap was asked of the other array, if its outcome is not known here."""
+        self.busy: Callable[[], bool] = lambda: False
+        """True while SANITIZE or FORMAT UNIT has the volume, or has failed there: nothing may be mirrored then."""
         self._store = store
         self._saving = Lock()
         self._changed = changed

@@ -27,15 +27,23 @@ _IN_ANY_STATE: frozenset[tuple[int, int | None]] = frozenset(
 """SPC-4 5.15.2.4.5: what runs in the unavailable state, and so in standby, too."""
 
 _IN_STANDBY = frozenset(
-    {_C.MODE_SELECT_6, _C.MODE_SENSE_6, _C.MODE_SELECT_10, _C.MODE_SENSE_10, 0x4C, 0x4D, 0x1C, 0x1D}
+    {
+        _C.MODE_SELECT_6,
+        _C.MODE_SENSE_6,
+        _C.MODE_SELECT_10,
+        _C.MODE_SENSE_10,
+        _C.LOG_SELECT,
+        _C.LOG_SENSE,
+        _C.PERSISTENT_RESERVE_IN,
+        _C.PERSISTENT_RESERVE_OUT,
+    }
 )
-"""SPC-4 5.15.2.4.4; LOG SELECT, LOG SENSE, RECEIVE DIAGNOSTIC RESULTS, SEND DIAGNOSTIC by their codes."""
-_IN_STANDBY_ANY_ACTION = frozenset({_C.PERSISTENT_RESERVE_IN, _C.PERSISTENT_RESERVE_OUT})
+"""SPC-4 5.15.2.4.4: what runs in standby beside these, with any service action."""
 _CAPACITY = frozenset({(_C.READ_CAPACITY_10, None), (_C.SERVICE_ACTION_IN_16, ServiceActionIn16.READ_CAPACITY_16)})
 """Allowed in standby beyond the list: an initiator that cannot size a disk on its standby path drops that path."""
 _PAIR_CONTROL = frozenset({_C.PAIR_CONTROL_IN, _C.PAIR_CONTROL_OUT})
 """Ours: who is about to move a pair to the other array comes this way, in every state."""
-_BUFFERS = frozenset({0x3B, 0x3C})  # WRITE BUFFER, READ BUFFER
+_BUFFERS = frozenset({_C.WRITE_BUFFER, _C.READ_BUFFER_10})
 _ECHO_MODES = frozenset({0x0A, 0x0B})  # echo buffer, and its descriptor
 
 _NOT_ACCESSIBLE = {
@@ -103,4 +111,4 @@ def _runs(state: AccessState, row: CommandRow, cdb: bytes) -> bool:
         return cdb[1] & 0x1F in _ECHO_MODES
     if state is not AccessState.STANDBY:
         return False
-    return code in _IN_STANDBY or code in _IN_STANDBY_ANY_ACTION or key in _CAPACITY
+    return code in _IN_STANDBY or key in _CAPACITY

@@ -52,7 +52,7 @@ async def unpaced(length_bytes: int) -> None:
 
 
 _C = OperationCode
-# SBC-3 5.3.1; to pair control a pair's hosts and its other array must always get an answer.
+# SBC-3 5.3.1
 _DURING_FORMAT = {(_C.INQUIRY, None), (_C.REPORT_LUNS, None), (_C.REQUEST_SENSE, None)}
 # SBC-3 4.11.2 and what tells nothing of the medium.
 _DURING_SANITIZE = _DURING_FORMAT | {
@@ -92,7 +92,7 @@ class BackgroundOperation:
 
     def check(self, row: "CommandRow") -> None:
         """Raises ``CheckCondition`` for a command that this operation, or its failure, keeps out."""
-        if row.operation_code == _C.PAIR_CONTROL_IN:
+        if row.operation_code == _C.PAIR_CONTROL_IN:  # ours: a pair's hosts and its other array always get an answer
             return
         operation = self.operation
         if operation.failed and row.operation_code in (_C.SANITIZE, _C.FORMAT_UNIT):
@@ -109,9 +109,14 @@ class BackgroundOperation:
         raise self.condition()
 
     async def progressed(self) -> None:
-        """Returns when it has come a step further, or has ended."""
+        """Returns when it has come a step further, has ended, or shall be looked at."""
         if self.running:
             await self._step.wait()
+
+    def look_up(self) -> None:
+        """Let go of whoever waits in :meth:`progressed`: a step may take long, at a low rate or beside others."""
+        self._step.set()
+        self._step = asyncio.Event()
 
     # --- its life
 
@@ -185,8 +190,7 @@ class BackgroundOperation:
             if (self._done_bytes - told) * 10 >= operation.total_bytes:
                 told = self._done_bytes
                 log.info("LUN %d: %s%s", lu.lun, operation.method.value, self._percent())
-            self._step.set()
-            self._step = asyncio.Event()
+            self.look_up()
 
     async def _step_at(self, number_of_pass: int, position: int) -> int:
         lu, operation = self._lu, self.operation

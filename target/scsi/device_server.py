@@ -218,7 +218,7 @@ class DeviceServer:
                 # It would end the sessions of those whose units this nexus must not even see (RFC 7143 §11.5.1).
                 return TaskFunctionResponse.AUTHORIZATION_FAILED
             for lu in list(self.units_of(nexus).values()):
-                await self._reset(lu, nexus, AscAscq.SCSI_BUS_RESET_OCCURRED)
+                await self._reset(lu, AscAscq.SCSI_BUS_RESET_OCCURRED)
             return TaskFunctionResponse.COMPLETE
         if function is TaskFunction.TASK_REASSIGN:
             return TaskFunctionResponse.REASSIGN_NOT_SUPPORTED
@@ -228,7 +228,7 @@ class DeviceServer:
         if unit is None:
             return TaskFunctionResponse.LUN_DOES_NOT_EXIST
         if function is TaskFunction.LOGICAL_UNIT_RESET:
-            await self._reset(unit, nexus, AscAscq.BUS_DEVICE_RESET_FUNCTION_OCCURRED)
+            await self._reset(unit, AscAscq.BUS_DEVICE_RESET_FUNCTION_OCCURRED)
         elif function is TaskFunction.ABORT_TASK:
             task = unit.tasks.find(nexus, referenced_tag)
             if task is None:
@@ -252,7 +252,7 @@ class DeviceServer:
         one_unit = function in (TaskFunction.CLEAR_TASK_SET, TaskFunction.LOGICAL_UNIT_RESET)
         return {lun} if one_unit and lun in visible else ()
 
-    async def _reset(self, lu: LogicalUnit, nexus: ITNexus, condition: AscAscq) -> None:
+    async def _reset(self, lu: LogicalUnit, condition: AscAscq) -> None:
         """The reservation falls after the last write under it has ended, not before."""
         await _abort_and_wait(lu, lu.tasks.all())
         lu.reset(condition)

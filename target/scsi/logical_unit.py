@@ -40,6 +40,11 @@ class PairPort(Protocol):
         """GOOD, or the status to end with; raises ``CheckCondition``. Asked before a command touches the medium."""
         ...
 
+    @property
+    def about_to_change(self) -> bool:
+        """True while the pair is about to change: a volume without one may have one in a moment."""
+        ...
+
     async def released(self, nexus: ITNexus) -> None:
         """A RELEASE by ``nexus`` ends with GOOD; whether that nexus owns anything is the pair's knowledge."""
         ...

@@ -226,7 +226,7 @@ async def _put_into_force(context: CommandContext, action: PersistentReserveOut,
     try:
         await lu.reservation_journal.change(change.state)
     except MediumFailure as error:
-        log.error("unit %d: a persistent reservation could not be kept: %s", context.task.lun, error)
+        log.error("LUN %d: a persistent reservation could not be kept: %s", context.task.lun, error)
         raise CheckCondition(SenseKey.HARDWARE_ERROR, AscAscq.INTERNAL_TARGET_FAILURE) from None
     # A registered nexus that is not logged in now hears 29h/00h when it comes, which stands for what it missed: of the
     # conditions of a nexus it has the highest precedence (SAM-5 5.14).
@@ -242,7 +242,7 @@ def _log_change(
         return
     made = new.registrations.get(nexus)
     log.info(
-        "unit %d: %s by %s (%s): %d registered, %s",
+        "LUN %d: %s by %s (%s): %d registered, %s",
         lun,
         action.name.replace("_", " "),
         nexus,

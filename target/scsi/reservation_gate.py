@@ -35,12 +35,6 @@ def excluded(exclusion: Exclusion, row: CommandRow, cdb: bytes) -> bool:
             return True
 
 
-def medium_excluded(reservation: Reservation, nexus: ITNexus, *, writes: bool) -> bool:
-    """Whether reading, or writing, conflicts: for what one command does on behalf of a nexus at another unit."""
-    exclusion = reservation.excludes(nexus)
-    return exclusion is not Exclusion.NOTHING and (writes or exclusion is not Exclusion.WRITING)
-
-
 class ConflictLog:
     """Says of a nexus that gets RESERVATION CONFLICT when only its ISID or its target port keeps it out.
 
@@ -66,7 +60,7 @@ class ConflictLog:
         if known is None:
             return
         log.warning(
-            "unit %d: RESERVATION CONFLICT for %s: the reservation is that of the same initiator as %s; %s",
+            "LUN %d: RESERVATION CONFLICT for %s: the reservation is that of the same initiator as %s; %s",
             lun,
             nexus,
             known,

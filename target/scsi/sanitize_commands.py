@@ -11,7 +11,7 @@ from collections.abc import Awaitable
 
 from storage_model.errors import CheckCondition
 from storage_model.medium_operation import MediumOperation, Method
-from storage_model.pair_state import PairRole
+from storage_model.pair_state import PairRole, Refusal
 from storage_model.spec.scsi_cdb import OperationCode
 from storage_model.spec.scsi_sanitize import (
     FORMAT_CMPLST,
@@ -29,7 +29,7 @@ from storage_model.spec.scsi_task import TaskAttribute
 from storage_model.volume import VolumeError
 from target.scsi.background_operation import BackgroundOperation
 from target.scsi.command_context import CommandContext, invalid_field
-from target.scsi.logical_unit import LogicalUnit
+from target.scsi.logical_unit import LogicalUnit, PairPort
 from target.scsi.offered_commands import is_offered
 from target.scsi.task import ScsiTask, TaskOutcome
 
@@ -115,16 +115,25 @@ async def format_unit(context: CommandContext) -> TaskOutcome:
 async def _perform(context: CommandContext, operation: MediumOperation, length: int, *, immediate: bool) -> TaskOutcome:
     """Start it; without IMMED wait for its end, or for that of the command: an abort does not stop the operation."""
     lu, task = context.lu, context.task
-    if lu.pair is not None and lu.pair.status().role is not PairRole.SMPL:
-        # Whether the other half is erased with it depends on the link: neither answer would be true.
-        raise CheckCondition(SenseKey.ILLEGAL_REQUEST, AscAscq.INVALID_COMMAND_OPERATION_CODE, field_pointer=0)
+    if lu.pair is not None:
+        _check_unpaired(lu.pair)
     background = BackgroundOperation(lu, operation)
+    task.on_abort = background.look_up
     await _noted(background.begin(_others_ended(lu, task)))
     while not immediate and background.running and not task.aborted:
         await background.progressed()
     if not immediate and background.failed:
         raise CheckCondition(SenseKey.MEDIUM_ERROR, operation.failure)
     return TaskOutcome(transfer_length_bytes=length)
+
+
+def _check_unpaired(pair: PairPort) -> None:
+    """With no await before the operation has the unit: from then on the pair does not change."""
+    if pair.status().role is not PairRole.SMPL:
+        # Whether the other half is erased with it depends on the link: neither answer would be true.
+        raise CheckCondition(SenseKey.ILLEGAL_REQUEST, AscAscq.INVALID_COMMAND_OPERATION_CODE, field_pointer=0)
+    if pair.about_to_change:
+        raise CheckCondition(Refusal.BUSY.sense_key, Refusal.BUSY.asc_ascq)
 
 
 async def _noted(saving: Awaitable[None]) -> None:

@@ -1,5 +1,6 @@
 """What crosses between the transport and the SCSI side: a command with its data, and its outcome (SAM-5 5.1)."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from storage_model.nexus import ITNexus
@@ -23,6 +24,8 @@ class ScsiTask:
     data_in_length: int = 0
     attribute: TaskAttribute = TaskAttribute.SIMPLE
     aborted: bool = False
+    on_abort: Callable[[], None] | None = None
+    """Called when it is aborted, for a command that waits for something which may take long."""
 
 
 class CopyManagerTask(ScsiTask):

@@ -98,4 +98,6 @@ def abort(tasks: list[ScsiTask]) -> set[ITNexus]:
     """Mark tasks aborted: they write nothing more and are not answered. Returns the nexuses they belong to."""
     for task in tasks:
         task.aborted = True
+        if task.on_abort is not None:
+            task.on_abort()
     return {task.nexus for task in tasks}

@@ -8,6 +8,7 @@ but by an accident of one in 2 to the power of 4096.
 
 import asyncio
 import os
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -39,7 +40,7 @@ class KeyFile:
             if volume.exists() and volume.stat().st_size and not path.exists():
                 raise UserError(f"volume file {volume}: its key {path} is missing, without which it cannot be read")
             if not path.exists():
-                _write(path, os.urandom(KEY_BYTES), os.O_CREAT | os.O_EXCL)
+                _make(path)
             if path.stat().st_mode & 0o077:
                 raise UserError(f"key file {path}: others can read it (chmod 600)")
             key = path.read_bytes()
@@ -52,7 +53,7 @@ class KeyFile:
     def replace(self) -> bytes:
         """Overwrite the key in place, durable on return; raises OSError, and then either key may be there."""
         key = os.urandom(KEY_BYTES)
-        _write(self._path, key, 0)
+        _write(self._path, key)
         self.key = key
         return key
 
@@ -68,13 +69,28 @@ class KeyInMemory:
         return self.key
 
 
-def _write(path: Path, key: bytes, flags: int) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC | flags, 0o600)
+def _make(path: Path) -> None:
+    """A new key under a name of its own first: after a crash there is a whole key or none."""
+    descriptor, name = tempfile.mkstemp(prefix=f"{path.name}.", dir=path.parent)  # only its owner can read it
+    os.close(descriptor)
+    try:
+        _write(Path(name), os.urandom(KEY_BYTES))
+        os.link(name, path)  # not renamed: a key that another process has made since stays
+    finally:
+        os.unlink(name)
+    _flush_directory(path)
+
+
+def _write(path: Path, key: bytes) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
     try:
         os.pwrite(descriptor, key, 0)
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _flush_directory(path: Path) -> None:
     directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(directory)

@@ -293,7 +293,7 @@ def _check_file(
     try:
         fcntl.flock(descriptor, (fcntl.LOCK_SH if read_only else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except OSError as error:
-        raise UserError(f"volume file {path}: in use by another array") from error
+        raise UserError(f"volume file {path}: in use by another array, or by another volume of this one") from error
     current = os.fstat(descriptor).st_size
     if current == 0 and create and size_bytes is not None:
         try:

@@ -16,8 +16,8 @@ from storage_model.spec.iscsi_pdu import NopInPdu, NopOutPdu, Pdu, ScsiCommandPd
 from storage_model.volume import Buffer
 from target.iscsi.connection import Connection, Phase
 from target.iscsi.events import Limits, TargetDescription
+from target.iscsi.outstanding_commands import Command
 from target.iscsi.portal import IscsiPortal
-from target.iscsi.task_set import Command
 from target.scsi.device_server import DeviceServer
 from target.scsi.logical_unit import LogicalUnit, UnitIdentity
 from target.volumes.memory_volume import MemoryVolume

@@ -50,6 +50,7 @@ from tests.bad_input.sessions_mid_io import (
     ordered_behind_a_write,
     write_in_a_thread,
 )
+from tests.conformance.scsi.bench import ABORTING_FUNCTIONS
 from tests.eventually import eventually
 from tests.integration.raw_initiator import RawInitiator
 
@@ -92,15 +93,7 @@ async def test_nothing_is_left(state: str, ending: str, monkeypatch: pytest.Monk
 
 # --------------------------------------------------------------------------------- nothing is written after the answer
 
-FUNCTIONS = (
-    TaskFunction.ABORT_TASK,
-    TaskFunction.ABORT_TASK_SET,
-    TaskFunction.CLEAR_TASK_SET,
-    TaskFunction.LOGICAL_UNIT_RESET,
-    TaskFunction.TARGET_WARM_RESET,
-    TaskFunction.TARGET_COLD_RESET,
-)
-OF_ALL_NEXUSES = FUNCTIONS[2:]
+OF_ALL_NEXUSES = ABORTING_FUNCTIONS[2:]
 RUNNING = {
     "write in a thread": (write_in_a_thread, 1),
     "large write in a thread": (large_write_in_a_thread, 1),
@@ -119,7 +112,7 @@ def manage(initiator: RawInitiator, function: TaskFunction, referenced: int = RE
 
 @pytest.mark.parametrize(
     ("function", "requester"),
-    [(function, "the same session") for function in FUNCTIONS]
+    [(function, "the same session") for function in ABORTING_FUNCTIONS]
     + [(function, "another nexus") for function in OF_ALL_NEXUSES],
 )
 @pytest.mark.parametrize("state", RUNNING)

@@ -13,7 +13,7 @@ import pytest_asyncio
 from initiator_shim.initiator_transport import IscsiSession
 from storage_model.spec.scsi_sense import decode_sense
 from storage_model.spec.scsi_task import ScsiStatus
-from tests.conformance.scsi.conftest import make_bench
+from tests.conformance.scsi.bench import make_bench
 from tests.eventually import eventually
 from tests.integration.array_process import ArrayProcess, running_array
 from tests.supported_commands import ANSWERED_WITHOUT_A_UNIT, SUPPORTED

@@ -21,7 +21,7 @@ from storage_model.spec.scsi_persistent_reservation import (
 )
 from storage_model.spec.scsi_sense import SenseData, decode_sense
 from storage_model.spec.scsi_task import ScsiStatus
-from tests.conformance.scsi.conftest import NEXUS_A, NEXUS_B, Bench, make_bench
+from tests.conformance.scsi.bench import NEXUS_A, NEXUS_B, Bench, make_bench
 
 REGISTER, RESERVE, REGISTER_AND_MOVE = 0, 1, 7
 OWN_KEY, NEW_KEY = 0xA, 0x99
@@ -227,26 +227,11 @@ FUZZ = settings(max_examples=150, deadline=None)
     cut=st.sampled_from((0, 0, 0, 1, 3, 24, 30)),
 )
 @example(ids=b"", announced=None, changed=[], cut=0)
-def test_spec_i_pt_fuzzed(ids, announced, changed, cut):
+@pytest.mark.parametrize(("action", "make_list"), [(REGISTER, register_list), (REGISTER_AND_MOVE, move_list)])
+def test_transport_ids_fuzzed(action, make_list, ids, announced, changed, cut):
     async def run() -> None:
         bench = await make_registered()
-        await send(bench, REGISTER, mutated(register_list(ids, announced), changed, cut))
-        assert len(bench.lu.tasks) == 0
-
-    asyncio.run(run())
-
-
-@FUZZ
-@given(
-    ids=identities,
-    announced=st.none() | st.integers(0, 0xFFFFFFFF),
-    changed=changes,
-    cut=st.sampled_from((0, 0, 0, 1, 3, 24, 30)),
-)
-def test_register_and_move_fuzzed(ids, announced, changed, cut):
-    async def run() -> None:
-        bench = await make_registered()
-        await send(bench, REGISTER_AND_MOVE, mutated(move_list(ids, announced), changed, cut))
+        await send(bench, action, mutated(make_list(ids, announced), changed, cut))
         assert len(bench.lu.tasks) == 0
 
     asyncio.run(run())

@@ -15,7 +15,7 @@ from storage_model.spec.scsi_sense import decode_sense
 from storage_model.spec.scsi_task import ScsiStatus
 from target.scsi.command_row import DataDirection
 from target.scsi.command_table import COMMAND_ROWS
-from tests.conformance.scsi.conftest import Bench, make_bench
+from tests.conformance.scsi.bench import Bench, make_bench
 from tests.integration.array_process import ArrayProcess, running_array
 from tests.integration.raw_initiator import RawInitiator
 

@@ -1,6 +1,5 @@
 """Secrets are in files that only their owner can read, and nowhere else: no log, no process argument, no state."""
 
-import asyncio
 import sys
 from base64 import b64encode
 from collections.abc import Sequence
@@ -13,13 +12,13 @@ from initiator_shim.initiator_chap import ChapCredentials
 from initiator_shim.pair_arguments import argument_parser
 from initiator_shim.secret_files import chap_credentials
 from initiator_shim.session_errors import LoginRefused, TargetNotTrusted
-from scripts.failover_drill.processes import ROOT
 from storage_model.errors import UserError
 from storage_model.secret import Secret
 from target.__main__ import configuration
 from target.secret_files import load_access_rules
 from tests.bad_input.chap_array import CHAP, chap_array, secret_file
 from tests.chap_login import SECRET, TARGET_SECRET, TARGET_USER, USER
+from tests.integration.client_tools import run_tool
 from tests.integration.shims import shim
 
 ARRAY = ("target", "--portal", "127.0.0.1:0", "--volume", "1MiB")
@@ -30,20 +29,9 @@ FORMS = [form for secret in (SECRET, TARGET_SECRET) for form in (secret, secret.
 
 async def fails(words: Sequence[str]) -> str:
     """The one line that a command, in a process of its own, ends with, at exit status 2."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        *words,
-        cwd=ROOT,
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-    )
-    async with asyncio.timeout(20):
-        output, _ = await process.communicate()
-    assert process.returncode == 2, output
-    assert all(form not in output for form in FORMS)
-    (line,) = output.decode().splitlines()
+    output = await run_tool(sys.executable, "-m", *words, status=2)
+    assert all(form not in output.encode() for form in FORMS)
+    (line,) = output.splitlines()
     return line
 
 

@@ -1,18 +1,19 @@
 """Copy offload as an independent initiator uses it: QEMU's ``convert -C``."""
 
-import asyncio
 import re
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
 
 from tests.integration.array_process import ArrayProcess, running_array
+from tests.integration.client_tools import run_tool
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-SECONDS = 60.0
+run = partial(run_tool, seconds=60.0)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -21,23 +22,6 @@ async def array(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Array
     words = ("--portal", "127.0.0.1:0", "--log-level", "debug", *volumes)
     async with running_array(tmp_path_factory.mktemp("array"), *words) as process:
         yield process
-
-
-async def run(*words: str) -> str:
-    """The output of a command that must succeed."""
-    process = await asyncio.create_subprocess_exec(
-        *words, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
-    )
-    try:
-        async with asyncio.timeout(SECONDS):
-            output, _ = await process.communicate()
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    text = output.decode(errors="replace")
-    assert process.returncode == 0, text
-    return text
 
 
 async def test_qemu_copies_offloaded(array: ArrayProcess, tmp_path: Path, require_tool: Callable[[str], str]) -> None:

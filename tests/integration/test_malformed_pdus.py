@@ -164,7 +164,7 @@ LOGINS: dict[str, tuple[Prelude, LoginStatus | None, str]] = {
     "no text": (_only(b""), MISSING, "no InitiatorName"),
     "no initiator name": (_only(b"TargetName=x\0"), MISSING, "no InitiatorName"),
     "no target name": (_only(b"InitiatorName=iqn.2026-11.org.example:x\0"), MISSING, "no TargetName"),
-    "unknown target": (_only(b"InitiatorName=a\0TargetName=b\0"), LoginStatus.NOT_FOUND, "no target of that name"),
+    "unknown target": (_only(b"InitiatorName=a\0TargetName=b\0"), LoginStatus.NOT_FOUND, "no target of the name"),
     "long name": (_only(b"InitiatorName=" + b"a" * 224 + b"\0"), INITIATOR_ERROR, "not an iSCSI name"),
     "name of two lines": (_only(b"InitiatorName=a\nERROR\0TargetName=b\0"), INITIATOR_ERROR, "not an iSCSI name"),
     "session type": (

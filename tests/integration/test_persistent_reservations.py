@@ -1,6 +1,5 @@
 """Persistent reservations of a real array process: libiscsi's suites, several paths, kill -9 and a restart."""
 
-import asyncio
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +18,7 @@ from storage_model.spec.scsi_persistent_reservation import (
 from storage_model.spec.scsi_sense import decode_sense
 from storage_model.spec.scsi_task import ScsiStatus
 from tests.integration.array_process import HOST, ArrayProcess, running_array
+from tests.integration.client_tools import run_tool
 from tests.integration.raw_initiator import RawInitiator
 
 SUITES = {  # and how many tests each has
@@ -54,18 +54,7 @@ size = "64MiB"
 
 async def run_suite(tool: str, suite: str, *urls: str) -> str:
     """The output of the suite, which must have passed and left nothing out."""
-    process = await asyncio.create_subprocess_exec(
-        tool, "-d", "-t", f"ALL.{suite}", *urls, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
-    )
-    try:
-        async with asyncio.timeout(SUITE_SECONDS):
-            raw, _ = await process.communicate()
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    output = raw.decode(errors="replace")
-    assert process.returncode == 0, output
+    output = await run_tool(tool, "-d", "-t", f"ALL.{suite}", *urls, seconds=SUITE_SECONDS)
     assert not re.search("skipped", output, re.IGNORECASE), output
     counts = re.search(r"^ +tests +(\d+) +(\d+) +(\d+) +0 ", output, re.MULTILINE)
     assert counts and set(counts.groups()) == {str(SUITES[suite])}, output

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from initiator_shim.initiator_transport import IscsiSession, discover
-from initiator_shim.session_errors import SessionError
-from scripts.failover_drill.processes import ROOT
+from initiator_shim.initiator_transport import discover
 from storage_model.spec.scsi_task import TaskFunction
 from tests.eventually import eventually
+from tests.integration.client_tools import run
 from tests.integration.pair_of_arrays import PairSpec, pair_of_arrays
+from tests.integration.raw_initiator import RawInitiator
 from tests.integration.shims import GOOD, RESERVE_6, ShimUnderTest, plain_array, shim
 from tests.integration.shims import PLAIN_TARGET as TARGET
 
@@ -24,17 +24,6 @@ from tests.integration.shims import PLAIN_TARGET as TARGET
 async def plain_shim(directory: Path) -> AsyncIterator[ShimUnderTest]:
     async with plain_array(directory) as port, shim(directory, port) as running:
         yield running
-
-
-async def run(*command: str) -> tuple[int, str]:
-    """Exit status and everything printed; from the project's root."""
-    process = await asyncio.create_subprocess_exec(
-        *command, cwd=ROOT, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
-    )
-    async with asyncio.timeout(60):
-        output, _ = await process.communicate()
-    assert process.returncode is not None
-    return process.returncode, output.decode()
 
 
 async def test_discovery_leads_to_the_shim(tmp_path: Path) -> None:
@@ -81,9 +70,10 @@ async def test_the_log_tells_logins_logouts_and_losses_apart(tmp_path: Path) -> 
         polite, gone, kept = [await running.host(name) for name in ("polite", "gone", "kept")]
         await polite.logout()
         gone.close()
-        name = "iqn.2026-11.org.example:wrong"
-        with pytest.raises(SessionError):
-            await IscsiSession.connect("127.0.0.1", running.port, f"{TARGET}-not", name)
+        async with RawInitiator.connection(("127.0.0.1", running.port)) as wrong:  # it stays: the array closes
+            names = {"InitiatorName": "iqn.2026-11.org.example:wrong", "TargetName": f"{TARGET}-not"}
+            wrong.send(wrong.login_request(names))
+            await wrong.hung_up()
         await discover("127.0.0.1", running.port, "iqn.2026-11.org.example:curious")
         login = f"logged in to {TARGET}"
         expected = {

@@ -12,10 +12,10 @@ from initiator_shim.initiator_chap import ChapCredentials
 from initiator_shim.initiator_transport import IscsiSession, discover
 from initiator_shim.pyscsi_device import PyscsiDevice
 from initiator_shim.session_errors import LoginRefused, SessionError, TargetNotTrusted
-from scripts.failover_drill.processes import ROOT
 from storage_model.secret import Secret
 from tests.bad_input.chap_array import CREDENTIALS, ChapArray, chap_array, secret_file
 from tests.chap_login import SECRET, TARGET_SECRET, TARGET_USER, USER
+from tests.integration.client_tools import run
 from tests.integration.shims import GOOD, RELEASE_6, RESERVE_6, TEST_UNIT_READY, ShimUnderTest, shim
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -111,30 +111,18 @@ async def test_a_host_notices_through_the_shim_that_the_array_is_another(front: 
 async def test_a_shim_that_cannot_log_in(
     secret: str, mutual: str, message: str, array: ChapArray, directory: Path
 ) -> None:
-    status, line = await run("initiator_shim", *_where(array), *shim_words(directory, secret, mutual))
+    words = [*_where(array), *shim_words(directory, secret, mutual)]
+    status, line = await run(sys.executable, "-m", "initiator_shim", *words)
     assert status == 2 and message in line and line.count("\n") == 1
 
 
 async def test_a_shim_without_a_secret(array: ChapArray) -> None:
-    status, line = await run("initiator_shim", *_where(array))
+    status, line = await run(sys.executable, "-m", "initiator_shim", *_where(array))
     assert status == 2 and "authentication failure (status 0201h)" in line and line.count("\n") == 1
 
 
 def _where(array: ChapArray) -> list[str]:
     return ["--listen", "127.0.0.1:0", "--array", f"127.0.0.1:{array.process.address[1]}"]
-
-
-async def run(module: str, *words: str) -> tuple[int, str]:
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", module, *words),
-        cwd=ROOT,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-    )
-    async with asyncio.timeout(30):
-        output, _ = await process.communicate()
-    assert process.returncode is not None
-    return process.returncode, output.decode()
 
 
 # ------------------------------------------------------------------------------------------------- pairctl and pyscsi
@@ -145,9 +133,9 @@ async def test_pairctl(array: ChapArray, directory: Path) -> None:
     options = ["--chap-user", USER, "--chap-secret-file", str(directory / "host.secret")]
     where = ["-a", f"iscsi://127.0.0.1:{array.process.address[1]}"]
     for words in ([*where, *options, "status"], [*where, "status", *options]):
-        status, output = await run("initiator_shim.pairctl", *words)
+        status, output = await run(sys.executable, "-m", "initiator_shim.pairctl", *words)
         assert status == 0 and "authentication" not in output
-    status, output = await run("initiator_shim.pairctl", *where, "status")
+    status, output = await run(sys.executable, "-m", "initiator_shim.pairctl", *where, "status")
     assert status == 2 and "authentication failure (status 0201h)" in output
 
 

@@ -116,10 +116,10 @@ def test_networks(text: str, network: str) -> None:
         ("chap_secret_file = 'a'", "access[0].chap_user is missing"),
         (
             "chap_user = 'a'\nchap_secret_file = 'a'\nchap_secret_env = 'A'",
-            "access[0].chap_secret_file or access[0].chap_secret_env must say",
+            "access[0].chap_secret_file or access[0].chap_secret_env must say where the secret is, not both",
         ),
         ("chap_user = 'a'\nchap_secret_env = 'A B'", "access[0].chap_secret_env must be the name of an environment"),
-        ("mutual_user = 'a'\nmutual_secret_env = 'A'", "access[0].mutual_user: a target proves itself only to an"),
+        ("mutual_user = 'a'\nmutual_secret_env = 'A'", "to an initiator that does, too: chap_user is missing"),
     ],
 )
 def test_what_is_wrong_in_a_table(line: str, message: str) -> None:
@@ -135,13 +135,15 @@ def test_what_is_wrong_in_a_table(line: str, message: str) -> None:
     [
         ("", "'' is not one of initiator="),
         ("chap-secret=hush", "'chap-secret' is not one of"),
-        ("initiator", "'initiator' is not one of"),
-        ("read-only=hush", "'read-only' is not one of"),
+        ("initiator", "initiator needs a value (initiator=…)"),
+        ("chap-user=,chap-secret-file=hush", "chap-user needs a value (chap-user=…)"),
+        ("read-only=hush", "read-only takes no value"),
         ("initiator=a,initiator=b", "initiator is there twice"),
         ("address=x", "address: 'x' is not a network"),
         ("lun=x", "lun: 'x' is not a LUN"),
         ("chap-user=a", "chap-secret-file or chap-secret-env must say where the secret is"),
-        ("mutual-user=a,mutual-secret-env=B", "mutual-user: a target proves itself only to"),
+        ("chap-user=a,chap-secret-file=hush,chap-secret-env=B", "must say where the secret is, not both"),
+        ("mutual-user=a,mutual-secret-env=B", "initiator that does, too: chap-user is missing"),
         ("chap-secret-env=hush", "chap-user is missing"),
     ],
 )

@@ -87,8 +87,9 @@ async def test_a_failure_stays_one(unit: SanitizeBench) -> None:
 
 
 class Pair:
-    def __init__(self, role: PairRole) -> None:
+    def __init__(self, role: PairRole, *, about_to_change: bool = False) -> None:
         self.role = role
+        self.about_to_change = about_to_change
 
     def refuse(self, nexus: object, *, writes: bool) -> ScsiStatus:
         return ScsiStatus.GOOD
@@ -103,6 +104,14 @@ async def test_a_half_of_a_pair_is_refused(unit: SanitizeBench, role: PairRole, 
     """Whether the other half is erased with it depends on the link."""
     unit.lu.pair = Pair(role)  # type: ignore[assignment]
     assert str(await unit.bench.refused(cdb)) == "5h 20h/00h"
+    assert unit.lu.operation is None and await unit.content() == b"k" * SIZE
+
+
+@pytest.mark.parametrize("cdb", ["48 02", "04"])
+async def test_a_volume_whose_pair_is_being_made_is_refused(unit: SanitizeBench, cdb: str) -> None:
+    """Like another change of the pair: what the vote was given for must not change behind it."""
+    unit.lu.pair = Pair(PairRole.SMPL, about_to_change=True)  # type: ignore[assignment]
+    assert str(await unit.bench.refused(cdb)) == "2h 80h/13h"
     assert unit.lu.operation is None and await unit.content() == b"k" * SIZE
 
 
@@ -165,6 +174,21 @@ async def test_a_smaller_volume_by_that_name_is_another_one() -> None:
         operations.resume(unit.lu)
         assert str(decode_sense((await unit.bench.run(READ_ONE)).sense)) == "3h 31h/03h"
         await unit.bench.good("48 1f")
+        assert await unit.content() == b"k" * SIZE
+
+
+async def test_the_half_of_a_pair_is_not_written_after_a_restart() -> None:
+    """It would destroy what has been copied since; only hosts and their operator know what it is worth now."""
+    with MetadataStore(None, "30095") as store:
+        left = MediumOperation(Method.OVERWRITE, SIZE, b"x", file="data.img")
+        await store.save_operation("data", left)
+        unit = await SanitizeBench().fill()
+        unit.lu.pair = Pair(PairRole.S_VOL)  # type: ignore[assignment]
+        operations = MediumOperations(store, 1 << 30)
+        operations.attach(unit.lu, "data", "data.img")
+        operations.resume(unit.lu)
+        assert unit.lu.operation is not None and not unit.lu.operation.running
+        assert str(decode_sense((await unit.bench.run(READ_ONE)).sense)) == "3h 31h/03h"
         assert await unit.content() == b"k" * SIZE
 
 

@@ -45,6 +45,16 @@ def test_a_rate_that_is_none(rate: str) -> None:
         configuration(["--volume", "64MiB", f"--background-rate={rate}"])
 
 
+@pytest.mark.parametrize("rate", ["1B", "1048575"])
+def test_a_rate_at_which_nothing_ends(rate: str) -> None:
+    """Whoever waits for a step waits for 1 MiB of it."""
+    with pytest.raises(UserError) as caught:
+        configuration(["--volume", "64MiB", "--background-rate", rate])
+    assert str(caught.value) == f"--background-rate: {rate} a second is too slow (at least 1MiB)"
+    with pytest.raises(UserError, match=r"a\.toml: array\.background_rate: .* is too slow \(at least 1MiB\)"):
+        parse_config(FILE.replace("32MiB", rate), "a.toml")
+
+
 def test_encryption_has_no_value() -> None:
     with pytest.raises(UserError, match="encrypted=yes"):
         parse_volume_words("64MiB,encrypted=yes", 0)

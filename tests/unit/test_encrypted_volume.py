@@ -142,3 +142,36 @@ def test_a_key_of_another_length(tmp_path: Path) -> None:
     (tmp_path / "data.img.key").write_bytes(bytes(63))
     with pytest.raises(UserError, match="63 bytes are not a key"):
         KeyFile.open(tmp_path / "data.img")
+
+
+@pytest.mark.parametrize("call", ["pwrite", "fsync"])
+def test_a_crash_while_the_key_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
+    """There are no data yet: the next start makes another key."""
+
+    class Crash(BaseException):
+        pass
+
+    def crash(*_: object) -> None:
+        raise Crash
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, call, crash)
+        patch.setattr(os, "unlink", lambda path: None)  # nor does anybody clean up
+        with pytest.raises(Crash):
+            KeyFile.open(tmp_path / "data.img")
+    assert len(KeyFile.open(tmp_path / "data.img").key) == 64
+
+
+def test_a_key_that_another_process_makes_meanwhile_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    link, theirs = os.link, b"t" * 64
+
+    def late(source: str, path: Path) -> None:
+        path.touch(0o600)
+        path.write_bytes(theirs)
+        link(source, path)
+
+    monkeypatch.setattr(os, "link", late)
+    with pytest.raises(UserError, match="exists"):
+        KeyFile.open(tmp_path / "data.img")
+    assert [path.name for path in tmp_path.iterdir()] == ["data.img.key"]
+    assert (tmp_path / "data.img.key").read_bytes() == theirs

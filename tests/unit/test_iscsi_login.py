@@ -121,9 +121,10 @@ def test_refusals(status: LoginStatus, pairs: dict[str, str], fields: dict[str, 
 
 
 def test_a_key_may_not_come_twice_nor_the_isid_change() -> None:
-    for change in ({"data": format_text({"InitiatorName": INITIATOR})}, {"isid": bytes(6)}, {"cid": 8}):
+    for change in ({"data": format_text({"MaxBurstLength": "512"})}, {"isid": bytes(6)}, {"cid": 8}):
         driver = Driver()
-        exchange(driver, driver.login_request(transit=False, nsg=0))
+        first = format_text({**NAMES, "MaxBurstLength": "512"})
+        exchange(driver, driver.login_request(transit=False, nsg=0, data=first))
         assert exchange(driver, driver.login_request(**change)).status == LoginStatus.INITIATOR_ERROR
 
 

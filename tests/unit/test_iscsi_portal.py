@@ -11,30 +11,25 @@ from storage_model.errors import UserError
 from storage_model.nexus import ITNexus
 from storage_model.spec.iscsi_pdu import (
     DataInPdu,
-    LoginRequestPdu,
-    LoginResponsePdu,
     LoginStatus,
     LogoutRequestPdu,
     LogoutResponsePdu,
     NopOutPdu,
-    Pdu,
     ScsiCommandPdu,
     ScsiResponsePdu,
-    Stage,
     TaskManagementRequestPdu,
     TaskManagementResponsePdu,
     TextRequestPdu,
     TextResponsePdu,
-    decode_pdu,
 )
-from storage_model.spec.iscsi_stream import EncodablePdu, PduStream, encode_pdu
 from storage_model.spec.iscsi_text import format_text, parse_pairs
 from storage_model.spec.scsi_task import TaskFunction, TaskFunctionResponse
 from target.iscsi.events import Limits
 from target.iscsi.portal import IscsiPortal
 from target.scsi.lun_mask import LunMask
 from target.scsi.task import ScsiTask, TaskOutcome
-from tests.iscsi_driver import INITIATOR, IQN, ISID, NAMES, TARGET, good
+from tests.iscsi_driver import INITIATOR, IQN, TARGET, good
+from tests.unit.portal_client import PortalClient, read_command
 
 WAIT, FAIL = b"\xc0", b"\xc1"  # CDBs of the fake SCSI side
 
@@ -79,43 +74,7 @@ class FakeScsiPort:
         self.log.append(f"lost {nexus.isid[-1]}")
 
 
-class Client:
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.reader, self.writer = reader, writer
-        self.stream = PduStream(1 << 24)
-        self.pdus: list[Pdu] = []
-
-    def send(self, *pdus: EncodablePdu) -> None:
-        self.writer.writelines(bytes(part) for pdu in pdus for part in encode_pdu(pdu))
-
-    async def receive(self) -> Pdu:
-        async with asyncio.timeout(5):
-            while not self.pdus:
-                data = await self.reader.read(65536)
-                if not data:
-                    raise EOFError
-                self.pdus += [decode_pdu(raw) for raw in self.stream.receive_data(data)]
-        return self.pdus.pop(0)
-
-    async def login(self, **changes: object) -> LoginResponsePdu:
-        request = LoginRequestPdu(
-            transit=True, csg=Stage.LOGIN_OPERATIONAL_NEGOTIATION, nsg=Stage.FULL_FEATURE_PHASE, isid=ISID, cmd_sn=1,
-            data=format_text(NAMES),
-        )  # fmt: skip
-        self.send(replace(request, **changes))  # type: ignore[arg-type]
-        response = await self.receive()
-        assert isinstance(response, LoginResponsePdu)
-        return response
-
-    async def closed(self) -> bool:
-        try:
-            while True:
-                await self.receive()
-        except (EOFError, ConnectionResetError):
-            return True
-
-
-Connect = Callable[[], Awaitable[Client]]
+Connect = Callable[[], Awaitable[PortalClient]]
 
 
 @pytest.fixture
@@ -134,11 +93,10 @@ async def portal(scsi: FakeScsiPort) -> AsyncIterator[IscsiPortal]:
 
 @pytest.fixture
 async def connect(portal: IscsiPortal) -> AsyncIterator[Connect]:
-    clients: list[Client] = []
+    clients: list[PortalClient] = []
 
-    async def connect() -> Client:
-        host, _, port = portal.addresses[0].rpartition(":")
-        clients.append(Client(*await asyncio.open_connection(host, int(port))))
+    async def connect() -> PortalClient:
+        clients.append(await PortalClient.connect(portal.addresses[0]))
         return clients[-1]
 
     yield connect
@@ -146,14 +104,10 @@ async def connect(portal: IscsiPortal) -> AsyncIterator[Connect]:
         client.writer.close()
 
 
-def read(itt: int, cmd_sn: int, cdb: bytes = b"\x28") -> ScsiCommandPdu:
-    return ScsiCommandPdu(itt=itt, read=True, expected_data_transfer_length=8, cmd_sn=cmd_sn, cdb=cdb.ljust(16, b"\0"))
-
-
 async def test_commands_that_do_not_wait_pass_those_that_do(connect: Connect, scsi: FakeScsiPort) -> None:
     client = await connect()
     assert (await client.login()).status == LoginStatus.SUCCESS
-    client.send(read(1, 1, WAIT), read(2, 2))
+    client.send(read_command(1, 1, WAIT), read_command(2, 2))
     fast = await client.receive()
     assert isinstance(fast, DataInPdu) and fast.itt == 2
     scsi.waiting[1][1].set_result(None)
@@ -164,22 +118,22 @@ async def test_commands_that_do_not_wait_pass_those_that_do(connect: Connect, sc
 async def test_logout_loses_the_nexus_before_it_is_answered(connect: Connect, scsi: FakeScsiPort) -> None:
     client = await connect()
     await client.login()
-    client.send(read(1, 1, WAIT), LogoutRequestPdu(itt=2, cmd_sn=2))
+    client.send(read_command(1, 1, WAIT), LogoutRequestPdu(itt=2, cmd_sn=2))
     response = await client.receive()
     assert isinstance(response, LogoutResponsePdu) and scsi.log == ["established 1", "lost 1"]
-    assert await client.closed()
+    assert await client.closed_after_the_rest()
 
 
 async def test_reinstatement_ends_the_older_session_first(connect: Connect, scsi: FakeScsiPort) -> None:
     older, newer, other = await connect(), await connect(), await connect()
     first = await older.login()
     assert (await other.login(isid=bytes(6))).status == LoginStatus.SUCCESS
-    older.send(read(1, 1, WAIT))
+    older.send(read_command(1, 1, WAIT))
     second = await newer.login()
     assert second.status == LoginStatus.SUCCESS and second.tsih not in (0, first.tsih)
     assert scsi.log == ["established 1", "established 0", "lost 1", "established 1"]
-    assert await older.closed()
-    other.send(read(1, 1))
+    assert await older.closed_after_the_rest()
+    other.send(read_command(1, 1))
     assert isinstance(await other.receive(), DataInPdu)
 
 
@@ -188,7 +142,7 @@ async def test_login_that_names_a_session(connect: Connect) -> None:
     tsih = (await one.login()).tsih
     assert (await two.login(tsih=tsih)).status == LoginStatus.TOO_MANY_CONNECTIONS
     assert (await three.login(tsih=tsih + 1)).status == LoginStatus.SESSION_DOES_NOT_EXIST
-    assert await two.closed() and await three.closed()
+    assert await two.closed_after_the_rest() and await three.closed_after_the_rest()
 
 
 async def test_lost_connection_is_a_lost_nexus(connect: Connect, scsi: FakeScsiPort, portal: IscsiPortal) -> None:
@@ -204,7 +158,7 @@ async def test_lost_connection_is_a_lost_nexus(connect: Connect, scsi: FakeScsiP
 async def test_task_management_response_comes_after_the_aborted_command(connect: Connect, scsi: FakeScsiPort) -> None:
     client = await connect()
     await client.login()
-    client.send(read(1, 1, WAIT), read(4, 2))
+    client.send(read_command(1, 1, WAIT), read_command(4, 2))
     assert isinstance(await client.receive(), DataInPdu)  # the second passes the first, which runs
     client.send(TaskManagementRequestPdu(function=5, itt=2, cmd_sn=3))
     response = await client.receive()  # and no SCSI Response before it
@@ -212,7 +166,7 @@ async def test_task_management_response_comes_after_the_aborted_command(connect:
     assert response.max_cmd_sn - response.exp_cmd_sn == Limits().queue_depth - 1
     client.send(TaskManagementRequestPdu(function=7, itt=3, cmd_sn=3))
     assert isinstance(await client.receive(), TaskManagementResponsePdu)
-    assert await client.closed()
+    assert await client.closed_after_the_rest()
     assert scsi.log[1:3] == ["LOGICAL_UNIT_RESET", "TARGET_COLD_RESET"]
 
 
@@ -245,9 +199,9 @@ async def test_a_bug_ends_one_session_without_a_traceback(connect: Connect, capl
     one, two = await connect(), await connect()
     await one.login()
     await two.login(isid=bytes(6))
-    one.send(read(1, 1, FAIL))
-    assert await one.closed()
-    two.send(read(1, 1))
+    one.send(read_command(1, 1, FAIL))
+    assert await one.closed_after_the_rest()
+    two.send(read_command(1, 1))
     assert isinstance(await two.receive(), DataInPdu)
     (record,) = [record for record in caplog.records if record.levelno >= logging.ERROR]
     assert "internal error" in record.getMessage() and record.exc_info is None
@@ -256,14 +210,14 @@ async def test_a_bug_ends_one_session_without_a_traceback(connect: Connect, capl
 async def test_garbage_is_one_log_line(connect: Connect, caplog: pytest.LogCaptureFixture) -> None:
     client = await connect()
     client.writer.write(b"GET / HTTP/1.1\r\nHost: example\r\nAccept: */*\r\n\r\n" + bytes(48))
-    assert await client.closed()
+    assert await client.closed_after_the_rest()
     (record,) = [record for record in caplog.records if record.levelno >= logging.WARNING]
     assert "connection dropped" in record.getMessage()
 
 
 async def test_silent_connections_end_at_the_login_deadline(connect: Connect, caplog: pytest.LogCaptureFixture) -> None:
     client = await connect()
-    assert await client.closed()
+    assert await client.closed_after_the_rest()
     assert "login not finished within 0.2 s" in caplog.text
 
 
@@ -273,8 +227,8 @@ async def test_connection_limit(connect: Connect, caplog: pytest.LogCaptureFixtu
         await client.login(isid=bytes((0, 0, 0, 0, 0, index)))
     fifth = await connect()
     assert (await fifth.login(isid=bytes(5) + b"\xff")).status == LoginStatus.OUT_OF_RESOURCES
-    assert await fifth.closed() and "4 are the limit" in caplog.text
-    clients[0].send(read(1, 1))
+    assert await fifth.closed_after_the_rest() and "4 are the limit" in caplog.text
+    clients[0].send(read_command(1, 1))
     assert isinstance(await clients[0].receive(), DataInPdu)
 
 
@@ -284,7 +238,7 @@ async def test_slow_reader_holds_commands_back_not_memory(connect: Connect, port
     await client.login()
     count = 120
     size = 65536
-    client.send(*(replace(read(itt, 1 + itt), expected_data_transfer_length=size) for itt in range(count)))
+    client.send(*(replace(read_command(itt, 1 + itt), expected_data_transfer_length=size) for itt in range(count)))
     received = 0
     while received < count * size:
         pdu = await client.receive()
@@ -300,8 +254,9 @@ async def test_bad_portal_address(address: str, portal: IscsiPortal) -> None:
 
 
 async def test_port_in_use(portal: IscsiPortal) -> None:
-    with pytest.raises(UserError, match="cannot listen"):
-        await portal.start(portal.addresses[0])
+    address = portal.addresses[0]
+    with pytest.raises(UserError, match=f"^portal {address}: cannot listen: Address already in use$"):
+        await portal.start(address)
 
 
 async def test_ipv6(portal: IscsiPortal) -> None:

@@ -4,35 +4,26 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import replace
 
 import pytest
 
 from storage_model.nexus import ITNexus
 from storage_model.spec.iscsi_pdu import (
     AsyncEvent,
-    AsyncMessagePdu,
-    DataInPdu,
-    LoginRequestPdu,
-    LoginResponsePdu,
     LoginStatus,
     LogoutRequestPdu,
     LogoutResponsePdu,
-    Pdu,
-    ScsiCommandPdu,
-    Stage,
     TextRequestPdu,
     TextResponsePdu,
-    decode_pdu,
 )
-from storage_model.spec.iscsi_stream import EncodablePdu, PduStream, encode_pdu
 from storage_model.spec.iscsi_text import format_text, parse_pairs, parse_text
 from storage_model.spec.scsi_task import TaskFunction, TaskFunctionResponse
 from target.iscsi.events import Limits
 from target.iscsi.portal import IscsiPortal
 from target.scsi.lun_mask import LunMask
 from target.scsi.task import ScsiTask, TaskOutcome
-from tests.iscsi_driver import INITIATOR, IQN, ISID, NAMES, TARGET, good
+from tests.iscsi_driver import INITIATOR, IQN, ISID, TARGET, good
+from tests.unit.portal_client import CID, PortalClient
 
 ELSEWHERE = "192.0.2.7:3260"
 
@@ -64,55 +55,7 @@ class Nexuses:
         self.here.remove(nexus)
 
 
-class Client:
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.reader, self.writer = reader, writer
-        self._stream = PduStream(1 << 24)
-        self._pdus: list[Pdu] = []
-
-    def send(self, *pdus: EncodablePdu) -> None:
-        self.writer.writelines(bytes(part) for pdu in pdus for part in encode_pdu(pdu))
-
-    async def receive(self) -> Pdu:
-        async with asyncio.timeout(5):
-            while not self._pdus:
-                data = await self.reader.read(65536)
-                if not data:
-                    raise EOFError
-                self._pdus += [decode_pdu(raw) for raw in self._stream.receive_data(data)]
-        return self._pdus.pop(0)
-
-    async def login(self, **changes: object) -> LoginResponsePdu:
-        request = LoginRequestPdu(
-            transit=True, csg=Stage.LOGIN_OPERATIONAL_NEGOTIATION, nsg=Stage.FULL_FEATURE_PHASE, isid=ISID, cid=5,
-            cmd_sn=1, data=format_text(NAMES),
-        )  # fmt: skip
-        self.send(replace(request, **changes))  # type: ignore[arg-type]
-        response = await self.receive()
-        assert isinstance(response, LoginResponsePdu)
-        return response
-
-    async def logged_in(self, **changes: object) -> "Client":
-        assert (await self.login(**changes)).status == LoginStatus.SUCCESS
-        return self
-
-    async def message(self) -> AsyncMessagePdu:
-        pdu = await self.receive()
-        assert isinstance(pdu, AsyncMessagePdu)
-        return pdu
-
-    async def read(self) -> None:
-        cdb = b"\x28".ljust(16, b"\0")
-        self.send(ScsiCommandPdu(itt=1, read=True, expected_data_transfer_length=8, cmd_sn=1, cdb=cdb))
-        assert isinstance(await self.receive(), DataInPdu)
-
-    async def closed(self) -> bool:
-        with pytest.raises(EOFError):
-            await self.receive()
-        return True
-
-
-Connect = Callable[[int], Awaitable[Client]]
+Connect = Callable[[int], Awaitable[PortalClient]]
 
 
 @pytest.fixture
@@ -132,11 +75,10 @@ async def portal(scsi: Nexuses) -> AsyncIterator[IscsiPortal]:
 
 @pytest.fixture
 async def connect(portal: IscsiPortal) -> AsyncIterator[Connect]:
-    clients: list[Client] = []
+    clients: list[PortalClient] = []
 
-    async def connect(tag: int) -> Client:
-        host, _, port = portal.groups[tag].addresses[0].rpartition(":")
-        clients.append(Client(*await asyncio.open_connection(host, int(port))))
+    async def connect(tag: int) -> PortalClient:
+        clients.append(await PortalClient.connect(portal.groups[tag].addresses[0]))
         return clients[-1]
 
     yield connect
@@ -200,7 +142,7 @@ async def test_a_redirection_asks_the_sessions_of_its_group_to_log_out(
     portal.redirect(2, ELSEWHERE)
     message = await two.message()
     assert (message.async_event, message.parameter3) == (AsyncEvent.LOGOUT_REQUESTED, 1)
-    two.send(LogoutRequestPdu(itt=3, cmd_sn=1, cid=5))
+    two.send(LogoutRequestPdu(itt=3, cmd_sn=1, cid=CID))
     assert isinstance(await two.receive(), LogoutResponsePdu)
     assert scsi.here == {nexus(1)}
     await one.read()  # and has heard nothing
@@ -216,7 +158,7 @@ async def test_who_does_not_log_out_is_dropped(connect: Connect, portal: IscsiPo
     portal.redirect(2, ELSEWHERE)
     assert (await two.message()).async_event == AsyncEvent.LOGOUT_REQUESTED
     message = await two.message()
-    assert (message.async_event, message.parameter1) == (AsyncEvent.CONNECTION_DROPPED, 5)
+    assert (message.async_event, message.parameter1) == (AsyncEvent.CONNECTION_DROPPED, CID)
     assert await two.closed()
 
 
@@ -247,7 +189,7 @@ async def test_a_graceful_stop_waits_for_logouts(connect: Connect, portal: Iscsi
     assert (message.async_event, message.parameter3) == (AsyncEvent.LOGOUT_REQUESTED, 1)
     await client.read()  # served until it has gone
     assert not stop.done()
-    client.send(LogoutRequestPdu(itt=3, cmd_sn=2, cid=5))
+    client.send(LogoutRequestPdu(itt=3, cmd_sn=2, cid=CID))
     assert isinstance(await client.receive(), LogoutResponsePdu)
     async with asyncio.timeout(0.9):
         await stop

@@ -12,7 +12,7 @@ from storage_model.pair import Owner, PairEpoch, PairRecord
 from storage_model.pair_state import FenceLevel, PairState, Side
 from storage_model.persistent_reservation import PersistentReservation, Registration, ReservationType
 from storage_model.volume import MediumFailure
-from target.metadata_store import MetadataStore
+from target.metadata_store import MetadataStore, ReservationNotes
 
 OWNER = Owner("30095", ITNexus("iqn.2026-11.org.pairvol:host-ä", bytes.fromhex("00023d0000aa"), 2))
 EPOCH = PairEpoch(7, "30095", PairState.COPY, Side.S_VOL, FenceLevel.DATA, True, OWNER, True)
@@ -181,7 +181,43 @@ async def test_metadata_of_version_1_are_taken_over(path: Path) -> None:
         with MetadataStore(path, "30095") as store:
             assert store.identity == "cafe" and store.load_peer("30096") == "beef"
             assert store.load_pair("quorum0") == PairRecord(EPOCH, PairState.PAIR, equal=True)
-            assert store._database.execute("PRAGMA user_version").fetchone() == (2,)
+            assert store._database.execute("PRAGMA user_version").fetchone() == (3,)
             await store.save_reservation("data0", RESERVED)
     with MetadataStore(path, "30095") as store:
         assert store.load_reservation("data0") == KEPT
+
+
+async def test_reservation_of_another_file_by_that_name_is_ignored(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Names may be those that the command line counts: with a volume fewer, the next one has the name."""
+    with MetadataStore(path, "30095") as store:
+        await ReservationNotes(store, "data.img").save_reservation("volume0", RESERVED)
+        for file in ("other.img", ""):
+            caplog.clear()
+            assert store.load_reservation("volume0", file) == PersistentReservation()
+            (warned,) = caplog.records
+            assert warned.levelname == "WARNING"
+            assert warned.getMessage() == (
+                "volume volume0: the persistent reservations kept under this name were made on data.img,"
+                f" not on {file or 'a volume in memory'}: ignored"
+            )
+        caplog.clear()
+        assert store.load_reservation("volume0", "data.img") == KEPT, "with the right file they are there again"
+        assert not caplog.records
+
+
+async def test_reservations_of_version_2_count_for_the_file_that_is_there(path: Path) -> None:
+    """They did not say which file they were made on."""
+    database = sqlite3.connect(path)
+    with database:
+        database.executescript(VERSION_1.replace("user_version = 1", "user_version = 2"))
+        database.execute("CREATE TABLE persistent_reservation (volume TEXT PRIMARY KEY, state TEXT NOT NULL) STRICT")
+        database.execute("INSERT INTO persistent_reservation VALUES ('data0', ?)", (RESERVED.encode(),))
+    database.close()
+    for _ in range(2):
+        with MetadataStore(path, "30095") as store:
+            assert store.load_reservation("data0", "data.img") == KEPT
+    with MetadataStore(path, "30095") as store:
+        await store.save_reservation("data0", RESERVED, "data.img")
+        assert store.load_reservation("data0", "other.img") == PersistentReservation()

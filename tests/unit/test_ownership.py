@@ -40,7 +40,7 @@ def test_a_change_between_two_arrays() -> None:
     assert a.in_doubt and a.decided == epoch(7)
     assert b.proposed(A, value, epoch(7)) == [Vote(value)]
     assert not b.in_doubt  # not before its vote is durable
-    assert b.completes(value)
+    assert b.own_vote_decides
     assert b.voted(value) == [Accepted(A, 8), Decide(value)]
     assert a.acknowledged(B, 8) == [Decide(value)]
     assert a.decided == b.decided == value
@@ -145,8 +145,8 @@ def test_a_later_decision_ends_a_doubt_and_an_earlier_one_is_no_news() -> None:
 def test_majority(count: int, majority: int) -> None:
     voters = tuple(str(30095 + number) for number in range(count))
     assert register(A, voters=voters).majority == majority
-    assert register(B, voters=voters).completes(epoch(8)) is (majority == 2)
-    assert not register(A, voters=voters).completes(epoch(8))
+    assert register(B, voters=voters).own_vote_decides is (majority == 2)
+    assert not register(A, voters=voters).own_vote_decides
 
 
 # ------------------------------------------------------------------------------------------ everything at once

@@ -54,7 +54,7 @@ def test_a_lun_may_go_to_another_volume() -> None:
         ({"portal_groups": ()}, "the portals of group 2 cannot change"),
         ({"portal_groups": (*OLD.portal_groups, PortalGroupConfig(3, (("h", 1),)))}, "of group 3 cannot change"),
         ({"volumes": (replace(A, block_length=4096), B)}, "block_length of volume a cannot change"),
-        ({"volumes": (replace(A, lun=9), B)}, "lun of volume a cannot change"),
+        ({"volumes": (replace(A, lun=9), B)}, "(lun = 0 and ldev = 1 keep its numbers)"),
         ({"volumes": (replace(A, file="z.img"), B)}, "file of volume a cannot change"),
         ({"volumes": (replace(A, write_protected=True), B)}, "write_protected of volume a cannot change"),
         ({"volumes": (A,), "pairs": ()}, "volume b belongs to pair p: it cannot be removed"),

@@ -5,7 +5,7 @@ import pytest
 from storage_model.spec.iscsi_pdu import LoginStatus, Stage
 from target.iscsi.connection import Phase
 from tests.chap_login import OPERATIONAL, SECURITY, USER, ChapLogin, answer_to, control
-from tests.iscsi_driver import INITIATOR, NAMES
+from tests.iscsi_driver import INITIATOR, NAMES, Driver
 
 DISCOVERY = {"InitiatorName": INITIATOR, "SessionType": "Discovery"}
 BOTH_KINDS = pytest.mark.parametrize("names", [NAMES, DISCOVERY], ids=["normal", "discovery"])
@@ -90,3 +90,18 @@ def test_the_method_is_chosen_once() -> None:
     login.begin()
     login.say({"AuthMethod": "CHAP"})
     assert login.status == LoginStatus.INITIATOR_ERROR
+
+
+@BOTH_KINDS
+@pytest.mark.parametrize("key", ["InitiatorName", "SessionType", "TargetName"])
+def test_names_said_again_in_the_next_stage(names: dict[str, str], key: str) -> None:
+    """As libiscsi does after a security stage that ended with AuthMethod=None (§6.3.1); another name is refused."""
+    said = {"SessionType": "Normal", "TargetName": NAMES["TargetName"], **names}
+    login = ChapLogin(driver=Driver())
+    login.say({**said, "AuthMethod": "CHAP,None"}, transit=True)
+    login.say({**said, "HeaderDigest": "None"}, transit=True, stage=OPERATIONAL)
+    assert login.agreed and login.status == LoginStatus.SUCCESS
+    login = ChapLogin(driver=Driver())
+    login.say({**said, "AuthMethod": "CHAP,None"}, transit=True)
+    login.say({**said, key: said[key] + "x"}, transit=True, stage=OPERATIONAL)
+    assert login.status == LoginStatus.INITIATOR_ERROR and login.ended

@@ -13,7 +13,7 @@ from target.scsi.logical_unit import LogicalUnit, UnitIdentity
 from target.scsi.lun_mask import LunMask
 from target.scsi.task import ScsiTask, TaskOutcome
 from target.volumes.memory_volume import MemoryVolume
-from tests.conformance.scsi.conftest import NEXUS_A, NEXUS_B
+from tests.conformance.scsi.bench import NEXUS_A, NEXUS_B
 
 SIZE = 4 << 20
 PATTERN = bytes(range(256)) * (SIZE // 256)

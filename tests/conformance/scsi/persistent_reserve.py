@@ -7,7 +7,7 @@ from storage_model.spec.scsi_persistent_reservation import BasicParameters, Move
 from storage_model.spec.scsi_sense import SenseData, decode_sense
 from storage_model.spec.scsi_task import ScsiStatus
 from target.scsi.task import ScsiTask
-from tests.conformance.scsi.conftest import NEXUS_A, NEXUS_B, Bench
+from tests.conformance.scsi.bench import NEXUS_A, NEXUS_B, Bench
 
 REGISTER, RESERVE, RELEASE, CLEAR, PREEMPT, PREEMPT_AND_ABORT, REGISTER_AND_IGNORE, REGISTER_AND_MOVE = range(8)
 WE, EA, WE_RO, EA_RO, WE_AR, EA_AR = 1, 3, 5, 6, 7, 8

@@ -8,7 +8,7 @@ from storage_model.spec.scsi_sanitize import Overwrite
 from storage_model.volume import MediumFailure, Volume
 from target.scsi.task import TaskOutcome
 from target.volumes.memory_volume import MemoryVolume
-from tests.conformance.scsi.conftest import BLOCK, NEXUS_A, Bench, make_bench
+from tests.conformance.scsi.bench import BLOCK, NEXUS_A, Bench, make_bench
 from tests.eventually import eventually
 
 STEPS = 4

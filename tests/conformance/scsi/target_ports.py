@@ -8,7 +8,7 @@ from storage_model.spec.scsi_target_port_groups import (
     decode_target_port_groups,
     set_target_port_groups,
 )
-from tests.conformance.scsi.conftest import NEXUS_A, NEXUS_B, Bench
+from tests.conformance.scsi.bench import NEXUS_A, NEXUS_B, Bench
 
 REPORT = "a3 0a 00 00 00 00 00 00 10 00 00 00"
 PORT_2_A = replace(NEXUS_A, target_port=2)

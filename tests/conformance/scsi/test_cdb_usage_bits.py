@@ -9,7 +9,7 @@ import pytest
 
 from storage_model.spec.scsi_sense import decode_sense
 from storage_model.spec.scsi_task import ScsiStatus
-from tests.conformance.scsi.conftest import Bench, make_bench
+from tests.conformance.scsi.bench import Bench, make_bench
 from tests.supported_commands import SUPPORTED
 
 COMMANDS: list[tuple[int, int | None]] = [

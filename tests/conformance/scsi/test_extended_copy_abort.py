@@ -8,7 +8,7 @@ from storage_model.spec.scsi_sense import decode_sense
 from storage_model.spec.scsi_task import ScsiStatus, TaskAttribute, TaskFunction, TaskFunctionResponse
 from target.scsi.logical_unit import LogicalUnit, UnitIdentity
 from target.volumes.memory_volume import MemoryVolume
-from tests.conformance.scsi.conftest import NEXUS_A, NEXUS_B, SlowVolume
+from tests.conformance.scsi.bench import NEXUS_A, NEXUS_B, SlowVolume
 from tests.conformance.scsi.copy_bench import SIZE, CopyBench, segment, segment_error
 
 

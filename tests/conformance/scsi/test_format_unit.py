@@ -7,7 +7,7 @@ from storage_model.spec.scsi_task import ScsiStatus
 from storage_model.volume import MediumFailure
 from target.scsi.command_table import COMMAND_ROWS
 from target.volumes.memory_volume import MemoryVolume
-from tests.conformance.scsi.conftest import NEXUS_B
+from tests.conformance.scsi.bench import NEXUS_B
 from tests.conformance.scsi.sanitize_bench import READ_ONE, REQUEST_SENSE, SIZE, STEPS, WRITE_ONE, SanitizeBench
 
 FMTDATA, LONGLIST = 0x10, 0x20

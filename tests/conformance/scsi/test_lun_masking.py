@@ -13,7 +13,7 @@ from target.scsi.logical_unit import LogicalUnit, UnitIdentity
 from target.scsi.lun_mask import LunMask
 from target.scsi.task import ScsiTask, TaskOutcome
 from target.volumes.memory_volume import MemoryVolume
-from tests.conformance.scsi.conftest import BLOCK, SlowVolume
+from tests.conformance.scsi.bench import BLOCK, SlowVolume
 from tests.eventually import eventually
 
 MASKED = ITNexus("iqn.2026-11.org.example:masked", b"\x80\0\0\0\0\x01")

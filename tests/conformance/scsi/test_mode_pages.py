@@ -4,6 +4,7 @@ import pytest
 
 from storage_model.spec.scsi_sense import DESCRIPTOR_CURRENT
 from storage_model.spec.scsi_task import ScsiStatus
+from tests.conformance.scsi.bench import record_writes
 
 SENSE_6_ALL = "1a 00 3f 00 ff 00"
 SENSE_6_CONTROL = "1a 08 0a 00 ff 00"
@@ -67,20 +68,13 @@ async def test_software_write_protect(bench):
 
 
 async def test_write_cache_off_makes_writes_durable(bench, monkeypatch):
-    seen = []
-    original = bench.volume.write
-
-    async def write(offset_bytes, data, *, fua=False):
-        seen.append(fua)
-        await original(offset_bytes, data, fua=fua)
-
-    monkeypatch.setattr(bench.volume, "write", write)
+    seen = record_writes(bench.volume, monkeypatch)
     await bench.good("2a 00 00000000 00 0001", b"x" * 512)
     page = bytearray((await bench.good(SENSE_6_CACHING))[4:])
     page[2] &= ~0x04
     await bench.good(*select(bytes(page)))
     await bench.good("2a 00 00000000 00 0001", b"x" * 512)
-    assert seen == [False, True]
+    assert seen == [(512, False), (512, True)]
 
 
 async def test_what_is_not_changeable_is_refused_and_nothing_changes(bench):

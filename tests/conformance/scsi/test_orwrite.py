@@ -11,6 +11,7 @@ from target.scsi.block_commands import CHUNK_BYTES
 from target.scsi.device_server import DeviceServer
 from target.scsi.logical_unit import LogicalUnit, UnitIdentity
 from target.volumes.memory_volume import MemoryVolume
+from tests.conformance.scsi.bench import record_writes
 
 READ = encode_block_cdb(Code.READ_16, 8, 4)
 
@@ -38,17 +39,10 @@ async def test_protection_is_refused(bench, flags):
 
 async def test_force_unit_access(bench, monkeypatch):
     """SBC-3 5.6: FUA makes what was written durable before the status."""
-    seen = []
-    original = bench.volume.write
-
-    async def write(offset_bytes, data, *, fua=False):
-        seen.append(fua)
-        await original(offset_bytes, data, fua=fua)
-
-    monkeypatch.setattr(bench.volume, "write", write)
+    seen = record_writes(bench.volume, monkeypatch)
     await bench.good(orwrite(0, 1), bytes(512))
     await bench.good(orwrite(0, 1, 0x08), bytes(512))
-    assert seen == [False, True]
+    assert seen == [(512, False), (512, True)]
 
 
 async def test_less_data_than_the_cdb_asks_for(bench):
@@ -73,16 +67,10 @@ async def test_of_two_at_once_no_bit_is_lost(slow_bench, slow_volume):
 async def test_a_long_one_goes_in_pieces(bench, monkeypatch):
     volume = MemoryVolume(4 * CHUNK_BYTES)
     bench.server = DeviceServer({0: LogicalUnit(0, volume, UnitIdentity("large"))})
-    sizes = []
-    original = volume.write
-
-    async def write(offset_bytes, data, *, fua=False):
-        sizes.append(len(data))
-        await original(offset_bytes, data, fua=fua)
-
-    monkeypatch.setattr(volume, "write", write)
+    seen = record_writes(volume, monkeypatch)
     data = bytes(range(256)) * (5 * CHUNK_BYTES // 512)
     await bench.good(orwrite(3, len(data) // 512), data)
+    sizes = [length for length, _ in seen]
     assert sum(sizes) == len(data) and max(sizes) == CHUNK_BYTES
     assert await bench.good(encode_block_cdb(Code.READ_16, 3, len(data) // 512)) == data
 

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from tests.conformance.scsi.conftest import NEXUS_A, NEXUS_B
+from tests.conformance.scsi.bench import NEXUS_A, NEXUS_B
 from tests.conformance.scsi.persistent_reserve import (
     CONFLICT,
     GOOD,
@@ -13,16 +13,10 @@ from tests.conformance.scsi.persistent_reserve import (
     RELEASE,
     TYPES,
     WE,
-    Reservations,
     write_status,
 )
 
 RESERVE_OR_RELEASE = ["16", "17", "56", "57"]
-
-
-@pytest.fixture
-def pr(bench):
-    return Reservations(bench)
 
 
 @pytest.mark.parametrize("nexus", [NEXUS_A, NEXUS_B])

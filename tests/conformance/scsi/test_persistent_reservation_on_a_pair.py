@@ -4,7 +4,7 @@ import pytest
 
 from storage_model.pair_state import PairRole
 from storage_model.spec.scsi_task import ScsiStatus
-from tests.conformance.scsi.conftest import make_bench
+from tests.conformance.scsi.bench import make_bench
 from tests.conformance.scsi.persistent_reserve import out_cdb
 
 

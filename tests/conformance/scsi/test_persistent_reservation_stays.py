@@ -3,8 +3,7 @@
 import pytest
 
 from storage_model.nexus import ITNexus
-from storage_model.spec.scsi_task import TaskFunction
-from tests.conformance.scsi.conftest import NEXUS_A, NEXUS_B
+from tests.conformance.scsi.bench import ABORTING_FUNCTIONS, NEXUS_A, NEXUS_B
 from tests.conformance.scsi.persistent_reserve import (
     CLEAR,
     CONFLICT,
@@ -14,27 +13,12 @@ from tests.conformance.scsi.persistent_reserve import (
     PREEMPT,
     TYPES,
     WE_RO,
-    Reservations,
     write_status,
 )
 
 
-@pytest.fixture
-def pr(bench):
-    return Reservations(bench)
-
-
 @pytest.mark.parametrize("kind", TYPES)
-@pytest.mark.parametrize(
-    "function",
-    [
-        TaskFunction.ABORT_TASK_SET,
-        TaskFunction.CLEAR_TASK_SET,
-        TaskFunction.LOGICAL_UNIT_RESET,
-        TaskFunction.TARGET_WARM_RESET,
-        TaskFunction.TARGET_COLD_RESET,
-    ],
-)
+@pytest.mark.parametrize("function", ABORTING_FUNCTIONS)
 async def test_task_management(pr, kind, function):
     await pr.register(NEXUS_A, NEXUS_B)
     await pr.reserve(kind)

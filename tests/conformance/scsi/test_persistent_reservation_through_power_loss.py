@@ -7,7 +7,7 @@ import pytest
 from storage_model.persistent_reservation import PersistentReservation
 from storage_model.spec.scsi_sense import SenseData
 from storage_model.volume import MediumFailure
-from tests.conformance.scsi.conftest import NEXUS_A, NEXUS_B, make_bench
+from tests.conformance.scsi.bench import NEXUS_A, NEXUS_B, make_bench
 from tests.conformance.scsi.persistent_reserve import (
     CLEAR,
     GOOD,

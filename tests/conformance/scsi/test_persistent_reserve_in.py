@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from storage_model.spec.scsi_persistent_reservation import FullStatus, TransportId, decode_full_status
-from tests.conformance.scsi.conftest import NEXUS_A, NEXUS_B
+from tests.conformance.scsi.bench import NEXUS_A, NEXUS_B
 from tests.conformance.scsi.persistent_reserve import (
     AR,
     EA,
@@ -15,16 +15,10 @@ from tests.conformance.scsi.persistent_reserve import (
     REGISTER,
     TYPES,
     WE,
-    Reservations,
 )
 from tests.conformance.scsi.target_ports import PORT_2_A, with_two_ports
 
 READ_KEYS, READ_RESERVATION, REPORT_CAPABILITIES, READ_FULL_STATUS = range(4)
-
-
-@pytest.fixture
-def pr(bench):
-    return Reservations(bench)
 
 
 @pytest.mark.parametrize("action", [READ_KEYS, READ_RESERVATION, READ_FULL_STATUS])

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.conformance.scsi.conftest import NEXUS_A
+from tests.conformance.scsi.bench import NEXUS_A
 from tests.conformance.scsi.persistent_reserve import (
     CONFLICT,
     EA_RO,

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.conformance.scsi.conftest import NEXUS_A, NEXUS_B
+from tests.conformance.scsi.bench import NEXUS_A, NEXUS_B
 from tests.conformance.scsi.persistent_reserve import (
     CLEAR,
     CONFLICT,
@@ -12,14 +12,8 @@ from tests.conformance.scsi.persistent_reserve import (
     NEXUS_C,
     TYPES,
     WE,
-    Reservations,
     write_status,
 )
-
-
-@pytest.fixture
-def pr(bench):
-    return Reservations(bench)
 
 
 @pytest.mark.parametrize("kind", [None, *TYPES])

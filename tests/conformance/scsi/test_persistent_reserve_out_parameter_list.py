@@ -2,13 +2,8 @@
 
 import pytest
 
-from tests.conformance.scsi.conftest import NEXUS_A
-from tests.conformance.scsi.persistent_reserve import KEY_A, REGISTER_AND_MOVE, Reservations, out_cdb
-
-
-@pytest.fixture
-def pr(bench):
-    return Reservations(bench)
+from tests.conformance.scsi.bench import NEXUS_A
+from tests.conformance.scsi.persistent_reserve import KEY_A, REGISTER_AND_MOVE, out_cdb
 
 
 @pytest.mark.parametrize("action", range(8))

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.conformance.scsi.conftest import NEXUS_A, NEXUS_B
+from tests.conformance.scsi.bench import NEXUS_A, NEXUS_B
 from tests.conformance.scsi.persistent_reserve import (
     AR,
     CONFLICT,
@@ -19,16 +19,10 @@ from tests.conformance.scsi.persistent_reserve import (
     TYPES,
     WE,
     WE_RO,
-    Reservations,
     write_status,
 )
 
 SINGLE = [kind for kind in TYPES if kind not in AR]
-
-
-@pytest.fixture
-def pr(bench):
-    return Reservations(bench)
 
 
 @pytest.fixture(params=[PREEMPT, PREEMPT_AND_ABORT], ids=["PREEMPT", "PREEMPT AND ABORT"])

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from storage_model.spec.scsi_task import TaskAttribute
-from tests.conformance.scsi.conftest import NEXUS_A, NEXUS_B, make_bench
+from tests.conformance.scsi.bench import NEXUS_A, NEXUS_B, make_bench
 from tests.conformance.scsi.persistent_reserve import (
     GOOD,
     KEY_A,

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.conformance.scsi.conftest import NEXUS_A, NEXUS_B
+from tests.conformance.scsi.bench import NEXUS_A, NEXUS_B
 from tests.conformance.scsi.persistent_reserve import (
     CONFLICT,
     EA,
@@ -15,15 +15,9 @@ from tests.conformance.scsi.persistent_reserve import (
     RO,
     TYPES,
     WE,
-    Reservations,
 )
 
 NEW = 0xFFFFFFFFFFFFFFFF
-
-
-@pytest.fixture
-def pr(bench):
-    return Reservations(bench)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import pytest
 
 from storage_model.nexus import ITNexus
 from storage_model.spec.scsi_persistent_reservation import TransportId
-from tests.conformance.scsi.conftest import NEXUS_A, NEXUS_B
+from tests.conformance.scsi.bench import NEXUS_A, NEXUS_B
 from tests.conformance.scsi.persistent_reserve import (
     AR,
     CONFLICT,
@@ -15,7 +15,6 @@ from tests.conformance.scsi.persistent_reserve import (
     NEXUS_C,
     TYPES,
     WE,
-    Reservations,
     transport_id,
     write_status,
 )
@@ -24,11 +23,6 @@ from tests.conformance.scsi.target_ports import PORT_2_A, PORT_2_B, with_two_por
 SINGLE = [kind for kind in TYPES if kind not in AR]
 NEW = 0x99
 ABSENT = ITNexus("iqn.2026-11.org.example:absent", b"\x80\0\0\0\0\x0f")
-
-
-@pytest.fixture
-def pr(bench):
-    return Reservations(bench)
 
 
 @pytest.mark.parametrize("kind", SINGLE)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.conformance.scsi.conftest import NEXUS_A, NEXUS_B
+from tests.conformance.scsi.bench import NEXUS_A, NEXUS_B
 from tests.conformance.scsi.persistent_reserve import (
     AR,
     CONFLICT,
@@ -15,14 +15,8 @@ from tests.conformance.scsi.persistent_reserve import (
     TYPES,
     WE,
     WE_RO,
-    Reservations,
     write_status,
 )
-
-
-@pytest.fixture
-def pr(bench):
-    return Reservations(bench)
 
 
 @pytest.mark.parametrize("kind", TYPES)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.conformance.scsi.conftest import NEXUS_A, NEXUS_B
+from tests.conformance.scsi.bench import NEXUS_A, NEXUS_B
 from tests.conformance.scsi.persistent_reserve import (
     AR,
     CONFLICT,
@@ -17,15 +17,9 @@ from tests.conformance.scsi.persistent_reserve import (
     RO,
     TYPES,
     WE,
-    Reservations,
     read_status,
     write_status,
 )
-
-
-@pytest.fixture
-def pr(bench):
-    return Reservations(bench)
 
 
 async def test_by_an_unregistered_nexus(pr):

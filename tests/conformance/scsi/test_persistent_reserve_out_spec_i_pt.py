@@ -4,7 +4,7 @@ import pytest
 
 from storage_model.nexus import ITNexus
 from storage_model.spec.scsi_persistent_reservation import BasicParameters, TransportId
-from tests.conformance.scsi.conftest import NEXUS_A, NEXUS_B
+from tests.conformance.scsi.bench import NEXUS_A, NEXUS_B
 from tests.conformance.scsi.persistent_reserve import (
     CLEAR,
     CONFLICT,
@@ -19,17 +19,11 @@ from tests.conformance.scsi.persistent_reserve import (
     REGISTER_AND_IGNORE,
     RELEASE,
     RESERVE,
-    Reservations,
     out_cdb,
 )
 from tests.conformance.scsi.target_ports import PORT_2_A, PORT_2_B, with_two_ports
 
 ABSENT = ITNexus("iqn.2026-11.org.example:absent", b"\x80\0\0\0\0\x0f")
-
-
-@pytest.fixture
-def pr(bench):
-    return Reservations(bench)
 
 
 async def test_each_is_registered_with_the_same_key(pr):

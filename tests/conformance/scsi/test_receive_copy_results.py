@@ -9,7 +9,7 @@ from storage_model.spec.scsi_copy import MAXIMUM_CONCURRENT_COPIES, ListIdUsage
 from storage_model.spec.scsi_sense import AscAscq, decode_sense
 from storage_model.spec.scsi_task import ScsiStatus
 from target.scsi.copy_operations import REMEMBERED_COPIES
-from tests.conformance.scsi.conftest import NEXUS_A, NEXUS_B
+from tests.conformance.scsi.bench import NEXUS_A, NEXUS_B
 from tests.conformance.scsi.copy_bench import CopyBench, segment, segment_error, sense
 from tests.conformance.scsi.test_extended_copy_abort import SlowDestination
 

@@ -6,7 +6,7 @@ import pytest
 
 from storage_model.nexus import ITNexus
 from target.scsi.reservation_gate import TOLD_LIMIT
-from tests.conformance.scsi.conftest import NEXUS_A, NEXUS_B
+from tests.conformance.scsi.bench import NEXUS_A, NEXUS_B
 from tests.conformance.scsi.persistent_reserve import (
     CONFLICT,
     KEY_A,
@@ -14,15 +14,9 @@ from tests.conformance.scsi.persistent_reserve import (
     REGISTER,
     RESERVE,
     WE_RO,
-    Reservations,
     write_status,
 )
 from tests.conformance.scsi.target_ports import PORT_2_A, with_two_ports
-
-
-@pytest.fixture
-def pr(bench):
-    return Reservations(bench)
 
 
 @pytest.fixture
@@ -37,7 +31,7 @@ async def test_told_once_until_the_reservation_changes(pr, warnings):
     for _ in range(3):
         assert await write_status(pr.bench, NEXUS_A_OTHER_ISID) is CONFLICT
     assert warnings() == [
-        f"unit 0: RESERVATION CONFLICT for {NEXUS_A_OTHER_ISID}: the reservation is that of the same initiator as"
+        f"LUN 0: RESERVATION CONFLICT for {NEXUS_A_OTHER_ISID}: the reservation is that of the same initiator as"
         f" {NEXUS_A}; a changed ISID makes a conflict: it is another nexus until it registers"
     ]
     await pr.out(REGISTER, NEXUS_A, 5)
@@ -89,6 +83,6 @@ async def test_every_change_is_told(pr, caplog):
     await pr.reserve(WE_RO)
     lines = [record.getMessage() for record in caplog.records]
     assert lines == [
-        f"unit 0: REGISTER by {NEXUS_A} (key 0xa): 1 registered, not reserved",
-        f"unit 0: RESERVE by {NEXUS_A} (key 0xa): 1 registered, write exclusive registrants only held by {NEXUS_A}",
+        f"LUN 0: REGISTER by {NEXUS_A} (key 0xa): 1 registered, not reserved",
+        f"LUN 0: RESERVE by {NEXUS_A} (key 0xa): 1 registered, write exclusive registrants only held by {NEXUS_A}",
     ]

@@ -12,7 +12,7 @@ from storage_model.nexus import ITNexus
 from storage_model.spec.scsi_persistent_reservation import BasicParameters, MoveParameters, TransportId
 from storage_model.spec.scsi_task import ScsiStatus
 from target.scsi.command_table import COMMAND_ROWS
-from tests.conformance.scsi.conftest import NEXUS_A, NEXUS_B, Bench, make_bench
+from tests.conformance.scsi.bench import NEXUS_A, NEXUS_B, Bench, make_bench
 
 # Columns, A allowed, C conflict:
 #   RESERVE: the unit is reserved by RESERVE of another (SPC-2 table 10, SBC-3 table 4, SPC-2 table B.2)

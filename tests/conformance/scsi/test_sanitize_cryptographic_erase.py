@@ -6,7 +6,7 @@ from storage_model.spec.scsi_sense import decode_sense
 from storage_model.volume import MediumFailure
 from target.volumes.encrypted_volume import EncryptedVolume, KeyInMemory
 from target.volumes.memory_volume import MemoryVolume
-from tests.conformance.scsi.conftest import BLOCK
+from tests.conformance.scsi.bench import BLOCK
 from tests.conformance.scsi.sanitize_bench import READ_ONE, SIZE, SanitizeBench
 
 ERASE = "48 03"

@@ -6,7 +6,7 @@ from storage_model.spec.scsi_sanitize import Overwrite
 from storage_model.spec.scsi_sense import decode_sense
 from storage_model.spec.scsi_task import ScsiStatus
 from target.scsi.command_table import COMMAND_ROWS
-from tests.conformance.scsi.conftest import NEXUS_B
+from tests.conformance.scsi.bench import NEXUS_B
 from tests.conformance.scsi.copy_bench import CopyBench, segment, segment_error
 from tests.conformance.scsi.sanitize_bench import READ_ONE, REQUEST_SENSE, STEPS, SanitizeBench, Steps
 from tests.eventually import eventually

@@ -5,7 +5,7 @@ import pytest
 from storage_model.spec.scsi_sanitize import Overwrite
 from storage_model.spec.scsi_sense import decode_sense
 from storage_model.spec.scsi_task import ScsiStatus
-from tests.conformance.scsi.conftest import NEXUS_B
+from tests.conformance.scsi.bench import NEXUS_B
 from tests.conformance.scsi.sanitize_bench import SIZE, STEPS, SanitizeBench
 
 

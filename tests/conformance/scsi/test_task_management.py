@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from storage_model.spec.scsi_task import ScsiStatus, TaskAttribute, TaskFunction, TaskFunctionResponse
+from tests.conformance.scsi.bench import ABORTING_FUNCTIONS
 
 WRITE = "2a 00 00000000 00 0001"
 READ = "28 00 00000000 00 0001"
@@ -14,17 +15,7 @@ def start(bench, task):
     return asyncio.create_task(bench.server.execute(task))
 
 
-@pytest.mark.parametrize(
-    "function",
-    [
-        TaskFunction.ABORT_TASK,
-        TaskFunction.ABORT_TASK_SET,
-        TaskFunction.CLEAR_TASK_SET,
-        TaskFunction.LOGICAL_UNIT_RESET,
-        TaskFunction.TARGET_WARM_RESET,
-        TaskFunction.TARGET_COLD_RESET,
-    ],
-)
+@pytest.mark.parametrize("function", ABORTING_FUNCTIONS)
 async def test_answers_after_the_aborted_write_has_ended(slow_bench, slow_volume, function):
     task = slow_bench.task(WRITE, b"w" * 512)
     running = start(slow_bench, task)

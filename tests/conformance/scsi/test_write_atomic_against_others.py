@@ -8,7 +8,7 @@ from storage_model.spec.scsi_cdb import OperationCode as Code
 from storage_model.spec.scsi_cdb import encode_block_cdb
 from storage_model.spec.scsi_task import ScsiStatus, TaskAttribute
 from target.volumes.memory_volume import MemoryVolume
-from tests.conformance.scsi.conftest import BLOCK, BLOCKS, make_bench
+from tests.conformance.scsi.bench import BLOCK, BLOCKS, make_bench
 
 READ = encode_block_cdb(Code.READ_16, 0, 4)
 OLD, NEW = b"o" * 2048, b"n" * 2048

@@ -61,7 +61,7 @@ def residual(expected: int, transfer: int) -> tuple[bool, bool, int]:
     return False, transfer < expected, expected - transfer
 
 
-class TaskSet:
+class OutstandingCommands:
     """Commands by Initiator Task Tag.
 
     A command collects its Data-Out, then waits for room, then runs. Room: the Data-In that running commands may
