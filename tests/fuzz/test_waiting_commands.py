@@ -127,9 +127,9 @@ class Crowd(CopyBench):
             (3, self._write_atomic),
             (2, self._compare_and_write),
             (2, lambda nexus, lun: self._on_blocks(0x8B, 1)),
-            (5, self._persistent_reserve_out),
+            (8, self._persistent_reserve_out),
             (1, lambda nexus, lun: (b"\x48\x02", b"")),
-            (2, self._overwrite),
+            (4, self._overwrite),
             (2, self._copy),
             (1, lambda nexus, lun: (bytes((chance.choice((0x16, 0x17, 0x00, 0x35)),)), b"")),
         )
