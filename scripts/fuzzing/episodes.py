@@ -343,10 +343,11 @@ _PATIENCE = 3
 
 
 async def _restore_unit(session: IscsiSession, lun: int) -> None:
-    """A reset ends what keeps the unit busy; what others begin after it may, rightly, take long again.
+    """A reset ends what keeps the unit busy, but another initiator may reset it, too, right after.
 
-    An ORDERED command of another initiator makes later ones wait for a copy or an erasure that began before it. That
-    this happens right after each of several resets is unlikely; that a reset itself does not come back is a finding.
+    Its reset or CLEAR TASK SET ends a command of ours without an answer (TAS is 0: SAM-5 5.6), and its ORDERED command
+    makes ours wait for a copy or an erasure. That one comes after each of several resets is unlikely; that a reset does
+    not come back is a finding.
     """
     register = bytes(8) + (1).to_bytes(8, "big") + bytes(8)
     clear = (1).to_bytes(8, "big") + bytes(16)
