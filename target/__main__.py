@@ -2,7 +2,6 @@
 
 import argparse
 import asyncio
-import ctypes
 import logging
 import os
 import signal
@@ -65,10 +64,6 @@ asked to log out first. SIGHUP reads --config again: volumes that have grown, co
 and redirections of portal groups change while the array serves.
 Exit status: 0 ended by a signal, 2 wrong configuration or arguments.
 """
-
-
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
-_LARGE_BLOCK_BYTES = 1 << 20
 
 
 class _Parser(argparse.ArgumentParser):
@@ -227,26 +222,11 @@ def _announce(urls: Sequence[str]) -> None:
         raise UserError(f"standard output: {error.strerror}") from None
 
 
-def _give_memory_back() -> None:
-    """Freed blocks of 1 MiB or more go back to the system at once.
-
-    The C library raises its own threshold for that with each large block it sees freed (mallopt(3)): an array would
-    keep, for good, what one burst of large commands took.
-    """
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except AttributeError:  # another C library than glibc
-        return
-    mallopt(_M_MMAP_THRESHOLD, _LARGE_BLOCK_BYTES)
-    mallopt(_M_TRIM_THRESHOLD, _LARGE_BLOCK_BYTES)
-
-
 def main(words: list[str] | None = None) -> int:
     """Entry point; the exit status."""
     try:
         config, log_level = configuration(words)
         logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-        _give_memory_back()
         asyncio.run(_serve(config, lambda: configuration(words)[0]))
     except UserError as error:
         print(f"pairvol-array: {error}", file=sys.stderr)
