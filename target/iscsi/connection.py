@@ -106,6 +106,7 @@ class Connection:
         self._text: TextPhase | None = None
         self._task_management = TaskManagementRequests(self._window, self._limits.task_management)
         self._logout_itt = RESERVED_TAG
+        self._session_ended = False  # by a logout that is not answered yet
         self._logout_deadline: float | None = None  # of the logout that we asked for
         self._login_deadline = now + self._limits.login_timeout
         self._last_received = now
@@ -262,9 +263,13 @@ class Connection:
             self._tasks.drop_aborted()
         if self.phase in (Phase.FULL_FEATURE, Phase.LOGGING_OUT):  # a logout is answered after it
             self._outgoing.send(TaskManagementResponsePdu(response, itt, self._outgoing.take_stat_sn(), *self._numbers))
+        if self._session_ended:
+            self.logout_done()
 
     def logout_done(self) -> None:
-        if self.phase is Phase.LOGGING_OUT:
+        """The session is over. What was asked of task management before is answered before, however long it takes."""
+        self._session_ended = True
+        if self.phase is Phase.LOGGING_OUT and not self._task_management:
             self._send_logout_response(LogoutResponse.SUCCESS, self._logout_itt)
             self.end("")
 
