@@ -33,6 +33,7 @@ _COMMAND_SECONDS = 20.0  # behind a SANITIZE that is waited for, and an ORDERED 
 _RESET_CODES = (0x29, 0x2F)  # power on or reset; commands cleared by another initiator
 _QUIET_SECONDS = 0.02
 _POWER_ON_TRIES = 5
+_RESTORE_TRIES = 3
 _INITIATORS = tuple(f"{FUZZ}-{index},i,0x80000000000{index}" for index in range(4))
 # What another initiator may have done to ours, so that its session may end.
 _EXCUSED = ("TARGET COLD RESET", "session reinstated")
@@ -269,20 +270,25 @@ async def text_phase(chance: random.Random, around: Surroundings) -> None:
         await connection.close()
 
 
+async def _proper_session(
+    around: Surroundings, address: tuple[str, int], name: str, isid: bytes, digests: bool
+) -> IscsiSession:
+    """Of an initiator that does nothing wrong: that it cannot log in is a finding."""
+    try:
+        return await IscsiSession.connect(*address, around.array.iqn, name, isid, _COMMAND_SECONDS, digests=digests)
+    except SessionError as error:
+        raise Finding(f"a proper login failed: {error}") from None
+
+
 async def commands(chance: random.Random, around: Surroundings) -> None:
     """A well-behaved session whose CDBs and parameter lists are wild: each command must be answered, all of them.
 
     The initiator is a strict one: an answer that breaks RFC 7143 is a finding.
     """
-    worker = chance.randrange(1 << 32)
-    isid = bytes((0x80, 0xFF)) + worker.to_bytes(4, "big")
-    address = chance.choice(around.array.addresses)
-    try:
-        session = await IscsiSession.connect(
-            *address, around.array.iqn, f"{FUZZ}-{chance.randrange(4)}", isid, 20.0, digests=chance.random() < 0.3
-        )
-    except SessionError as error:
-        raise Finding(f"a proper login failed: {error}") from None
+    isid = bytes((0x80, 0xFF)) + chance.randbytes(4)
+    session = await _proper_session(
+        around, chance.choice(around.array.addresses), f"{FUZZ}-{chance.randrange(4)}", isid, chance.random() < 0.3
+    )
     port = local_port(session)
     try:
         lun, grammar = around.grammar(chance)
@@ -339,9 +345,6 @@ def local_port(session: IscsiSession) -> int:
     return int(transport.get_extra_info("sockname")[1]) if transport is not None else 0
 
 
-_PATIENCE = 3
-
-
 async def _restore_unit(session: IscsiSession, lun: int) -> None:
     """A reset ends what keeps the unit busy, but another initiator may reset it, too, right after.
 
@@ -360,25 +363,20 @@ async def _restore_unit(session: IscsiSession, lun: int) -> None:
         (b"\x5f\6" + bytes(5) + b"\0\x18\0", register),
         (b"\x5f\3" + bytes(5) + b"\0\x18\0", clear),
     )
-    for attempt in range(_PATIENCE):
+    for attempt in range(_RESTORE_TRIES):
         await session.task_management(TaskFunction.LOGICAL_UNIT_RESET, lun)
         try:
             for cdb, data in commands:
                 await session.execute(lun, cdb, data, 0, _COMMAND_SECONDS)
             return
         except CommandTimeout:
-            if attempt == _PATIENCE - 1:
+            if attempt == _RESTORE_TRIES - 1:
                 raise
 
 
 async def restore(chance: random.Random, around: Surroundings) -> None:
     """Undoes what would let every later command end at the same early check: states, protection, reservations."""
-    try:
-        session = await IscsiSession.connect(
-            *around.array.addresses[0], around.array.iqn, f"{FUZZ}-0", chance.randbytes(6), 20.0
-        )
-    except SessionError as error:
-        raise Finding(f"a proper login failed: {error}") from None
+    session = await _proper_session(around, around.array.addresses[0], f"{FUZZ}-0", chance.randbytes(6), False)
     port = local_port(session)
     try:
         for lun in LUNS:

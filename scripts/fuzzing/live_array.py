@@ -18,7 +18,7 @@ END_SECONDS = 5.0
 PROTECTED_BYTES = 8 << 20
 CHAP_USER, CHAP_SECRET = "fuzz", b"correct horse battery"
 CANARY, FUZZ = "iqn.2026-11.org.example:canary", "iqn.2026-11.org.example:fuzz"
-LUNS = (0, 1, 2, 3, 4, 5, 7)
+LUNS = (0, 1, 2, 3, 4, 5, 7, 8)
 PAIRED_BYTES = 4 << 20
 CANARY_LUN = 6
 _LOG_LINES_KEPT = 200
@@ -52,7 +52,7 @@ chap_secret_file = "{directory}/secret"
 
 [[access]]
 initiator = "{fuzz}*"
-luns = [0, 1, 2, 3, 4, 5, 7]
+luns = [0, 1, 2, 3, 4, 5, 7, 8]
 
 [[volumes]]
 name = "thin"
@@ -91,6 +91,14 @@ removable = true
 name = "memory"
 lun = 5
 size = "1MiB"
+
+[[volumes]]
+name = "encrypted"
+lun = 8
+size = "2MiB"
+file = "encrypted.img"
+block = 4096
+encrypted = true
 
 [[volumes]]
 name = "canary"
