@@ -12,10 +12,10 @@ from storage_model.spec.iscsi_chap import (
     challenge_length,
     chap_response,
     decode_binary,
+    decode_identifier,
     encode_binary,
 )
 from storage_model.spec.iscsi_codes import RejectReason
-from storage_model.spec.iscsi_text import parse_number
 
 RandomBytes = Callable[[int], bytes]
 _OFFER = ",".join(str(int(algorithm)) for algorithm in sorted(ChapAlgorithm, reverse=True))
@@ -97,12 +97,9 @@ class InitiatorChap:
 
 def _identifier(text: str) -> int:
     try:
-        number = parse_number(text)
-    except ValueError:
-        number = -1
-    if not 0 <= number <= 255:
-        raise _broken("the target's CHAP_I is not a number from 0 to 255")
-    return number
+        return decode_identifier(text)
+    except ValueError as error:
+        raise _broken(f"the target's CHAP_I is {error}") from None
 
 
 def _binary(text: str) -> bytes:

@@ -103,6 +103,11 @@ class Relay:
         self.closed = False
 
     @property
+    def initiator_name(self) -> str:
+        """As the host spells it, empty before it does. Until the array has accepted it, nobody has looked at it."""
+        return self._login.initiator_name
+
+    @property
     def nexus(self) -> ITNexus:
         """The I_T nexus that the array sees."""
         return ITNexus(self._login.initiator_name, self._isid, self._target_port)

@@ -142,7 +142,7 @@ class RelayedConnection:
     def _host(self) -> str:
         """The host's name, once it has said it, and address."""
         # Nobody has checked the name yet when a login fails: it must not write lines of its own into the log.
-        name = "".join(char if char.isprintable() else "?" for char in self.relay.nexus.initiator_name[:_NAME_LENGTH])
+        name = "".join(char if char.isprintable() else "?" for char in self.relay.initiator_name[:_NAME_LENGTH])
         return f"{name or 'a host'} at {self._host_address}"
 
     def lost(self, side: str, error: Exception | None) -> None:

@@ -166,17 +166,16 @@ class Array:
         volume: Volume = EncryptedVolume(stored, self._keys[config.name]) if config.encrypted else stored
         serial = sha256(f"{self._config.iqn} {config.name} {config.file or ''}".encode()).hexdigest()[:16]
         assert self._store is not None
-        notes = ReservationNotes(self._store, config.file or "")
+        notes = ReservationNotes(self._store, config.name, config.file or "")
         unit = LogicalUnit(
             config.lun,
             volume,
             UnitIdentity(serial),
             # Without a state directory nothing is kept, and an initiator that wants it kept is told so.
             reservation_store=notes if self._state_dir is not None else None,
-            volume_name=config.name,
             **_unit_kind(config),
         )
-        unit.reservation.put_into_force(self._store.load_reservation(config.name, notes.file))
+        unit.reservation.put_into_force(notes.load())
         self._operations.attach(unit, config.name, config.file)
         return unit
 

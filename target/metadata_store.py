@@ -190,10 +190,15 @@ class MetadataStore:
 class ReservationNotes:
     """Implements ``ReservationStore`` for the volume in one file."""
 
-    def __init__(self, store: MetadataStore, file: str) -> None:
+    def __init__(self, store: MetadataStore, volume: str, file: str) -> None:
         self._store = store
-        self.file = file
+        self._volume = volume
+        self._file = file
 
-    async def save_reservation(self, volume: str, reservation: PersistentReservation | None) -> None:
+    def load(self) -> PersistentReservation:
+        """See :meth:`MetadataStore.load_reservation`."""
+        return self._store.load_reservation(self._volume, self._file)
+
+    async def save(self, reservation: PersistentReservation | None) -> None:
         """See :meth:`MetadataStore.save_reservation`."""
-        await self._store.save_reservation(volume, reservation, self.file)
+        await self._store.save_reservation(self._volume, reservation, self._file)

@@ -7,6 +7,7 @@ from enum import IntEnum
 from typing import Any
 
 from storage_model.secret import Secret
+from storage_model.spec.iscsi_text import parse_number
 
 MAX_BINARY_BYTES = 1024  # §12.1.3, of the decoded value
 MAX_NAME_BYTES = 255
@@ -47,6 +48,17 @@ def choose_algorithm(offered: str) -> ChapAlgorithm | None:
     """The first of a CHAP_A list that we know: the offerer's order decides (§6.2.1). None: there is none."""
     known = {str(int(algorithm)): algorithm for algorithm in ChapAlgorithm}
     return next((known[number] for number in offered.split(",") if number in known), None)
+
+
+def decode_identifier(text: str) -> int:
+    """The value of CHAP_I, one byte (RFC 1994 §4.1). Raises ValueError."""
+    try:
+        number = parse_number(text)
+    except ValueError:
+        number = -1
+    if not 0 <= number <= 255:
+        raise ValueError("not a number from 0 to 255")
+    return number
 
 
 def encode_binary(value: bytes) -> str:

@@ -23,7 +23,7 @@ from enum import IntEnum, IntFlag
 import construct as c
 
 from storage_model.errors import CheckCondition
-from storage_model.nexus import ITNexus
+from storage_model.nexus import MAX_NAME_BYTES, ITNexus, is_name_length
 from storage_model.pair_state import FenceLevel, PairRole, PairState, Side
 from storage_model.spec.scsi_sense import AscAscq, SenseKey
 from storage_model.volume import Buffer
@@ -163,7 +163,6 @@ _CLAIM = c.Struct(
     "name" / c.Bytes(c.this.name_length),
 )
 _CLAIM_HEADER_LENGTH = 12
-_ISCSI_NAME_LIMIT = 223  # RFC 7143 §4.2.7.1
 
 
 def encode_claim(nexus: ITNexus) -> bytes:
@@ -190,13 +189,15 @@ def decode_claim(parameter_list: Buffer) -> ITNexus:
     name_length = int.from_bytes(data[10:12], "big")
     if data[0] != CLAIM_FORMAT:
         raise _bad_parameter(0)
-    if not 0 < name_length <= _ISCSI_NAME_LIMIT or len(data) < _CLAIM_HEADER_LENGTH + name_length:
+    if not 0 < name_length <= MAX_NAME_BYTES or len(data) < _CLAIM_HEADER_LENGTH + name_length:
         raise _bad_parameter(10)
     fields = _CLAIM.parse(data)
     try:
         name = fields.name.decode()
     except UnicodeDecodeError:
         raise _bad_parameter(_CLAIM_HEADER_LENGTH) from None
+    if not is_name_length(name):
+        raise _bad_parameter(_CLAIM_HEADER_LENGTH)
     return ITNexus(name, bytes(fields.isid), fields.target_port)
 
 

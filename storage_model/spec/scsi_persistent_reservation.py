@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import construct as c
 
 from storage_model.errors import CheckCondition
+from storage_model.nexus import is_name_length
 from storage_model.spec.scsi_sense import AscAscq, SenseKey
 
 BASIC_LENGTH = 24
@@ -23,7 +24,6 @@ _PROTOCOL_ISCSI = 0x5
 _DEVICE_NAME, _INITIATOR_PORT = 0, 1  # FORMAT CODE (SPC-4 table 504)
 _SEPARATOR = ",i,0x"
 _ISCSI_NAME = re.compile(r"(?:iqn|eui|naa)\.[^\x00-\x20,\x7f]+")
-_ISCSI_NAME_BYTES = 223
 _ISID = re.compile(r"[0-9A-Fa-f]{1,12}")
 
 BASIC_PARAMETER_LIST = c.Struct(
@@ -160,7 +160,7 @@ def _decode_transport_id(data: bytes, offset: int) -> TransportId:
         if not separator or not _ISID.fullmatch(digits):
             raise _refused(offset + _HEADER_LENGTH)
         isid = int(digits, 16).to_bytes(6, "big")
-    if len(text.encode()) > _ISCSI_NAME_BYTES or not _ISCSI_NAME.fullmatch(text):
+    if not is_name_length(text) or not _ISCSI_NAME.fullmatch(text):
         raise _refused(offset + _HEADER_LENGTH)
     return TransportId(text, isid)
 

@@ -4,12 +4,12 @@ The first rule whose initiator pattern AND address both match decides; without a
 any rule everybody has it.
 """
 
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 
+from storage_model.nexus import normalised_name
 from target.iscsi.chap import Challenges, ChapAccount, RandomBytes
 from target.scsi.lun_mask import LunMask
 
@@ -29,15 +29,10 @@ class AccessRule:
     def matches(self, name: str, address: IPv4Address | IPv6Address | None) -> bool:
         if self.addresses and not any(address is not None and address in network for network in self.addresses):
             return False
-        return fnmatchcase(normalised(name), normalised(self.initiator))
+        return fnmatchcase(normalised_name(name), normalised_name(self.initiator))
 
 
 EVERYBODY = AccessRule()
-
-
-def normalised(name: str) -> str:
-    """As iSCSI names are compared: NFKC, without regard to case (RFC 7143 §4.2.7.1, RFC 3722)."""
-    return unicodedata.normalize("NFKC", name).lower()
 
 
 def peer_address(host: str) -> IPv4Address | IPv6Address | None:

@@ -15,10 +15,10 @@ from storage_model.spec.iscsi_chap import (
     chap_response,
     choose_algorithm,
     decode_binary,
+    decode_identifier,
     encode_binary,
 )
 from storage_model.spec.iscsi_codes import LoginStatus
-from storage_model.spec.iscsi_text import parse_number
 
 RandomBytes = Callable[[int], bytes]
 RECENT_CHALLENGES = 4096
@@ -132,13 +132,11 @@ class TargetChap:
     def _prove(self, algorithm: ChapAlgorithm, pairs: Mapping[str, str]) -> list[tuple[str, str]]:
         if self._mutual is None:
             raise _failure("the initiator wants the target to prove itself, and there is no mutual secret")
-        try:
-            identifier = parse_number(pairs["CHAP_I"])
-        except ValueError:
-            identifier = -1
         challenge = _binary(pairs["CHAP_C"])
-        if not 0 <= identifier <= 255:
-            raise _failure("CHAP_I is not a number from 0 to 255")
+        try:
+            identifier = decode_identifier(pairs["CHAP_I"])
+        except ValueError as error:
+            raise _failure(f"CHAP_I is {error}") from None
         if self._challenges.issued(challenge):
             raise _failure("the initiator reflects a CHAP challenge of ours")
         response = chap_response(algorithm, identifier, self._mutual.secret, challenge)

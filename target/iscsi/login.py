@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from storage_model.errors import RemoteProtocolError
-from storage_model.nexus import ITNexus
+from storage_model.nexus import ITNexus, is_name_length
 from storage_model.spec.iscsi_chap import CHAP_KEYS
 from storage_model.spec.iscsi_pdu import LoginRequestPdu, LoginResponsePdu, LoginStatus, Stage
 from storage_model.spec.iscsi_text import (
@@ -32,7 +32,6 @@ from target.iscsi.chap import TargetChap
 from target.iscsi.events import Limits, LoginRedirected, TargetDescription
 from target.iscsi.session import SessionParameters
 
-MAX_NAME_LENGTH = 223  # §4.2.7.1
 MAX_RECV_DATA_SEGMENT_LENGTH = 262144
 _NEXT_STAGES = (Stage.LOGIN_OPERATIONAL_NEGOTIATION, Stage.FULL_FEATURE_PHASE)
 
@@ -216,7 +215,7 @@ class LoginNegotiation:
         name = pairs.get("InitiatorName", "")
         if not name:
             raise RemoteProtocolError("no InitiatorName", LoginStatus.MISSING_PARAMETER)
-        if len(name.encode()) > MAX_NAME_LENGTH or not name.isprintable():
+        if not is_name_length(name) or not name.isprintable():
             raise RemoteProtocolError("InitiatorName is not an iSCSI name", LoginStatus.INITIATOR_ERROR)
         self.initiator_name = name
         session_type = pairs.get("SessionType", "Normal")

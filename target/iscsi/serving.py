@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Coroutine
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from storage_model.nexus import ITNexus
+from storage_model.nexus import ITNexus, normalised_name
 from storage_model.spec.iscsi_pdu import AsyncEvent, LoginStatus
 from storage_model.spec.scsi_task import TaskFunction, TaskFunctionResponse
 from target.addresses import format_address
@@ -256,7 +256,7 @@ class Serving(asyncio.BufferedProtocol):
         """Makes the session, after the end of an older one of the same nexus (§6.3.5)."""
         connection, sessions = self._connection, self._portal.sessions
         assert connection is not None
-        key = SessionKey(event.initiator_name.lower(), event.isid, self.portal_group_tag)
+        key = SessionKey(normalised_name(event.initiator_name), event.isid, self.portal_group_tag)
         if event.tsih:
             if sessions.has_tsih(key, event.tsih):
                 connection.refuse_login(LoginStatus.TOO_MANY_CONNECTIONS, "one connection per session")

@@ -99,7 +99,6 @@ class LogicalUnit:
         thin: bool = True,
         physical_block_length: int | None = None,
         reservation_store: ReservationStore | None = None,
-        volume_name: str = "",
     ) -> None:
         self.lun = lun
         self.volume = volume
@@ -108,7 +107,7 @@ class LogicalUnit:
         self.removable = removable
         self.thin = thin
         self.reservation = Reservation()
-        self.reservation_journal = ReservationJournal(self.reservation, reservation_store, volume_name)
+        self.reservation_journal = ReservationJournal(self.reservation, reservation_store)
         self.conflict_log = ConflictLog(self.reservation)
         self.unit_attentions = UnitAttentions()
         self.tasks = TaskSet()

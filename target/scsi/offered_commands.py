@@ -16,8 +16,8 @@ def is_offered(row: CommandRow, lu: LogicalUnit) -> bool:
     """A unit that belongs to a pair has no persistent reservations and no atomic writes.
 
     The reservations would be this array's own: at the other half another host could win the same one. And the other
-    half writes in pieces of its own. A fully provisioned unit has nothing to unmap (SBC-3 4.7.2), and only an encrypted
-    one has a key to change.
+    half writes in pieces of its own. A fully provisioned unit has nothing to unmap (SBC-3 4.7.2) or to
+    block erase: its blocks stay where they are. Only an encrypted one has a key to change.
     """
     block_erase = (row.operation_code, row.service_action) == (OperationCode.SANITIZE, Sanitize.BLOCK_ERASE)
     if block_erase or row.operation_code == OperationCode.UNMAP:

@@ -7,7 +7,7 @@ from functools import partial
 from typing import TypeAlias
 
 from storage_model.errors import CheckCondition
-from storage_model.nexus import ITNexus
+from storage_model.nexus import ITNexus, normalised_name
 from storage_model.persistent_reservation import Change, PersistentReservation, Registration
 from storage_model.spec.scsi_cdb import OperationCode, PersistentReserveIn, PersistentReserveOut
 from storage_model.spec.scsi_persistent_reservation import (
@@ -215,9 +215,9 @@ def _isids(context: CommandContext, name: TransportId) -> list[bytes]:
     """The port that a TransportID names, or all known ports of the device it names (SPC-4 7.6.4.6)."""
     if name.isid is not None:
         return [name.isid]
-    lu = context.lu
+    lu, initiator_name = context.lu, normalised_name(name.initiator_name)
     known = {*lu.unit_attentions.known, *lu.reservation.persistent.registrations}
-    return sorted({nexus.isid for nexus in known if nexus.initiator_name == name.initiator_name.lower()})
+    return sorted({nexus.isid for nexus in known if nexus.initiator_name == initiator_name})
 
 
 async def _put_into_force(context: CommandContext, action: PersistentReserveOut, change: Change) -> None:

@@ -9,9 +9,9 @@ from storage_model.reservation import Reservation
 
 
 class ReservationStore(Protocol):
-    """Keeps the persistent reservations of volumes over a restart."""
+    """Keeps the persistent reservation of one volume over a restart."""
 
-    async def save_reservation(self, volume: str, reservation: PersistentReservation | None) -> None:
+    async def save(self, reservation: PersistentReservation | None) -> None:
         """Durable on return; None: nothing is kept. Raises MediumFailure, and then nothing has changed."""
         ...
 
@@ -22,11 +22,10 @@ class ReservationJournal:
     Without a store nothing survives, and an initiator that asks for APTPL is told so (SPC-4 6.16.3).
     """
 
-    def __init__(self, reservation: Reservation, store: ReservationStore | None = None, volume: str = "") -> None:
+    def __init__(self, reservation: Reservation, store: ReservationStore | None = None) -> None:
         self.lock = Lock()
         self._reservation = reservation
         self._store = store
-        self._volume = volume
 
     @property
     def survives_power_loss(self) -> bool:
@@ -36,7 +35,7 @@ class ReservationJournal:
         """Put a state into force, with ``lock`` held. Raises MediumFailure, and then the old one is in force."""
         old = self._reservation.persistent
         if self._store is not None and (old.aptpl or state.aptpl) and not _same_record(old, state):
-            await self._store.save_reservation(self._volume, state if state.aptpl else None)
+            await self._store.save(state if state.aptpl else None)
         self._reservation.put_into_force(state)
 
 

@@ -53,27 +53,24 @@ async def overwrite(context: CommandContext) -> TaskOutcome:
 
 
 async def block_erase(context: CommandContext) -> TaskOutcome:
-    """SBC-3 5.24.2.3: not for a fully provisioned unit, whose blocks stay where they are."""
-    lu, cdb = context.lu, context.cdb
-    if not lu.thin:
-        raise invalid_field(1, 4)
-    if cdb[7] or cdb[8]:
-        raise invalid_field(7)
-    unrestricted = bool(cdb[1] & SANITIZE_AUSE)
-    operation = MediumOperation(Method.BLOCK_ERASE, lu.block_count * lu.block_length, unrestricted=unrestricted)
-    return await _sanitize(context, operation, 0)
+    """SBC-3 5.24.2.3."""
+    return await _erase(context, Method.BLOCK_ERASE)
 
 
 async def cryptographic_erase(context: CommandContext) -> TaskOutcome:
     """SBC-3 5.24.2.4: what is mapped is noise afterwards, and can be read (WACEREQ 01b)."""
+    return await _erase(context, Method.CRYPTOGRAPHIC_ERASE)
+
+
+async def _erase(context: CommandContext, method: Method) -> TaskOutcome:
+    """Without a parameter list. Not every unit can be erased in every way."""
     lu, cdb = context.lu, context.cdb
     if not is_offered(context.row, lu):
         raise invalid_field(1, 4)
     if cdb[7] or cdb[8]:
         raise invalid_field(7)
     unrestricted = bool(cdb[1] & SANITIZE_AUSE)
-    size_bytes = lu.block_count * lu.block_length
-    operation = MediumOperation(Method.CRYPTOGRAPHIC_ERASE, size_bytes, unrestricted=unrestricted)
+    operation = MediumOperation(method, lu.block_count * lu.block_length, unrestricted=unrestricted)
     return await _sanitize(context, operation, 0)
 
 

@@ -15,6 +15,7 @@ from zlib import crc32
 
 from storage_model.errors import UserError
 from storage_model.volume import Buffer
+from target.volumes.directory_sync import sync_parent_directory
 
 _MAGIC = b"PVATOMIC"
 _HEADER = Struct(">8sQII")  # magic, offset and length of the data in the volume, checksum of both and of the data
@@ -46,7 +47,7 @@ class AtomicWriteLog:
         if self._descriptor < 0:
             flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
             self._descriptor = os.open(self._path, flags, 0o600)
-            _sync_directory(self._path)
+            sync_parent_directory(self._path)
         try:
             _write_durably(self._descriptor, 0, _record(offset_bytes, data))
             try:
@@ -64,7 +65,7 @@ class AtomicWriteLog:
             _write_durably(self._descriptor, 0, _CLEARED)
         except OSError:
             self._path.unlink()
-            _sync_directory(self._path)
+            sync_parent_directory(self._path)
             os.close(self._descriptor)
             self._descriptor = -1
 
@@ -100,7 +101,7 @@ def finish_atomic_write(volume: int, path: Path, size_bytes: int, *, read_only: 
             _write_durably(volume, *found)
         if not read_only:
             log.unlink()
-            _sync_directory(log)
+            sync_parent_directory(log)
     except FileNotFoundError:
         return
     except OSError as error:
@@ -137,11 +138,3 @@ def _read_exactly(descriptor: int, offset_bytes: int, length: int) -> bytes:
             raise OSError(5, "the file is shorter than the volume")
         data += piece
     return data
-
-
-def _sync_directory(path: Path) -> None:
-    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)

@@ -16,6 +16,7 @@ from typing import Protocol
 from storage_model.errors import UserError
 from storage_model.volume import AtomicVolume, Buffer, Extent, MediumFailure, Volume
 from target.volumes.block_cipher import KEY_BYTES, BlockCipher
+from target.volumes.directory_sync import sync_parent_directory
 
 _DIRECT_BYTES = 64 << 10
 """Larger pieces are encrypted in a thread."""
@@ -78,7 +79,7 @@ def _make(path: Path) -> None:
         os.link(name, path)  # not renamed: a key that another process has made since stays
     finally:
         os.unlink(name)
-    _flush_directory(path)
+    sync_parent_directory(path)
 
 
 def _write(path: Path, key: bytes) -> None:
@@ -88,14 +89,6 @@ def _write(path: Path, key: bytes) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _flush_directory(path: Path) -> None:
-    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
 
 
 class EncryptedVolume:

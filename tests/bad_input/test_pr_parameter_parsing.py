@@ -122,6 +122,7 @@ async def test_every_length_of_zeros(action):
         (PORT.replace(b"host", b"ho\xffs"), "not UTF-8"),
         (PORT.replace(b"host", b"ho\ns"), "a line feed in the name"),
         (TransportId("iqn." + "x" * 220, bytes(6)).encode(), "a name of 224 bytes"),
+        (TransportId("iqn." + "\ufdfa" * 7, bytes(6)).encode(), "a name of 235 bytes when it is normalised"),
     ],
 )
 @pytest.mark.parametrize("action", [REGISTER, REGISTER_AND_MOVE])

@@ -95,7 +95,7 @@ class SlowStore:
     def __init__(self, turns: Turns) -> None:
         self._turns = turns
 
-    async def save_reservation(self, volume: str, reservation: PersistentReservation | None) -> None:
+    async def save(self, reservation: PersistentReservation | None) -> None:
         for _ in range(4):
             await self._turns()
 
@@ -113,7 +113,6 @@ class Crowd(CopyBench):
                 SlowVolume(turns),
                 UnitIdentity(f"fuzz-{lun}"),
                 reservation_store=SlowStore(turns),
-                volume_name=str(lun),
             )
             for lun in range(2)
         ] + self.units[2:]  # the third is only named, in copies

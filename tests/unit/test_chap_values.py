@@ -12,6 +12,7 @@ from storage_model.spec.iscsi_chap import (
     chap_response,
     choose_algorithm,
     decode_binary,
+    decode_identifier,
     encode_binary,
 )
 
@@ -98,6 +99,17 @@ def test_malformed_binary_values(text: str) -> None:
     with pytest.raises(ValueError, match=r".") as raised:
         decode_binary(text)
     assert len(str(raised.value)) < 80  # and not the value itself
+
+
+@pytest.mark.parametrize(("text", "number"), [("0", 0), ("255", 255), ("0xff", 255), ("0X0", 0), ("007", 7)])
+def test_identifier(text: str, number: int) -> None:
+    assert decode_identifier(text) == number
+
+
+@pytest.mark.parametrize("text", ["", "256", "0x100", "-1", " 1", "1_0", "x", "0x", "\u0661", "9" * 5000])
+def test_identifier_that_is_none(text: str) -> None:
+    with pytest.raises(ValueError, match=r"^not a number from 0 to 255$"):
+        decode_identifier(text)
 
 
 @given(st.text(max_size=40) | st.text("0123456789abcdefxX+/=b", max_size=40).map("0b".__add__))

@@ -103,6 +103,7 @@ def test_unknown_and_obsolete_keys() -> None:
         (LoginStatus.INITIATOR_ERROR, {**NAMES, "MaxRecvDataSegmentLength": "100"}, {}),
         (LoginStatus.INITIATOR_ERROR, {**NAMES, "SendTargets": "All"}, {}),
         (LoginStatus.INITIATOR_ERROR, {**NAMES, "InitiatorName": "x" * 224}, {}),
+        (LoginStatus.INITIATOR_ERROR, {**NAMES, "InitiatorName": "\ufdfa" * 7}, {}),  # 231 bytes when normalised
         (LoginStatus.INITIATOR_ERROR, NAMES, {"csg": 2}),
         (LoginStatus.INITIATOR_ERROR, NAMES, {"csg": Stage.FULL_FEATURE_PHASE}),
         (LoginStatus.INITIATOR_ERROR, NAMES, {"nsg": OPERATIONAL}),

@@ -192,7 +192,7 @@ async def test_reservation_of_another_file_by_that_name_is_ignored(
 ) -> None:
     """Names may be those that the command line counts: with a volume fewer, the next one has the name."""
     with MetadataStore(path, "30095") as store:
-        await ReservationNotes(store, "data.img").save_reservation("volume0", RESERVED)
+        await ReservationNotes(store, "volume0", "data.img").save(RESERVED)
         for file in ("other.img", ""):
             caplog.clear()
             assert store.load_reservation("volume0", file) == PersistentReservation()
@@ -204,6 +204,7 @@ async def test_reservation_of_another_file_by_that_name_is_ignored(
             )
         caplog.clear()
         assert store.load_reservation("volume0", "data.img") == KEPT, "with the right file they are there again"
+        assert ReservationNotes(store, "volume0", "data.img").load() == KEPT
         assert not caplog.records
 
 

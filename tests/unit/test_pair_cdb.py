@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from storage_model.errors import CheckCondition
-from storage_model.nexus import ITNexus
+from storage_model.nexus import ITNexus, is_name_length
 from storage_model.pair_state import FenceLevel, PairRole, PairState, Side
 from storage_model.spec.pair_cdb import (
     PairControlOut,
@@ -202,6 +202,15 @@ def test_bad_field_of_a_claim_is_pointed_at(change: dict[int, bytes], pointer: i
     assert error.value.in_parameter_list
 
 
+def test_claim_for_a_name_that_is_too_long_when_normalised() -> None:
+    """As an owner it would not fit the status data."""
+    name = ("\u0130" * 111).encode()  # 222 bytes; lower case adds a dot of two bytes to each
+    header = encode_claim(HOST)[:10]
+    with pytest.raises(CheckCondition) as caught:
+        decode_claim(header + len(name).to_bytes(2, "big") + name)
+    assert (caught.value.asc_ascq, caught.value.field_pointer) == (0x2600, 12)
+
+
 @given(st.binary(max_size=300))
 def test_claim_of_random_bytes_is_a_nexus_or_a_check_condition(data: bytes) -> None:
     try:
@@ -256,7 +265,8 @@ def test_status_on_the_wire() -> None:
 
 _text = st.text(max_size=60).filter(lambda text: len(text.encode()) < 256)
 _serial = st.text("0123456789", max_size=12)
-_nexus = st.builds(ITNexus, _text.filter(bool), st.binary(min_size=6, max_size=6), st.integers(0, 0xFFFF))
+_names = _text.filter(bool).filter(is_name_length)
+_nexus = st.builds(ITNexus, _names, st.binary(min_size=6, max_size=6), st.integers(0, 0xFFFF))
 
 
 @given(

@@ -34,8 +34,7 @@ class Store:
         self.let_go = asyncio.Event()
         self.let_go.set()
 
-    async def save_reservation(self, volume: str, reservation: PersistentReservation | None) -> None:
-        assert volume == "data0"
+    async def save(self, reservation: PersistentReservation | None) -> None:
         await self.let_go.wait()
         if self.fails:
             raise MediumFailure("the disk is full")
@@ -50,7 +49,7 @@ def store():
 
 @pytest.fixture
 def pr(store):
-    return Reservations(make_bench(reservation_store=store, volume_name="data0"))
+    return Reservations(make_bench(reservation_store=store))
 
 
 @pytest.mark.parametrize("action", [REGISTER, REGISTER_AND_IGNORE])

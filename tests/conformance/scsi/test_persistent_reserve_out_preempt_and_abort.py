@@ -33,7 +33,7 @@ class SlowStore:
         self.let_go = asyncio.Event()
         self.let_go.set()
 
-    async def save_reservation(self, volume, reservation):
+    async def save(self, reservation):
         await self.let_go.wait()
 
 
@@ -229,7 +229,7 @@ async def test_commands_that_no_transport_has_handed_over(pr):
 async def test_a_preempted_command_that_waits_for_older_ones(cdb):
     """Those wait for the commands that were there before: not for the one that waits for them, or neither would end."""
     store = SlowStore()
-    pr = Reservations(make_bench(reservation_store=store, volume_name="data0"))
+    pr = Reservations(make_bench(reservation_store=store))
     assert await pr.out(REGISTER, NEXUS_A, KEY_A, aptpl=True) is GOOD
     assert await pr.out(REGISTER, NEXUS_B, KEY_B, aptpl=True) is GOOD
     store.let_go.clear()
