@@ -63,9 +63,12 @@ async def _run_on_an_array(tool: str, kind: Kind, runs: Sequence[Run], directory
         urls = [url for url in await array.until_ready(READY_SECONDS) if url.startswith("iscsi://")]
         for run in runs:
             output = directory / f"{run.selector.partition('.')[2]}.txt"
-            await _run_tool([tool, "-V", *DESTRUCTIVE, "-t", run.selector, *urls[: run.paths]], output)
-            with output.open(errors="replace") as lines:
-                found, complaint = parse_output(lines)
+            for _ in range(run.tries):
+                await _run_tool([tool, "-V", *DESTRUCTIVE, "-t", run.selector, *urls[: run.paths]], output)
+                with output.open(errors="replace") as lines:
+                    found, complaint = parse_output(lines)
+                if not complaint:
+                    break
             for test, result in found.items():
                 results[test] = better_known(result, results.get(test, Result(Outcome.NOT_RUN)))
             if complaint:
