@@ -1,9 +1,12 @@
 """Commands that move or check blocks (SBC-3 5): READ and WRITE are the data path, few calls and one copy. [C]"""
 
+from collections.abc import Awaitable
+
 from storage_model.errors import CheckCondition
 from storage_model.spec import scsi_pages as pages
 from storage_model.spec.scsi_cdb import FUA, cdb_length, decode_block_cdb
 from storage_model.spec.scsi_sense import AscAscq, SenseKey
+from storage_model.spec.scsi_task import ScsiStatus
 from storage_model.volume import Buffer
 from target.scsi.command_context import CommandContext, invalid_field
 from target.scsi.logical_unit import MAXIMUM_COMPARE_AND_WRITE_BLOCKS, MAXIMUM_TRANSFER_BYTES, LogicalUnit
@@ -15,6 +18,7 @@ CHUNK_BYTES = 1 << 20
 VOLUME_WRITE_BYTES = 4 << 20
 """At most this much in one write of the volume: a mirrored one has to fit a frame of the remote-copy link."""
 
+_GOOD = ScsiStatus.GOOD
 _TRANSFER_LENGTH_BYTE = {6: 4, 10: 7, 12: 6, 16: 10}
 
 
@@ -35,9 +39,10 @@ def check_medium(lu: LogicalUnit) -> None:
 def checked_transfer(context: CommandContext) -> tuple[int, int, int]:
     """Flags, LBA and count of a data transfer, checked against capacity and MAXIMUM TRANSFER LENGTH (SBC-3 6.6.4)."""
     lu = context.lu
-    fields = decode_block_cdb(context.cdb)
+    fields = context.row.decode_blocks(context.cdb)
     _, lba, count = fields
-    if lba + count > lu.block_count or lba >= lu.block_count:
+    block_count = lu.block_count
+    if lba + count > block_count or lba >= block_count:
         check_range(lu, lba, count)
     if count * lu.block_length > MAXIMUM_TRANSFER_BYTES:
         raise invalid_field(_TRANSFER_LENGTH_BYTE[cdb_length(context.cdb[0])])
@@ -57,22 +62,26 @@ def received_blocks(context: CommandContext, count: int) -> Buffer:
     return memoryview(data)[:usable]
 
 
-async def write_blocks(lu: LogicalUnit, task: ScsiTask, lba: int, data: Buffer, *, fua: bool) -> None:
-    """Write whole blocks, outside the range of any COMPARE AND WRITE under way; nothing once the task is aborted."""
-    if not data:
-        return
-    block_length, ranges = lu.block_length, lu.write_ranges
-    end = lba + len(data) // block_length
-    held = await ranges.share(lba, end) if ranges.exclusive else ranges.enter(lba, end)
-    try:
-        if task.aborted:
-            return
-        if len(data) <= VOLUME_WRITE_BYTES:
-            await lu.volume.write(lba * block_length, data, fua=fua or lu.write_through)
-        else:
-            await _write_pieces(lu, task, lba * block_length, memoryview(data), fua=fua or lu.write_through)
-    finally:
-        ranges.release(held)
+async def write_blocks(
+    lu: LogicalUnit, task: ScsiTask, lba: int, data: Buffer, transfer_length_bytes: int = 0, *, fua: bool
+) -> TaskOutcome:
+    """Write whole blocks, outside the range of any COMPARE AND WRITE under way; nothing once the task is aborted.
+
+    The outcome is that of a command that does nothing else, so that a WRITE needs no coroutine of its own.
+    """
+    if data:
+        length, block_length, ranges = len(data), lu.block_length, lu.write_ranges
+        end = lba + length // block_length
+        held = await ranges.share(lba, end) if ranges.exclusive else ranges.enter(lba, end)
+        try:
+            if not task.aborted:
+                if length <= VOLUME_WRITE_BYTES:
+                    await lu.volume.write(lba * block_length, data, fua=fua or lu.write_through)
+                else:
+                    await _write_pieces(lu, task, lba * block_length, memoryview(data), fua=fua or lu.write_through)
+        finally:
+            ranges.release(held)
+    return TaskOutcome(_GOOD, b"", b"", transfer_length_bytes)
 
 
 async def _write_pieces(lu: LogicalUnit, task: ScsiTask, offset_bytes: int, data: memoryview, *, fua: bool) -> None:
@@ -88,14 +97,15 @@ async def read(context: CommandContext) -> TaskOutcome:
     if not count:
         return TaskOutcome()
     lu = context.lu
-    volume, block_length = lu.volume, lu.block_length
+    block_length = lu.block_length
+    length = count * block_length
     if flags & FUA:
-        await volume.flush()
+        await lu.volume.flush()
     if lu.write_ranges.reads_guarded is None:
-        data = await volume.read(lba * block_length, count * block_length)
+        data = await lu.volume.read(lba * block_length, length)
     else:
         data = await read_blocks(lu, lba, count)
-    return TaskOutcome(data_in=data, transfer_length_bytes=count * block_length)
+    return TaskOutcome(_GOOD, data, b"", length)
 
 
 async def read_blocks(lu: LogicalUnit, lba: int, count: int) -> Buffer:
@@ -110,12 +120,11 @@ async def read_blocks(lu: LogicalUnit, lba: int, count: int) -> Buffer:
         ranges.release(held)
 
 
-async def write(context: CommandContext) -> TaskOutcome:
+def write(context: CommandContext) -> Awaitable[TaskOutcome]:
     """WRITE 6, 10, 12, 16 (SBC-3 5.30 to 5.33)."""
     flags, lba, count = checked_transfer(context)
-    data = received_blocks(context, count)
-    await write_blocks(context.lu, context.task, lba, data, fua=bool(flags & FUA))
-    return TaskOutcome(transfer_length_bytes=count * context.lu.block_length)
+    lu, data = context.lu, received_blocks(context, count)
+    return write_blocks(lu, context.task, lba, data, count * lu.block_length, fua=flags & FUA != 0)
 
 
 async def write_and_verify(context: CommandContext) -> TaskOutcome:

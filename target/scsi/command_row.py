@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from enum import Enum, IntEnum
 from typing import TYPE_CHECKING, TypeAlias
 
-from storage_model.spec.scsi_cdb import OperationCode, cdb_length
+from storage_model.spec.scsi_cdb import BlockDecoder, OperationCode, block_decoder, cdb_length
 from target.scsi.task import TaskOutcome
 
 if TYPE_CHECKING:
@@ -67,6 +67,10 @@ class CommandRow:
     unit_attention: bool
     length: int = field(init=False)
     forbidden: int = field(init=False)
+    forbidden_words: tuple[int, int] = field(init=False)
+    """``forbidden`` as it lies in the first 16 bytes: two words are tested in a quarter of the time of a slice."""
+    decode_blocks: BlockDecoder = field(init=False)
+    """For the commands on blocks, whose fields lie where the length of the CDB puts them."""
     writes: bool = field(init=False)
     touches_medium: bool = field(init=False)
 
@@ -78,7 +82,10 @@ class CommandRow:
         if self.service_action is not None:
             known |= 0x1F << 8 * (length - 2)
         derive(self, "length", length)
-        derive(self, "forbidden", ~known & ((1 << 8 * length) - 1))
+        forbidden = ~known & ((1 << 8 * length) - 1)
+        derive(self, "forbidden", forbidden)
+        derive(self, "forbidden_words", divmod(forbidden << 8 * (16 - length), 1 << 64))
+        derive(self, "decode_blocks", block_decoder(self.operation_code))
         derive(self, "writes", self.medium is MediumAccess.WRITE)
         derive(self, "touches_medium", self.medium is not MediumAccess.NONE)
 

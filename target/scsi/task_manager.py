@@ -9,6 +9,8 @@ from target.scsi.task import ScsiTask
 TASK_SET_LIMIT = 2048
 """Commands in one task set; the next is answered TASK SET FULL. Well above what the CmdSN windows let in."""
 
+_ORDERED = TaskAttribute.ORDERED  # each access to a member of an enumeration runs a function of Python 3.11
+
 
 class TaskSet:
     """Commands that have entered the device server and not ended yet.
@@ -34,14 +36,14 @@ class TaskSet:
         if len(self._tasks) >= TASK_SET_LIMIT:
             return False
         self._tasks[id(task)] = task
-        if task.attribute is TaskAttribute.ORDERED:
+        if task.attribute is _ORDERED:
             self.ordered.append(task)
         return True
 
     def leave(self, task: ScsiTask) -> None:
         key = id(task)
         del self._tasks[key]
-        if task.attribute is TaskAttribute.ORDERED:
+        if task.attribute is _ORDERED:
             self.ordered = [other for other in self.ordered if other is not task]
         if self._watchers:
             self._notify(key)

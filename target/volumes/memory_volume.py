@@ -61,6 +61,15 @@ class MemoryVolume:
         return result
 
     async def write(self, offset_bytes: int, data: Buffer, *, fua: bool = False) -> None:
+        index, start = divmod(offset_bytes, CHUNK_BYTES)
+        end = start + len(data)
+        if end <= CHUNK_BYTES:  # the usual case
+            chunk = self._chunks.get(index)
+            if chunk is None:
+                chunk = self._chunks[index] = _Chunk()
+            chunk.data[start:end] = data
+            chunk.mapped |= _bits(start // self._block_length, len(data) // self._block_length)
+            return
         source = memoryview(data)
         for index, start, done, count in _pieces(offset_bytes, len(source)):
             chunk = self._chunks.get(index)

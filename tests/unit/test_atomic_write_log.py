@@ -100,7 +100,7 @@ async def crash(path, monkeypatch, after):
         with pytest.raises(PowerFailure):
             await volume.write_atomic(OFFSET, NEW)
     descriptor, volume._descriptor = volume._descriptor, -1
-    volume._executor.shutdown()
+    volume._workers.shut_down()
     volume._atomic_log.executor.shutdown()
     os.close(volume._atomic_log._descriptor)
     os.close(descriptor)

@@ -99,6 +99,7 @@ async def test_errors_of_the_host_are_volume_errors(volume, monkeypatch, code, e
         raise OSError(code, os.strerror(code))
 
     with monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", fail)
         patch.setattr(os, "pwritev", fail)
         patch.setattr(os, "fdatasync", fail)
         for offset, data, fua in ((0, b"x" * 4096, False), (512, b"x" * 512, False), (0, b"x" * 4096, True)):
@@ -113,6 +114,7 @@ async def test_a_read_error_is_never_out_of_space(volume, monkeypatch):
         raise OSError(errno.EIO, "bad")
 
     with monkeypatch.context() as patch:
+        patch.setattr(os, "pread", fail)
         patch.setattr(os, "preadv", fail)
         with pytest.raises(MediumFailure):
             await volume.read(0, 512)
