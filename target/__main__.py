@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import logging
 import os
+import resource
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -29,6 +30,9 @@ from target.config import (
 from target.portal_config import parse_portal_word, replace_portals
 
 log = logging.getLogger("pairvol.array")
+
+MAX_DESCRIPTORS = 1 << 16
+"""Files and connections that the array asks its system for: every volume and every session is one."""
 
 _EPILOG = """\
 examples:
@@ -166,10 +170,11 @@ def _from_words(options: argparse.Namespace) -> ArrayConfig:
         raise UserError("nothing to serve: give --volume SIZE or --config FILE (see --help)")
     iqn = check_iqn(options.iqn or DEFAULT_IQN, "--iqn")
     volumes = tuple(parse_volume_words(text, lun) for lun, text in enumerate(options.volume))
-    names = [volume.name for volume in volumes]
-    for name in names:
-        if names.count(name) > 1:
-            raise UserError(f"--volume: name={name} is used twice")
+    names: set[str] = set()
+    for volume in volumes:
+        if volume.name in names:
+            raise UserError(f"--volume: name={volume.name} is used twice")
+        names.add(volume.name)
     portals = (parse_address(DEFAULT_PORTAL, "--portal"),)
     return ArrayConfig(iqn=iqn, serial=serial_from(iqn), portals=portals, volumes=volumes)
 
@@ -222,11 +227,23 @@ def _announce(urls: Sequence[str]) -> None:
         raise UserError(f"standard output: {error.strerror}") from None
 
 
+def _raise_descriptor_limit() -> None:
+    """To what the system lets us have: the 1024 that a shell usually gives are fewer than a thousand sessions need.
+
+    Nothing here uses ``select``, for whose sake the usual limit is so low.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MAX_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, MAX_DESCRIPTORS)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
 def main(words: list[str] | None = None) -> int:
     """Entry point; the exit status."""
     try:
         config, log_level = configuration(words)
         logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+        _raise_descriptor_limit()
         asyncio.run(_serve(config, lambda: configuration(words)[0]))
     except UserError as error:
         print(f"pairvol-array: {error}", file=sys.stderr)

@@ -31,6 +31,10 @@ class Kind(Enum):
     OBSOLETE = auto()  # answered Reject (§13.24)
 
 
+# Reading a member off its class takes longer than the decision made with it, and there are twenty keys in a login.
+_LIST, _MINIMUM, _AND, _OR, _OBSOLETE = Kind.LIST, Kind.MINIMUM, Kind.AND, Kind.OR, Kind.OBSOLETE
+
+
 class Use(Flag):
     """Where a key may appear (§13: IO, LO, FFPO) and what it covers."""
 
@@ -111,18 +115,19 @@ def parse_pairs(data: Buffer, max_pairs: int = MAX_PAIRS) -> list[tuple[str, str
         return []
     if raw[-1] != 0:
         raise _bad("text does not end with a NUL")
-    items = [item for item in raw.split(b"\0", max_pairs + 1) if item]
+    try:
+        text = raw.decode()  # all at once: NUL and "=" are bytes of their own in UTF-8
+    except UnicodeDecodeError:
+        raise _bad("text is not UTF-8") from None
+    items = [item for item in text.split("\0", max_pairs + 1) if item]
     if len(items) > max_pairs:
         raise _bad(f"more than {max_pairs} keys in one text")
     pairs: list[tuple[str, str]] = []
     for item in items:
-        key, equals, value = item.partition(b"=")
-        if not equals or not 1 <= len(key) <= MAX_KEY_LENGTH:
-            raise _bad("text has an item that is not key=value with a key of 1 to 63 bytes")
-        try:
-            pairs.append((key.decode("ascii"), value.decode("utf-8")))
-        except UnicodeDecodeError:
-            raise _bad("text has a key that is not ASCII or a value that is not UTF-8") from None
+        key, equals, value = item.partition("=")
+        if not equals or not 1 <= len(key) <= MAX_KEY_LENGTH or not key.isascii():
+            raise _bad("text has an item that is not key=value with an ASCII key of 1 to 63 bytes")
+        pairs.append((key, value))
     return pairs
 
 
@@ -138,7 +143,7 @@ def parse_text(data: Buffer, max_pairs: int = MAX_PAIRS) -> dict[str, str]:
 def format_text(pairs: Mapping[str, str] | Iterable[tuple[str, str]]) -> bytes:
     """``key=value`` and a NUL each."""
     items = pairs.items() if isinstance(pairs, Mapping) else pairs
-    return b"".join(f"{key}={value}".encode() + b"\0" for key, value in items)
+    return "".join([f"{key}={value}\0" for key, value in items]).encode()
 
 
 def parse_number(text: str) -> int:
@@ -151,7 +156,7 @@ def parse_number(text: str) -> int:
 
 
 def _digits(text: str, alphabet: str, base: int) -> int:
-    if not text or any(character not in alphabet for character in text):  # int() alone would take "1_0" and " 1"
+    if not text or text.strip(alphabet):  # int() alone would take "1_0" and " 1"
         raise ValueError(f"not a number: {text!r}")
     return int(text, base)
 
@@ -162,21 +167,21 @@ def negotiate(key: str, offered: str, own: str) -> str:
     ``own`` is the responder's value: a number, Yes or No, or a comma-separated list of what it supports, in any order,
     for the offerer's order decides (§6.2.1). The key must be in KEYS and not be declarative.
     """
-    rule = KEYS[key]
-    if rule.kind is Kind.OBSOLETE:
+    kind = KEYS[key].kind
+    if kind is _OBSOLETE:
         return REJECT
-    if rule.kind is Kind.LIST:
+    if kind is _LIST:
         supported = own.split(",")
         return next((value for value in offered.split(",") if value in supported), REJECT)
-    if rule.kind in (Kind.AND, Kind.OR):
+    if kind is _AND or kind is _OR:
         if offered not in (YES, NO):
             return REJECT
         both = (offered, own)
-        return (NO if NO in both else YES) if rule.kind is Kind.AND else (YES if YES in both else NO)
+        return (NO if NO in both else YES) if kind is _AND else (YES if YES in both else NO)
     number = in_range(key, offered)
     if number is None:
         return REJECT
-    return str((min if rule.kind is Kind.MINIMUM else max)(number, int(own)))
+    return str((min if kind is _MINIMUM else max)(number, int(own)))
 
 
 def in_range(key: str, text: str) -> int | None:

@@ -6,7 +6,6 @@ are under the same rules.
 """
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 from storage_model.errors import RemoteProtocolError
@@ -81,6 +80,12 @@ _OUTCOMES: dict[str, tuple[str, Callable[[str], Any]]] = {
 _NAMING_KEYS = frozenset({"InitiatorName", "TargetName", "SessionType"})
 """Once is enough (§6.3.1), but libiscsi says them again after a security stage without authentication."""
 
+# As sets: asking a Flag or an Enum takes longer than all the rest that a key takes.
+_LOGIN_KEYS = frozenset(key for key, rule in KEYS.items() if Use.LOGIN in rule.use)
+_NORMAL_ONLY_KEYS = frozenset(key for key, rule in KEYS.items() if Use.NORMAL_ONLY in rule.use)
+_DECLARATIVE_KEYS = frozenset(key for key, rule in KEYS.items() if rule.kind is Kind.DECLARATIVE)
+_OBSOLETE_KEYS = frozenset(key for key, rule in KEYS.items() if rule.kind is Kind.OBSOLETE)
+
 
 class LoginNegotiation:
     """Follows one login from its first request to the response that ends it.
@@ -119,10 +124,9 @@ class LoginNegotiation:
         self._account(request)
         self._check_header(request)
         stage = Stage(request.csg)
-        response = LoginResponsePdu(csg=stage, isid=self.isid, tsih=self.tsih, itt=request.itt)
         self._text += bytes(request.data)
         if request.cont:
-            return response
+            return LoginResponsePdu(csg=stage, isid=self.isid, tsih=self.tsih, itt=request.itt)
         pairs, self._text = parse_text(self._text), b""
         answers = self._declarations(stage, pairs)
         self._check_stage(stage)
@@ -133,15 +137,23 @@ class LoginNegotiation:
                 answers.append((key, answer))
         if proof:
             answers += self._authenticate(proof)
-        if request.transit and self._may_leave():
+        transit = request.transit and self._may_leave()
+        if transit:
             self._stage = Stage(request.nsg)
             self.complete = self._stage is Stage.FULL_FEATURE_PHASE
-            response = replace(response, transit=True, nsg=request.nsg)
         if self._target.redirect:
             self._redirect(stage)
         if self.complete:
             self._settle()
-        return replace(response, data=format_text(answers))
+        return LoginResponsePdu(
+            transit=transit,
+            csg=stage,
+            nsg=request.nsg if transit else 0,
+            isid=self.isid,
+            tsih=self.tsih,
+            itt=request.itt,
+            data=format_text(answers),
+        )
 
     @property
     def nexus(self) -> ITNexus | None:
@@ -156,9 +168,10 @@ class LoginNegotiation:
             raise LoginRedirected(self._target.redirect)
 
     def close(self) -> None:
-        """The login has ended, or the connection with it."""
+        """The login has ended, or the connection with it. A session keeps none of what only the login needed."""
         if self._chap is not None:
             self._chap.close()
+        self._text, self._seen = b"", {}
 
     def access_holds(self) -> bool:
         """Whether the rules of this moment let the initiator in with the same account, to the same units."""
@@ -273,17 +286,16 @@ class LoginNegotiation:
         if key in self._seen or len(self._seen) >= self._limits.login_keys:
             raise RemoteProtocolError(f"{key!r} again, or too many keys", LoginStatus.INITIATOR_ERROR)
         self._seen[key] = value
-        rule = KEYS.get(key)
-        if rule is None:
+        if key not in KEYS:
             return NOT_UNDERSTOOD
-        if Use.LOGIN not in rule.use or value in RESERVED_VALUES:
+        if key not in _LOGIN_KEYS or value in RESERVED_VALUES:
             raise RemoteProtocolError(f"{key} cannot be negotiated so in a login", LoginStatus.INITIATOR_ERROR)
-        if rule.kind is Kind.DECLARATIVE:
+        if key in _DECLARATIVE_KEYS:
             self._declared(key, value)
             return None
-        if rule.kind is Kind.OBSOLETE:
+        if key in _OBSOLETE_KEYS:
             return REJECT
-        if self.discovery and Use.NORMAL_ONLY in rule.use:
+        if self.discovery and key in _NORMAL_ONLY_KEYS:
             return IRRELEVANT
         if key == "AuthMethod":
             return self._auth_method(value)

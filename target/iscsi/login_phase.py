@@ -45,17 +45,31 @@ class LoginPhase:
     def accept(self, tsih: int) -> None:
         """The session exists: the last response goes out."""
         assert self._last_response is not None
-        self._send(replace(self._last_response, tsih=tsih))
+        self._send(self._last_response, tsih)
+        self._last_response = None
 
     def refuse(self, status: int, reason: str) -> ConnectionEnded:
         """The session cannot be; ``status`` is a LoginStatus."""
         assert self._last_response is not None
         return self._fail(self._last_response, RemoteProtocolError(reason, status))
 
-    def _send(self, response: LoginResponsePdu) -> None:
-        stat_sn, window = self._outgoing.take_stat_sn(), self._outgoing.window
-        numbered = replace(response, stat_sn=stat_sn, exp_cmd_sn=window.exp_cmd_sn, max_cmd_sn=window.max_cmd_sn)
-        self._outgoing.send(numbered)
+    def _send(self, response: LoginResponsePdu, tsih: int | None = None) -> None:
+        window = self._outgoing.window
+        self._outgoing.send(
+            LoginResponsePdu(  # in full: ``replace`` takes longer than the rest of this
+                transit=response.transit,
+                csg=response.csg,
+                nsg=response.nsg,
+                isid=response.isid,
+                tsih=response.tsih if tsih is None else tsih,
+                itt=response.itt,
+                stat_sn=self._outgoing.take_stat_sn(),
+                exp_cmd_sn=window.exp_cmd_sn,
+                max_cmd_sn=window.max_cmd_sn,
+                status=response.status,
+                data=response.data,
+            )
+        )
 
     def _fail(self, response: LoginResponsePdu, error: RemoteProtocolError) -> ConnectionEnded:
         moved_to = error.address if isinstance(error, LoginRedirected) else ""

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from ipaddress import ip_address
 
 
@@ -33,6 +34,7 @@ def target_addresses(groups: Iterable[PortalGroup], reached_tag: int, reached: s
     return tuple(found.items())
 
 
+@lru_cache(maxsize=1024)  # the same for every connection that reaches the same portal
 def _resolved(address: str, reached: str) -> str | None:
     """The address, with a host that can be dialled from where ``reached`` was; None when there is none."""
     host, _, port = address.rpartition(":")

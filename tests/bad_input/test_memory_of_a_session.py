@@ -157,6 +157,17 @@ def test_answers_that_nobody_takes_hold_commands_back() -> None:
     assert bytes(getattr(answer, "data", b"")) == b"still here"
 
 
+def test_an_idle_session_keeps_little_and_nothing_of_the_text_of_its_login() -> None:
+    """A thousand of them are a few MiB; and who may log in may not fill memory with aliases for it."""
+    aliases = {"InitiatorAlias": "a" * 3000, "X-com.example.remark": "b" * 3000}
+    logged_in(**aliases)
+    with watching_memory() as watch:
+        drivers = [logged_in(**aliases) for _ in range(20)]
+        for driver in drivers:  # what the tests keep of it
+            driver.events.clear()
+    assert watch.kept < len(drivers) * 8192, "the login's keys and values are still there"
+
+
 @pytest.mark.parametrize("digests", ["None", "CRC32C"])
 def test_a_session_that_has_ended_keeps_nothing(digests: str) -> None:
     """Commands in every state, then the end of the connection: freed at once, not when the collector comes by."""

@@ -39,7 +39,10 @@ def test_repeated_keys_keep_their_order_in_pairs() -> None:
         b"=1\0",  # no key
         b"K" * 64 + b"=1\0",
         b"\xff=1\0",
+        "ä=1\0".encode(),
         b"A=\xff\0",
+        b"A=\xc3\0B=\xa4\0",  # half a character on each side of a NUL
+        b"A=\xc3=\xa4\0",
         b"A=1\0A=2\0",
         b"".join(b"K%d=\0" % index for index in range(129)),
     ],
@@ -48,6 +51,10 @@ def test_bad_text(data: bytes) -> None:
     with pytest.raises(RemoteProtocolError) as error:
         parse_text(data)
     assert error.value.reason == LoginStatus.INITIATOR_ERROR
+
+
+def test_values_are_utf_8() -> None:
+    assert parse_text("A=ä=ß\0B=\u4e2d\0".encode()) == {"A": "ä=ß", "B": "\u4e2d"}
 
 
 def test_empty_text_and_stray_nuls() -> None:
