@@ -17,13 +17,13 @@ from storage_model.spec.iscsi_text import format_text, parse_text
 from target.iscsi.access import AccessControl
 from target.iscsi.connection import Connection
 from target.iscsi.events import (
-    CommandReceived,
     ConnectionEnded,
     Event,
     Limits,
     LoginCompleted,
     TargetDescription,
 )
+from target.iscsi.outstanding_commands import Command, SharedRoom
 from target.scsi.task import ScsiTask, TaskOutcome
 
 IQN = "iqn.2026-11.org.pairvol:test"
@@ -44,13 +44,20 @@ class Driver:
         access: AccessControl | None = None,
         peer_host: str = "127.0.0.1",
         target: TargetDescription = TARGET,
+        room: SharedRoom | None = None,
     ) -> None:
         self.connection = Connection(
-            target, local_address="127.0.0.1:3260", now=0.0, limits=limits, access=access, peer_host=peer_host
+            target,
+            local_address="127.0.0.1:3260",
+            now=0.0,
+            limits=limits,
+            access=access,
+            peer_host=peer_host,
+            room=room,
         )
         self.now = 0.0
         self.events: list[Event] = []
-        self.commands: list[CommandReceived] = []
+        self.commands: list[Command] = []
         self.tasks: list[ScsiTask] = []
         self.cmd_sn = 100
         self.header_digest = self.data_digest = False
@@ -80,16 +87,17 @@ class Driver:
         while events:
             for event in events:
                 self.events.append(event)
-                if isinstance(event, CommandReceived):
+                if isinstance(event, Command):
                     self.tasks.append(event.task)
                     if self._execute is None:
                         self.commands.append(event)
                     else:
-                        self.connection.complete(event.command, self._execute(event.task))
+                        self.connection.complete(event, self._execute(event.task))
             events = self.connection.next_events()
 
-    def complete(self, event: CommandReceived, outcome: TaskOutcome | None = None, aborted: bool = False) -> list[Pdu]:
-        self.connection.complete(event.command, outcome or TaskOutcome(), aborted=aborted)
+    def complete(self, event: Command, outcome: TaskOutcome | None = None, aborted: bool = False) -> list[Pdu]:
+        event.task.aborted = aborted
+        self.connection.complete(event, outcome or TaskOutcome())
         self._handle(self.connection.next_events())
         return self.received()
 

@@ -78,9 +78,37 @@ __all__ = [
 
 ISCSI_COMPLETED_AT_TARGET = 0x00  # the Response field of a SCSI Response (§11.4.3)
 
-_IMMEDIATE = 0x40
+IMMEDIATE = 0x40
+FINAL, READ, WRITE, ATTRIBUTE = 0x80, 0x40, 0x20, 0x07  # byte 1 of a SCSI Command (§11.3.1)
+OVERFLOW, UNDERFLOW = 0x04, 0x02  # byte 1 of a Data-In and of a SCSI Response (§11.4.1, §11.7.1)
+STATUS_PRESENT = 0x01  # byte 1 of a Data-In
 _HEADER = Struct(">BBBBI8s8I")  # every BHS but the SCSI Command's: words at bytes 16 to 47
-_COMMAND = Struct(">BBBBI8s4I16s")
+SCSI_COMMAND_BHS = Struct(">BBBBI8s4I16s")
+"""Opcode, flags, 2 reserved, lengths, LUN, ITT, Expected Data Transfer Length, CmdSN, ExpStatSN, CDB (§11.3)."""
+_DATA_IN, _SCSI_RESPONSE = int(Opcode.DATA_IN), int(Opcode.SCSI_RESPONSE)
+
+
+def data_in_bhs(
+    flags: int, length: int, lun: bytes, itt: int, stat_sn: int, exp_cmd_sn: int, max_cmd_sn: int, data_sn: int,
+    buffer_offset: int, residual_count: int, status: int = 0, ttt: int = RESERVED_TAG,
+) -> bytes:  # fmt: skip
+    """The BHS of a Data-In with ``length`` bytes of data; ``flags`` is byte 1 (§11.7)."""
+    return _HEADER.pack(
+        _DATA_IN, flags, 0, status, length, lun, itt, ttt, stat_sn, exp_cmd_sn, max_cmd_sn, data_sn, buffer_offset,
+        residual_count,
+    )  # fmt: skip
+
+
+def scsi_response_bhs(
+    flags: int, status: int, length: int, itt: int, stat_sn: int, exp_cmd_sn: int, max_cmd_sn: int, exp_data_sn: int,
+    residual_count: int, response: int = ISCSI_COMPLETED_AT_TARGET, bidirectional_residual_count: int = 0,
+    snack_tag: int = 0,
+) -> bytes:  # fmt: skip
+    """The BHS of a SCSI Response with ``length`` bytes of sense segment; ``flags`` is byte 1 (§11.4)."""
+    return _HEADER.pack(
+        _SCSI_RESPONSE, flags, response, status, length, NO_LUN, itt, snack_tag, stat_sn, exp_cmd_sn, max_cmd_sn,
+        exp_data_sn, bidirectional_residual_count, residual_count,
+    )  # fmt: skip
 
 
 def _lengths(ahs: bytes, data: Buffer) -> int:
@@ -103,14 +131,14 @@ class NopOutPdu:
 
     def encode_bhs(self) -> bytes:
         return _HEADER.pack(
-            _IMMEDIATE if self.immediate else 0, 0x80, 0, 0, len(self.data), self.lun,
+            IMMEDIATE if self.immediate else 0, 0x80, 0, 0, len(self.data), self.lun,
             self.itt, self.ttt, self.cmd_sn, self.exp_stat_sn, 0, 0, 0, 0,
         )  # fmt: skip
 
     @classmethod
     def decode(cls, bhs: bytes, ahs: bytes, data: Buffer) -> Self:
         byte0, _, _, _, _, lun, itt, ttt, cmd_sn, exp_stat_sn, _, _, _, _ = _HEADER.unpack(bhs)
-        return cls(bool(byte0 & _IMMEDIATE), lun, itt, ttt, cmd_sn, exp_stat_sn, data)
+        return cls(bool(byte0 & IMMEDIATE), lun, itt, ttt, cmd_sn, exp_stat_sn, data)
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,8 +186,8 @@ class ScsiCommandPdu:
     data: Buffer = b""
 
     def encode_bhs(self) -> bytes:
-        return _COMMAND.pack(
-            Opcode.SCSI_COMMAND | (_IMMEDIATE if self.immediate else 0),
+        return SCSI_COMMAND_BHS.pack(
+            Opcode.SCSI_COMMAND | (IMMEDIATE if self.immediate else 0),
             self.final << 7 | self.read << 6 | self.write << 5 | self.attribute, 0, 0,
             _lengths(self.ahs, self.data), self.lun, self.itt, self.expected_data_transfer_length,
             self.cmd_sn, self.exp_stat_sn, self.cdb,
@@ -167,9 +195,9 @@ class ScsiCommandPdu:
 
     @classmethod
     def decode(cls, bhs: bytes, ahs: bytes, data: Buffer) -> Self:
-        byte0, flags, _, _, _, lun, itt, expected, cmd_sn, exp_stat_sn, cdb = _COMMAND.unpack(bhs)
+        byte0, flags, _, _, _, lun, itt, expected, cmd_sn, exp_stat_sn, cdb = SCSI_COMMAND_BHS.unpack(bhs)
         return cls(
-            bool(byte0 & _IMMEDIATE), bool(flags & 0x80), bool(flags & 0x40), bool(flags & 0x20), flags & 7,
+            bool(byte0 & IMMEDIATE), bool(flags & 0x80), bool(flags & 0x40), bool(flags & 0x20), flags & 7,
             lun, itt, expected, cmd_sn, exp_stat_sn, cdb, ahs, data,
         )  # fmt: skip
 
@@ -197,10 +225,10 @@ class ScsiResponsePdu:
 
     def encode_bhs(self) -> bytes:
         flags = 0x80 | self.bidirectional_overflow << 4 | self.bidirectional_underflow << 3
-        return _HEADER.pack(
-            Opcode.SCSI_RESPONSE, flags | self.overflow << 2 | self.underflow << 1, self.response, self.status,
-            len(self.data), NO_LUN, self.itt, self.snack_tag, self.stat_sn, self.exp_cmd_sn, self.max_cmd_sn,
-            self.exp_data_sn, self.bidirectional_residual_count, self.residual_count,
+        return scsi_response_bhs(
+            flags | self.overflow << 2 | self.underflow << 1, self.status, len(self.data), self.itt, self.stat_sn,
+            self.exp_cmd_sn, self.max_cmd_sn, self.exp_data_sn, self.residual_count, self.response,
+            self.bidirectional_residual_count, self.snack_tag,
         )  # fmt: skip
 
     @classmethod
@@ -263,9 +291,9 @@ class DataInPdu:
 
     def encode_bhs(self) -> bytes:
         flags = self.final << 7 | self.acknowledge << 6 | self.overflow << 2 | self.underflow << 1
-        return _HEADER.pack(
-            Opcode.DATA_IN, flags | self.status_present, 0, self.status, len(self.data), self.lun, self.itt, self.ttt,
-            self.stat_sn, self.exp_cmd_sn, self.max_cmd_sn, self.data_sn, self.buffer_offset, self.residual_count,
+        return data_in_bhs(
+            flags | self.status_present, len(self.data), self.lun, self.itt, self.stat_sn, self.exp_cmd_sn,
+            self.max_cmd_sn, self.data_sn, self.buffer_offset, self.residual_count, self.status, self.ttt,
         )  # fmt: skip
 
     @classmethod

@@ -3,6 +3,7 @@
 Pure: give what came off the wire to :meth:`PduStream.receive_data`, take whole PDUs.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -13,8 +14,11 @@ from storage_model.spec.iscsi_codes import BHS_LENGTH, RejectReason
 from storage_model.volume import Buffer
 
 DIGEST_LENGTH = 4
-_PADS = (b"", b"\0\0\0", b"\0\0", b"\0")
+PADS = (b"", b"\0\0\0", b"\0\0", b"\0")
+"""What fills a data segment up to whole words, by its length modulo 4 (§11.2.3)."""
 _NO_DATA = memoryview(b"")
+_NO_LENGTHS = b"\0\0\0\0"  # TotalAHSLength and DataSegmentLength
+_WORTH_A_RECEIVE = 4096  # less than this of a data segment is received together with what follows it
 
 
 @dataclass(slots=True)
@@ -57,7 +61,7 @@ class EncodablePdu(Protocol):
 def crc32c(*parts: Buffer) -> bytes:
     """The CRC32C digest of ``parts`` as it stands on the wire: least significant byte first (§13.1, RFC 3720 B.4)."""
     crc = 0
-    for part in parts:
+    for part in parts:  # the extension takes nothing but bytes
         crc = google_crc32c.extend(crc, part if isinstance(part, bytes) else bytes(part))
     return crc.to_bytes(4, "little")
 
@@ -71,7 +75,7 @@ def encode_pdu(pdu: EncodablePdu, header_digest: bool = False, data_digest: bool
         header += crc32c(header)
     if not data:
         return [header]
-    pad = _PADS[len(data) & 3]
+    pad = PADS[len(data) & 3]
     if data_digest:
         return [header, data, pad + crc32c(data, pad)]
     return [header, data, pad] if pad else [header, data]
@@ -84,17 +88,23 @@ class PduStream:
     ``max_data_segment_length`` take effect at the next PDU. Memory is bounded by one header, one data segment and what
     one call was given. ``bytes`` passed in are referred to by the PDUs that come out; any other buffer is copied first,
     so that the caller may use it again.
+
+    A data segment that is longer than one receive need not be copied: ``place``, given its BHS and its length in bytes,
+    may say where it belongs (None: nowhere yet), and :meth:`space` says where the rest of it can be received.
     """
 
     def __init__(self, max_data_segment_length: int) -> None:
         self.max_data_segment_length = max_data_segment_length
         self.header_digest = False
         self.data_digest = False
+        self.place: Callable[[bytes, int], memoryview | None] | None = None
         self._head = bytearray()  # of a PDU whose header is not whole yet
         self._bhs = b""
         self._ahs = b""
-        self._segment: bytearray | None = None  # a data segment, padding and digest included, that spans receives
+        self._segment: memoryview | None = None  # of the data of a PDU that spans receives
         self._filled = 0
+        self._tail = bytearray()  # what came of its padding and digest
+        self._tail_length = 0
 
     def receive_data(self, data: Buffer) -> list[RawPdu]:
         """The PDUs that ``data`` completes.
@@ -102,25 +112,47 @@ class PduStream:
         Raises RemoteProtocolError, its reason a :class:`RejectReason`, when the stream cannot be followed any further:
         a header digest that does not match, or a data segment longer than we declared.
         """
-        view = memoryview(data if isinstance(data, bytes) else bytes(data))
+        if not isinstance(data, bytes):
+            data = bytes(data)
         pdus: list[RawPdu] = []
-        position = 0
+        position, end = 0, len(data)
         if self._segment is not None:
-            position = self._fill_segment(view, pdus)
+            position = self._fill_segment(memoryview(data), pdus)
         elif self._head:
-            position = self._fill_head(view, pdus)
-        while position < len(view):
-            used = self._whole_pdu(view, position, pdus)
+            position = self._fill_head(memoryview(data), pdus)
+        bare = not self.header_digest
+        while end - position >= BHS_LENGTH:
+            if bare and data[position + 4 : position + 8] == _NO_LENGTHS:  # most commands: nothing but a BHS
+                pdus.append(RawPdu(data[position : position + BHS_LENGTH], b"", _NO_DATA))
+                position += BHS_LENGTH
+                continue
+            used = self._whole_pdu(data, position, end, pdus)
             if not used:
-                break
+                return pdus
             position += used
+        if position < end:
+            self._head += data[position:]
+        return pdus
+
+    def space(self) -> memoryview | None:
+        """Where the rest of a long data segment belongs; tell :meth:`fill` how much of it was received there."""
+        segment = self._segment
+        if segment is None or len(segment) - self._filled < _WORTH_A_RECEIVE:
+            return None
+        return segment[self._filled :]
+
+    def fill(self, count: int) -> list[RawPdu]:
+        """``count`` bytes, more than none, were received into what :meth:`space` has just answered."""
+        pdus: list[RawPdu] = []
+        self._filled += count
+        self._end_segment(pdus)
         return pdus
 
     def _header_length(self, total_ahs_words: int) -> int:
         return BHS_LENGTH + 4 * total_ahs_words + (DIGEST_LENGTH if self.header_digest else 0)
 
-    def _segment_length(self, bhs: bytes) -> int:
-        """Bytes that follow the header: data, padding and digest; 0 when there is no data segment (§11.2.3)."""
+    def _segment_lengths(self, bhs: bytes) -> tuple[int, int]:
+        """Bytes that follow the header: data, then padding and digest; both 0 without a data segment (§11.2.3)."""
         length = bhs[5] << 16 | bhs[6] << 8 | bhs[7]
         if length > self.max_data_segment_length:
             raise RemoteProtocolError(
@@ -128,38 +160,41 @@ class PduStream:
                 RejectReason.PROTOCOL_ERROR,
             )
         if not length:
-            return 0
-        return (length + 3 & ~3) + (DIGEST_LENGTH if self.data_digest else 0)
+            return 0, 0
+        return length, (-length & 3) + (DIGEST_LENGTH if self.data_digest else 0)
 
-    def _whole_pdu(self, view: memoryview, start: int, pdus: list[RawPdu]) -> int:
+    def _whole_pdu(self, data: bytes, start: int, end: int, pdus: list[RawPdu]) -> int:
         """Takes the PDU at ``start``; when it is not whole, keeps its beginning and answers 0."""
-        available = len(view) - start
-        header_length = self._header_length(view[start + 4]) if available >= BHS_LENGTH else 0
-        if not header_length or available < header_length:
-            self._head += view[start:]
+        segment_start = start + self._header_length(data[start + 4])
+        if end < segment_start:
+            self._head += data[start:]
             return 0
-        bhs = bytes(view[start : start + BHS_LENGTH])
-        segment_start = start + header_length
-        ahs = self._check_header(bhs, view[start + BHS_LENGTH : segment_start]) if header_length > BHS_LENGTH else b""
-        segment_length = self._segment_length(bhs)
-        if available - header_length < segment_length:
-            self._begin_segment(bhs, ahs, segment_length, view[segment_start:])
+        bhs, ahs = data[start : start + BHS_LENGTH], b""
+        if segment_start - start > BHS_LENGTH:
+            ahs = self._check_header(bhs, data[start + BHS_LENGTH : segment_start])
+        length, tail_length = self._segment_lengths(bhs)
+        segment_end = segment_start + length
+        if end < segment_end + tail_length:
+            self._begin_segment(bhs, ahs, length, tail_length)
+            self._fill_segment(memoryview(data)[segment_start:], pdus)
             return 0
-        pdus.append(self._finish(bhs, ahs, view[segment_start : segment_start + segment_length]))
-        return header_length + segment_length
+        segment = memoryview(data)[segment_start:segment_end] if length else _NO_DATA
+        failed = (
+            length > 0 and self.data_digest and self._damaged(segment, data[segment_end : segment_end + tail_length])
+        )
+        pdus.append(RawPdu(bhs, ahs, segment, failed))
+        return segment_end + tail_length - start
 
-    def _check_header(self, bhs: bytes, rest: memoryview) -> bytes:
+    def _check_header(self, bhs: bytes, rest: bytes) -> bytes:
         """``rest`` is AHS and digest; answers the AHS."""
-        ahs = bytes(rest[: 4 * bhs[4]])
+        ahs = rest[: 4 * bhs[4]]
         if self.header_digest and crc32c(bhs, ahs) != rest[len(ahs) :]:
             raise RemoteProtocolError("header digest does not match", RejectReason.PROTOCOL_ERROR)
         return ahs
 
-    def _begin_segment(self, bhs: bytes, ahs: bytes, segment_length: int, beginning: memoryview) -> None:
-        self._bhs, self._ahs = bhs, ahs
-        self._segment = bytearray(segment_length)
-        self._filled = len(beginning)
-        self._segment[: self._filled] = beginning
+    def _damaged(self, segment: memoryview, tail: bytes | bytearray) -> bool:
+        """``tail`` is padding and digest; the digest covers the padding (§11.2.3)."""
+        return crc32c(segment, bytes(tail[:-DIGEST_LENGTH])) != tail[-DIGEST_LENGTH:]
 
     def _fill_head(self, view: memoryview, pdus: list[RawPdu]) -> int:
         """Goes on with a header that began in an earlier receive; answers how much of ``view`` it took."""
@@ -170,15 +205,15 @@ class PduStream:
         position = self._extend_head(view, position, header_length)
         if len(self._head) < header_length:
             return position
-        head = memoryview(bytes(self._head))
+        head = bytes(self._head)
         self._head.clear()
-        bhs = bytes(head[:BHS_LENGTH])
+        bhs = head[:BHS_LENGTH]
         ahs = self._check_header(bhs, head[BHS_LENGTH:])
-        segment_length = self._segment_length(bhs)
-        if not segment_length:
-            pdus.append(self._finish(bhs, ahs, _NO_DATA))
+        length, tail_length = self._segment_lengths(bhs)
+        if not length:
+            pdus.append(RawPdu(bhs, ahs, _NO_DATA))
             return position
-        self._begin_segment(bhs, ahs, segment_length, _NO_DATA)
+        self._begin_segment(bhs, ahs, length, tail_length)
         return position + self._fill_segment(view[position:], pdus)
 
     def _extend_head(self, view: memoryview, position: int, wanted: int) -> int:
@@ -186,21 +221,31 @@ class PduStream:
         self._head += view[position : position + take]
         return position + take
 
+    def _begin_segment(self, bhs: bytes, ahs: bytes, length: int, tail_length: int) -> None:
+        self._bhs, self._ahs = bhs, ahs
+        place = self.place(bhs, length) if self.place is not None else None
+        self._segment = memoryview(bytearray(length)) if place is None else place
+        self._filled = 0
+        self._tail.clear()
+        self._tail_length = tail_length
+
     def _fill_segment(self, view: memoryview, pdus: list[RawPdu]) -> int:
+        """Goes on with the data segment, its padding and its digest; answers how much of ``view`` they took."""
+        segment, filled = self._segment, self._filled
+        assert segment is not None
+        take = min(len(segment) - filled, len(view))
+        segment[filled : filled + take] = view[:take]
+        self._filled = filled + take
+        end = min(take + self._tail_length - len(self._tail), len(view))
+        self._tail += view[take:end]
+        self._end_segment(pdus)
+        return end
+
+    def _end_segment(self, pdus: list[RawPdu]) -> None:
         segment = self._segment
         assert segment is not None
-        take = min(len(segment) - self._filled, len(view))
-        segment[self._filled : self._filled + take] = view[:take]
-        self._filled += take
-        if self._filled == len(segment):
-            self._segment = None
-            pdus.append(self._finish(self._bhs, self._ahs, memoryview(segment).toreadonly()))
-        return take
-
-    def _finish(self, bhs: bytes, ahs: bytes, segment: memoryview) -> RawPdu:
-        if not segment:
-            return RawPdu(bhs, ahs, _NO_DATA)
-        length = bhs[5] << 16 | bhs[6] << 8 | bhs[7]
-        # The padding is covered by the digest (§11.2.3).
-        failed = self.data_digest and crc32c(segment[:-DIGEST_LENGTH]) != segment[-DIGEST_LENGTH:]
-        return RawPdu(bhs, ahs, segment[:length], failed)
+        if self._filled < len(segment) or len(self._tail) < self._tail_length:
+            return
+        self._segment = None
+        failed = self.data_digest and self._damaged(segment, self._tail)
+        pdus.append(RawPdu(self._bhs, self._ahs, segment.toreadonly(), failed))

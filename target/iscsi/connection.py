@@ -7,6 +7,7 @@ writes :meth:`Connection.data_to_send`.
 
 from collections.abc import Callable, Collection
 from enum import Enum, auto
+from typing import TypeVar
 
 from storage_model.errors import RemoteProtocolError
 from storage_model.spec.iscsi_pdu import (
@@ -24,7 +25,6 @@ from storage_model.spec.iscsi_pdu import (
     Opcode,
     RejectPdu,
     RejectReason,
-    ScsiCommandPdu,
     TaskManagementRequestPdu,
     TaskManagementResponsePdu,
     TextRequestPdu,
@@ -46,12 +46,13 @@ from target.iscsi.events import (
 from target.iscsi.login import LoginNegotiation
 from target.iscsi.login_phase import LoginPhase
 from target.iscsi.outgoing import Outgoing
-from target.iscsi.outstanding_commands import Command, OutstandingCommands
+from target.iscsi.outstanding_commands import Command, OutstandingCommands, SharedRoom
 from target.iscsi.session import CommandWindow, SessionParameters
 from target.iscsi.task_management import TaskManagementRequests
 from target.iscsi.text_phase import TextPhase
 from target.scsi.task import TaskOutcome
 
+T = TypeVar("T")
 LOGIN_DATA_SEGMENT_LENGTH = 8192  # MaxRecvDataSegmentLength before it is declared (§13.12)
 # The requests that take a CmdSN (§4.2.2.1).
 _NUMBERED = frozenset(
@@ -77,9 +78,13 @@ class Phase(Enum):
     ENDED = auto()
 
 
+_SCSI_COMMAND = int(Opcode.SCSI_COMMAND)
+_FULL_FEATURE = Phase.FULL_FEATURE
+
+
 class Connection:
     """``local_address`` is the ``host:port`` that the initiator reached, ``peer_host`` its own address without a port,
-    by which ``access`` knows it; ``now`` is monotonic seconds.
+    by which ``access`` knows it; ``now`` is monotonic seconds. ``room`` is what all connections of a portal share.
     """
 
     def __init__(
@@ -91,6 +96,7 @@ class Connection:
         limits: Limits | None = None,
         access: AccessControl | None = None,
         peer_host: str = "",
+        room: SharedRoom | None = None,
     ) -> None:
         self.phase = Phase.LOGIN
         self._target = target
@@ -103,6 +109,7 @@ class Connection:
         self._login_phase = LoginPhase(self._login, self._outgoing)
         self._events: list[Event] = []
         self._tasks: OutstandingCommands | None = None
+        self._room = room
         self._text: TextPhase | None = None
         self._task_management = TaskManagementRequests(self._window, self._limits.task_management)
         self._logout_itt = RESERVED_TAG
@@ -130,11 +137,22 @@ class Connection:
 
     def receive_data(self, data: Buffer, now: float) -> list[Event]:
         """What the bytes bring about. Never raises for what a peer sends; a hopeless peer gives ConnectionEnded."""
+        return self._receive(self._stream.receive_data, data, now)
+
+    def receive_space(self) -> memoryview | None:
+        """Where the next bytes belong when they are the rest of a long data segment: then :meth:`received_there`."""
+        return self._stream.space()
+
+    def received_there(self, count: int, now: float) -> list[Event]:
+        """As :meth:`receive_data`, for bytes that were received into what :meth:`receive_space` has just answered."""
+        return self._receive(self._stream.fill, count, now)
+
+    def _receive(self, cut: Callable[[T], list[RawPdu]], received: T, now: float) -> list[Event]:
         self._last_received = now
         if self.phase is Phase.ENDED:
             return []
         try:
-            for raw in self._stream.receive_data(data):
+            for raw in cut(received):
                 self._receive_pdu(raw)
         except RemoteProtocolError as error:
             self.end(str(error))
@@ -160,6 +178,8 @@ class Connection:
         if self.phase is not Phase.ENDED:
             self.phase = Phase.ENDED
             self._login.close()
+            if self._tasks is not None:
+                self._tasks.close()
             self._events.append(ConnectionEnded(reason, expected))
 
     def _end_with(self, ended: ConnectionEnded) -> None:
@@ -236,7 +256,8 @@ class Connection:
         self._login.close()
         self._text = TextPhase(self._target, self._local_address, parameters, discovery, self._limits, visible)
         if nexus is not None:
-            self._tasks = OutstandingCommands(nexus, parameters, self._outgoing, self._limits)
+            self._tasks = OutstandingCommands(nexus, parameters, self._outgoing, self._limits, self._room)
+            self._stream.place = self._tasks.place_data_out  # not of our own: see _HANDLERS
         self.phase = Phase.FULL_FEATURE
 
     def refuse_login(self, status: int, reason: str) -> None:
@@ -244,10 +265,10 @@ class Connection:
         if self.phase is Phase.ESTABLISHING:
             self._end_with(self._login_phase.refuse(status, reason))
 
-    def complete(self, command: Command, outcome: TaskOutcome, *, aborted: bool = False) -> None:
+    def complete(self, command: Command, outcome: TaskOutcome) -> None:
         """The command has ended; an aborted one gets no SCSI Response (§4.2.3.3)."""
         assert self._tasks is not None
-        if aborted or self.phase is not Phase.FULL_FEATURE:
+        if command.task.aborted or self.phase is not _FULL_FEATURE:
             self._tasks.drop(command)
         else:
             self._tasks.complete(command, outcome)
@@ -280,7 +301,18 @@ class Connection:
         return self._window.exp_cmd_sn, self._window.max_cmd_sn
 
     def _receive_pdu(self, raw: RawPdu) -> None:
-        if self.phase is Phase.LOGIN:
+        if (
+            raw.bhs[0] == _SCSI_COMMAND
+            and self.phase is _FULL_FEATURE
+            and not raw.data_digest_failed
+            and self._tasks is not None
+            and self._window.take(int.from_bytes(raw.bhs[24:28]))
+        ):  # the data path: what is below would come to the same
+            try:
+                self._tasks.begin(raw)
+            except RemoteProtocolError as error:
+                self._reject(raw, error)
+        elif self.phase is Phase.LOGIN:
             self._receive_login(raw)
         elif self.phase is Phase.ESTABLISHING:
             raise RemoteProtocolError("PDU before the login's last response", RejectReason.PROTOCOL_ERROR)
@@ -331,7 +363,7 @@ class Connection:
         return self._tasks
 
     def _scsi_command(self, raw: RawPdu) -> None:
-        self._normal_session().begin(ScsiCommandPdu.decode(raw.bhs, raw.ahs, raw.data))
+        self._normal_session().begin(raw)
 
     def _data_out(self, raw: RawPdu) -> None:
         self._normal_session().receive_data_out(DataOutPdu.decode(raw.bhs, b"", raw.data))

@@ -49,4 +49,9 @@ def start(coroutine: Coroutine[Any, Any, T], done: Callable[[T], None]) -> async
     except StopIteration as end:
         done(end.value)
         return None
+    return go_on(coroutine, waits_for, done)
+
+
+def go_on(coroutine: Coroutine[Any, Any, T], waits_for: Any, done: Callable[[T], None]) -> asyncio.Task[None]:
+    """The Task for the rest of a coroutine that has yielded ``waits_for`` to ``send(None)``."""
     return asyncio.get_running_loop().create_task(_finish(_Rest(coroutine, waits_for), done))

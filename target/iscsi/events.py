@@ -48,15 +48,16 @@ class Limits:
     nop_interval: float = 60.0  # silence after which we ping; tools in one thread do not answer while they sleep
     nop_timeout: float = 15.0  # and how long we wait for the answer
     logout_timeout: int = 10  # what an initiator has for the logout that we ask for
-    connections: int = 128  # logged in
-    login_connections: int = 128  # not logged in yet, of all addresses and of one: then the oldest such ones make room
-    login_connections_per_address: int = 32
+    connections: int = 2048  # logged in
+    login_connections: int = 512  # not logged in yet, of all addresses and of one: then the oldest such ones make room
+    login_connections_per_address: int = 128
     queue_depth: int = 128  # CmdSN window
     immediate_commands: int = 16
     task_management: int = 16
     data_out_per_command: int = 64 << 20
     data_out: int = 64 << 20  # of one connection; the first command always fits
     data_in: int = 16 << 20  # asked for by running commands or waiting to be sent, of one connection
+    data_of_all: int = 2 << 30  # both, of all connections; one command of each always fits
     login_bytes: int = 64 << 10
     login_requests: int = 64
     login_keys: int = 64  # so that the longest answer, NotUnderstood to each, fits one Login Response
@@ -90,14 +91,6 @@ class ScsiPort(Protocol):
     async def nexus_lost(self, nexus: ITNexus) -> None:
         """Aborts the nexus's tasks, waits for their end, drops its SCSI-2 reservations."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class CommandReceived:
-    """A command with all its data: execute it, then ``Connection.complete(command, outcome)``."""
-
-    command: "Command"
-    task: ScsiTask
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +143,5 @@ class PduRejected:
     message: str
 
 
-Event: TypeAlias = (
-    CommandReceived | TaskManagementReceived | LoginCompleted | LogoutReceived | ConnectionEnded | PduRejected
-)
+Event: TypeAlias = "Command | TaskManagementReceived | LoginCompleted | LogoutReceived | ConnectionEnded | PduRejected"
+"""A :class:`Command` has all its data: execute its task, then ``Connection.complete(command, outcome)``."""

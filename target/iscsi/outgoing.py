@@ -1,13 +1,12 @@
 """PDUs on their way out of one connection: StatSN, digests, and how much waits to be written."""
 
-from storage_model.spec.iscsi_stream import EncodablePdu, RawPdu, encode_pdu
-from storage_model.spec.serial_number import serial_add
+from storage_model.spec.iscsi_stream import PADS, EncodablePdu, RawPdu, crc32c, encode_pdu
 from storage_model.volume import Buffer
 from target.iscsi.session import CommandWindow
 
 
 class Outgoing:
-    """Collects the buffers of one batch. ``queued_bytes`` is what :meth:`take` would hand out."""
+    """Collects the buffers of one batch. ``queued_bytes`` is about what :meth:`take` would hand out."""
 
     def __init__(self, window: CommandWindow[RawPdu]) -> None:
         self.window = window
@@ -20,13 +19,27 @@ class Outgoing:
     def take_stat_sn(self) -> int:
         """The StatSN of a PDU that carries status; the next one gets the next (RFC 7143 §4.2.2.2)."""
         stat_sn = self.stat_sn
-        self.stat_sn = serial_add(stat_sn, 1)
+        self.stat_sn = (stat_sn + 1) & 0xFFFFFFFF
         return stat_sn
 
     def send(self, pdu: EncodablePdu) -> None:
         for buffer in encode_pdu(pdu, self.header_digest, self.data_digest):
             self._buffers.append(buffer)
             self.queued_bytes += len(buffer)
+
+    def put(self, bhs: bytes, data: Buffer = b"") -> None:
+        """A PDU that has no AHS, as its BHS and its data segment: what most answers are."""
+        if self.header_digest:
+            bhs += crc32c(bhs)
+        self._buffers.append(bhs)
+        if data:
+            self._buffers.append(data)
+            if self.data_digest:
+                pad = PADS[len(data) & 3]
+                self._buffers.append(pad + crc32c(data, pad))
+            elif len(data) & 3:
+                self._buffers.append(PADS[len(data) & 3])
+        self.queued_bytes += len(bhs) + len(data)
 
     def take(self) -> list[Buffer]:
         buffers, self._buffers = self._buffers, []

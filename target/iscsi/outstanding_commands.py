@@ -1,51 +1,94 @@
-"""The commands of one connection, from SCSI Command PDU to status (RFC 7143 §4.2.5, §11.3, §11.4, §11.7)."""
+"""The commands of one connection, from SCSI Command PDU to status (RFC 7143 §4.2.5, §11.3, §11.4, §11.7).
+
+This is the data path: fields are taken from the BHS and put into one without a PDU object between, which would cost
+more than all that is done with it.
+"""
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from functools import lru_cache
 
 from storage_model.errors import RemoteProtocolError
 from storage_model.nexus import ITNexus
 from storage_model.spec.iscsi_pdu import (
+    ATTRIBUTE,
+    FINAL,
+    IMMEDIATE,
+    OVERFLOW,
+    READ,
     RESERVED_TAG,
-    DataInPdu,
+    SCSI_COMMAND_BHS,
+    STATUS_PRESENT,
+    UNDERFLOW,
+    WRITE,
     DataOutPdu,
+    Opcode,
     RejectReason,
-    ScsiCommandPdu,
-    ScsiResponsePdu,
+    data_in_bhs,
     lun_from_bytes,
+    scsi_response_bhs,
     sense_segment,
 )
+from storage_model.spec.iscsi_stream import RawPdu
 from storage_model.spec.scsi_sense import SenseData, encode_sense
 from storage_model.spec.scsi_task import ScsiStatus, TaskAttribute
-from target.iscsi.events import CommandReceived, Limits
+from storage_model.volume import Buffer
+from target.iscsi.events import Limits
 from target.iscsi.outgoing import Outgoing
 from target.iscsi.session import SessionParameters
 from target.iscsi.write_transfer import WriteTransfer
 from target.scsi.task import ScsiTask, TaskOutcome
 
 _EXTENDED_CDB = 1  # AHSType (§11.2.2.1)
-_ATTRIBUTES = tuple(TaskAttribute)
+_ATTRIBUTES = (*TaskAttribute, *[TaskAttribute.SIMPLE] * (ATTRIBUTE + 1 - len(TaskAttribute)))
+"""By the Attr field; those that do not exist are simple."""
+_GOOD = ScsiStatus.GOOD
+_BATCH_BYTES = 512 << 10
+"""Of Data-In, after which what there is is written, so that the initiator has something to do while we read on."""
+_lun = lru_cache(256)(lun_from_bytes)  # a session uses a few fields over and over
 
 
-@dataclass(slots=True)
 class Command:
-    """One command that has no status yet. ``transfer`` is None when it needs no Data-Out, ``task`` until it runs."""
+    """One command that has no status yet, by the names of §11.3; as an event: execute ``task``, then complete it.
 
-    pdu: ScsiCommandPdu
-    lun: int
-    transfer: WriteTransfer | None
-    task: ScsiTask | None = None
-    ended: bool = False
+    ``transfer`` is there when it needs Data-Out besides the immediate data; until that is done, ``task`` has no data.
+    """
+
+    __slots__ = (
+        "ended",
+        "expected_length",
+        "flags",
+        "immediate",
+        "itt",
+        "lun_field",
+        "reserved_bytes",
+        "running",
+        "task",
+        "transfer",
+    )
+
+    def __init__(self, raw: RawPdu, nexus: ITNexus) -> None:
+        byte0, flags, _, _, _, self.lun_field, self.itt, expected_length, _, _, cdb = SCSI_COMMAND_BHS.unpack(raw.bhs)
+        if raw.ahs:
+            cdb = _whole_cdb(cdb, raw.ahs)
+        self.flags: int = flags
+        self.expected_length: int = expected_length
+        self.immediate = bool(byte0 & IMMEDIATE)
+        self.reserved_bytes: int = expected_length if flags & READ else 0  # of Data-In, while it runs
+        self.task = ScsiTask(
+            nexus, _lun(self.lun_field), self.itt, cdb, raw.data, self.reserved_bytes, _ATTRIBUTES[flags & ATTRIBUTE]
+        )
+        self.transfer: WriteTransfer | None = None
+        self.running = False
+        self.ended = False
 
     @property
-    def running(self) -> bool:
-        return self.task is not None
+    def lun(self) -> int:
+        return self.task.lun
 
 
-def _whole_cdb(pdu: ScsiCommandPdu) -> bytes:
+def _whole_cdb(cdb: bytes, ahs: bytes) -> bytes:
     """The 16 bytes of the BHS, and those of an Extended CDB AHS after them (§11.2.2.3)."""
-    cdb, ahs = pdu.cdb, pdu.ahs
     while len(ahs) >= 4:
         length = int.from_bytes(ahs[:2])
         if ahs[2] == _EXTENDED_CDB and 1 <= length <= len(ahs) - 3:
@@ -54,11 +97,22 @@ def _whole_cdb(pdu: ScsiCommandPdu) -> bytes:
     return cdb
 
 
-def residual(expected: int, transfer: int) -> tuple[bool, bool, int]:
-    """Overflow, underflow, count: what the command would move against what the initiator expects (§11.4.5)."""
+def residual(expected: int, transfer: int) -> tuple[int, int]:
+    """OVERFLOW, UNDERFLOW or 0, and the count: what the command would move against what is expected (§11.4.5)."""
+    if transfer == expected:
+        return 0, 0
     if transfer > expected:
-        return True, False, min(transfer - expected, 0xFFFFFFFF)
-    return False, transfer < expected, expected - transfer
+        return OVERFLOW, min(transfer - expected, 0xFFFFFFFF)
+    return UNDERFLOW, expected - transfer
+
+
+class SharedRoom:
+    """What the commands of all connections of a portal hold: bytes of Data-In and of Data-Out."""
+
+    __slots__ = ("in_use",)
+
+    def __init__(self) -> None:
+        self.in_use = 0
 
 
 class OutstandingCommands:
@@ -66,11 +120,20 @@ class OutstandingCommands:
 
     A command collects its Data-Out, then waits for room, then runs. Room: the Data-In that running commands may
     produce and what waits to be written stay under ``limits.data_in``, the Data-Out buffers under
-    ``limits.data_out``; one command always may.
+    ``limits.data_out``, both of all connections that share ``room`` under ``limits.data_of_all``; one command always
+    may. So nobody has to be told when others give room back.
     """
 
-    def __init__(self, nexus: ITNexus, parameters: SessionParameters, outgoing: Outgoing, limits: Limits) -> None:
+    def __init__(
+        self,
+        nexus: ITNexus,
+        parameters: SessionParameters,
+        outgoing: Outgoing,
+        limits: Limits,
+        room: SharedRoom | None = None,
+    ) -> None:
         self.writing_paused = False
+        self._room = room or SharedRoom()
         self._nexus = nexus
         self._parameters = parameters
         self._outgoing = outgoing
@@ -82,6 +145,12 @@ class OutstandingCommands:
         self._data_in_reserved = 0
         self._data_out_reserved = 0
         self._last_ttt = 0
+        # Immediate data that is all a write needs, up to this much: no transfer has to be kept for it.
+        self._immediate_data_max = min(
+            parameters.first_burst_length, parameters.max_burst_length, limits.data_out_per_command
+        )
+        if not parameters.immediate_data:
+            self._immediate_data_max = 0
 
     def __len__(self) -> int:
         return len(self._commands)
@@ -89,57 +158,77 @@ class OutstandingCommands:
     def __contains__(self, itt: int) -> bool:
         return itt in self._commands
 
-    def begin(self, pdu: ScsiCommandPdu) -> None:
-        """Takes in a command that is next in order. Raises RemoteProtocolError (a RejectReason)."""
-        if pdu.itt in self._commands:
-            raise RemoteProtocolError(f"ITT {pdu.itt:08X}h is in use", RejectReason.TASK_IN_PROGRESS)
-        if pdu.itt == RESERVED_TAG or (len(pdu.data) and not pdu.write):
+    def begin(self, raw: RawPdu) -> None:
+        """Takes in a SCSI Command that is next in order. Raises RemoteProtocolError (a RejectReason)."""
+        command = Command(raw, self._nexus)
+        itt, flags, length = command.itt, command.flags, len(raw.data)
+        if itt in self._commands:
+            raise RemoteProtocolError(f"ITT {itt:08X}h is in use", RejectReason.TASK_IN_PROGRESS)
+        if itt == RESERVED_TAG or (length and not flags & WRITE):
             raise RemoteProtocolError("SCSI Command with a reserved ITT or stray data", RejectReason.INVALID_PDU_FIELD)
-        if pdu.immediate:
+        if command.immediate:
             if self._immediate >= self._limits.immediate_commands:
                 raise RemoteProtocolError("too many immediate commands", RejectReason.IMMEDIATE_COMMAND_REJECT)
             self._immediate += 1
         else:
             self._outgoing.window.active += 1
-        command = Command(pdu, lun_from_bytes(pdu.lun), None)
-        self._commands[pdu.itt] = command
-        if pdu.write and (pdu.expected_data_transfer_length or len(pdu.data) or not pdu.final):
-            self._begin_transfer(command)
-        else:
+        self._commands[itt] = command
+        if not flags & WRITE or (
+            flags & FINAL and length == command.expected_length and length <= self._immediate_data_max
+        ):
             self._ready.append(command)
+        else:
+            self._begin_transfer(command)
 
     def _begin_transfer(self, command: Command) -> None:
-        pdu = command.pdu
+        immediate, command.task.data_out = command.task.data_out, b""
         transfer = command.transfer = WriteTransfer(
-            pdu.expected_data_transfer_length,
+            command.expected_length,
             self._parameters,
-            pdu.data,
-            pdu.final,
+            immediate,
+            bool(command.flags & FINAL),
             self._limits.data_out_per_command,
         )
         if transfer.done:
-            self._collected(command)
+            self._collected(command, transfer)
             return
         if transfer.expected_length <= self._parameters.first_burst_length:
             self._grant(transfer)
-        self._soliciting[pdu.itt] = command
+        self._soliciting[command.itt] = command
         self._solicit()
 
     def _grant(self, transfer: WriteTransfer) -> None:
         transfer.granted = True
         self._data_out_reserved += transfer.expected_length
+        self._room.in_use += transfer.expected_length
+
+    def close(self) -> None:
+        """The connection is over: what its commands hold does not count any more, whenever they may end."""
+        self._room.in_use -= self._data_in_reserved + self._data_out_reserved
+        self._room = SharedRoom()
+
+    def place_data_out(self, bhs: bytes, length: int) -> memoryview | None:
+        """Where the data segment of a Data-Out belongs, when it is what its command waits for; for any other: None."""
+        if bhs[0] & 0x3F != Opcode.DATA_OUT:
+            return None
+        pdu = DataOutPdu.decode(bhs, b"", b"")
+        command = self._commands.get(pdu.itt)
+        if command is None or command.transfer is None or command.running:
+            return None
+        return command.transfer.place(pdu.ttt, pdu.data_sn, pdu.buffer_offset, length)
 
     def receive_data_out(self, pdu: DataOutPdu, damaged: bool = False) -> None:
         """Raises RemoteProtocolError (a RejectReason); Data-Out for a task that is no more is ignored."""
         command = self._commands.get(pdu.itt)
         if command is None or command.ended:
             return
-        if command.transfer is None or command.running:
+        transfer = command.transfer
+        if transfer is None or command.running:
             raise RemoteProtocolError("Data-Out for a command that wants none", RejectReason.PROTOCOL_ERROR)
-        command.transfer.receive(pdu, damaged)
-        if command.transfer.done:
+        transfer.receive(pdu, damaged)
+        if transfer.done:
             self._soliciting.pop(pdu.itt, None)
-            self._collected(command)
+            self._collected(command, transfer)
         elif pdu.final:
             self._solicit()
 
@@ -150,7 +239,10 @@ class OutstandingCommands:
             transfer = command.transfer
             assert transfer is not None
             if not transfer.granted and transfer.wants_r2t:
-                if self._data_out_reserved and self._data_out_reserved + transfer.expected_length > limit:
+                length = transfer.expected_length
+                if self._data_out_reserved and (
+                    self._data_out_reserved + length > limit or self._room.in_use + length > self._limits.data_of_all
+                ):
                     return
                 self._grant(transfer)
             while transfer.wants_r2t:
@@ -160,139 +252,120 @@ class OutstandingCommands:
                     transfer.solicit(
                         self._last_ttt,
                         itt,
-                        command.pdu.lun,
+                        command.lun_field,
                         self._outgoing.stat_sn,
                         window.exp_cmd_sn,
                         window.max_cmd_sn,
                     )
                 )
 
-    def _collected(self, command: Command) -> None:
-        assert command.transfer is not None
-        if command.transfer.failure is None:
+    def _collected(self, command: Command, transfer: WriteTransfer) -> None:
+        if transfer.failure is None:
+            command.task.data_out = transfer.data
             self._ready.append(command)
             return
-        sense = encode_sense(SenseData(*command.transfer.failure))
+        sense = encode_sense(SenseData(*transfer.failure))
         self.complete(command, TaskOutcome(ScsiStatus.CHECK_CONDITION, sense=sense))
 
-    def next_commands(self) -> list[CommandReceived]:
-        """The commands to execute now."""
-        events: list[CommandReceived] = []
-        while self._ready and not self.writing_paused:
-            command = self._ready[0]
-            reserve = self._data_in_length(command)
-            in_use = self._data_in_reserved + self._outgoing.queued_bytes
-            if in_use and in_use + reserve > self._limits.data_in:
-                break
-            self._ready.popleft()
+    def next_commands(self) -> list[Command]:
+        """The commands to execute now; no more at a time than what is worth writing to the initiator meanwhile."""
+        started: list[Command] = []
+        ready, limits, room, batch = self._ready, self._limits, self._room, 0
+        while ready and batch < _BATCH_BYTES and not self.writing_paused:
+            command = ready[0]
+            length = command.reserved_bytes
+            if length:
+                in_use = self._data_in_reserved + self._outgoing.queued_bytes
+                if in_use and (in_use + length > limits.data_in or room.in_use + length > limits.data_of_all):
+                    break
+            ready.popleft()
             if command.ended:
                 continue
-            self._data_in_reserved += reserve
-            command.task = self._task(command)
-            events.append(CommandReceived(command, command.task))
-        return events
-
-    def _data_in_length(self, command: Command) -> int:
-        return command.pdu.expected_data_transfer_length if command.pdu.read else 0
-
-    def _task(self, command: Command) -> ScsiTask:
-        pdu = command.pdu
-        return ScsiTask(
-            self._nexus,
-            command.lun,
-            pdu.itt,
-            _whole_cdb(pdu) if pdu.ahs else pdu.cdb,
-            command.transfer.data if command.transfer else b"",
-            self._data_in_length(command),
-            _ATTRIBUTES[pdu.attribute] if pdu.attribute < len(_ATTRIBUTES) else TaskAttribute.SIMPLE,
-        )
+            if length:
+                self._data_in_reserved += length
+                room.in_use += length
+                batch += length
+            command.running = True
+            started.append(command)
+        return started
 
     def complete(self, command: Command, outcome: TaskOutcome) -> None:
         """Answers the command, unless it was aborted, and gives its place back."""
         if not self._end(command):
             return
-        pdu, window = command.pdu, self._outgoing.window
-        expected = pdu.expected_data_transfer_length
-        length = min(len(outcome.data_in), expected) if pdu.read else 0
-        transfer = max(outcome.transfer_length_bytes, len(outcome.data_in))
-        if outcome.status != ScsiStatus.GOOD and not pdu.write:
-            transfer = len(outcome.data_in)
-        overflow, underflow, count = residual(expected, transfer)
+        outgoing, status, data = self._outgoing, outcome.status, outcome.data_in
+        window, flags, expected = outgoing.window, command.flags, command.expected_length
+        available = len(data)
+        transfer = outcome.transfer_length_bytes
+        if transfer < available or (status is not _GOOD and not flags & WRITE):
+            transfer = available
+        residual_flag, count = residual(expected, transfer)
         data_pdus = 0
-        collapsed = outcome.status == ScsiStatus.GOOD and not outcome.sense
-        if length:
-            data = memoryview(outcome.data_in)[:length]
-            data_pdus = self._send_data_in(pdu, data, collapsed, overflow, underflow, count)
+        if available and flags & READ and expected:
+            collapsed = status is _GOOD and not outcome.sense
+            if available > expected:
+                data = memoryview(data)[:expected]
+            data_pdus = self._send_data_in(command, data, collapsed, residual_flag, count)
             if collapsed:
                 return
-        self._outgoing.send(
-            ScsiResponsePdu(
-                itt=pdu.itt,
-                status=outcome.status,
-                overflow=overflow,
-                underflow=underflow,
-                residual_count=count,
-                stat_sn=self._outgoing.take_stat_sn(),
-                exp_cmd_sn=window.exp_cmd_sn,
-                max_cmd_sn=window.max_cmd_sn,
-                exp_data_sn=data_pdus,
-                data=sense_segment(outcome.sense),
-            )
-        )
+        segment = sense_segment(outcome.sense) if outcome.sense else b""
+        outgoing.put(
+            scsi_response_bhs(
+                FINAL | residual_flag, status, len(segment), command.itt, outgoing.take_stat_sn(),
+                window.exp_cmd_sn, window.max_cmd_sn, data_pdus, count,
+            ),
+            segment,
+        )  # fmt: skip
 
     def _send_data_in(
-        self, pdu: ScsiCommandPdu, data: memoryview, with_status: bool, overflow: bool, underflow: bool, count: int
+        self, command: Command, data: Buffer, with_status: bool, residual_flag: int, residual_count: int
     ) -> int:
         """Data-In PDUs under the initiator's MaxRecvDataSegmentLength, in sequences under MaxBurstLength; how many.
 
         GOOD status travels in the last one (§11.7.3).
         """
-        outgoing = self._outgoing
+        outgoing, itt, lun = self._outgoing, command.itt, command.lun_field
+        exp_cmd_sn, max_cmd_sn = outgoing.window.exp_cmd_sn, outgoing.window.max_cmd_sn
         segment_length = self._parameters.initiator_max_recv_data_segment_length
         burst_length = self._parameters.max_burst_length
+        length = len(data)
+        view = memoryview(data) if length > segment_length or length > burst_length else None
         offset = data_sn = 0
-        while offset < len(data):
-            burst_end = min((offset // burst_length + 1) * burst_length, len(data))
+        while offset < length:
+            burst_end = min((offset // burst_length + 1) * burst_length, length)
             end = min(offset + segment_length, burst_end)
-            status_here = with_status and end == len(data)
-            window = outgoing.window
-            outgoing.send(
-                DataInPdu(
-                    final=end == burst_end,
-                    overflow=status_here and overflow,
-                    underflow=status_here and underflow,
-                    status_present=status_here,
-                    lun=pdu.lun,
-                    itt=pdu.itt,
-                    stat_sn=outgoing.take_stat_sn() if status_here else 0,
-                    exp_cmd_sn=window.exp_cmd_sn,
-                    max_cmd_sn=window.max_cmd_sn,
-                    data_sn=data_sn,
-                    buffer_offset=offset,
-                    residual_count=count if status_here else 0,
-                    data=data[offset:end],
-                )
-            )
+            flags, stat_sn, count = FINAL if end == burst_end else 0, 0, 0
+            if with_status and end == length:
+                flags, stat_sn, count = flags | STATUS_PRESENT | residual_flag, outgoing.take_stat_sn(), residual_count
+            bhs = data_in_bhs(
+                flags, end - offset, lun, itt, stat_sn, exp_cmd_sn, max_cmd_sn, data_sn, offset, count
+            )  # fmt: skip
+            outgoing.put(bhs, data if view is None else view[offset:end])
             offset = end
             data_sn += 1
         return data_sn
 
     def _end(self, command: Command) -> bool:
         """Frees what the command held; False when it had been aborted or ended before."""
-        if self._commands.get(command.pdu.itt) is not command:
+        itt = command.itt
+        if self._commands.get(itt) is not command:
             return False
-        del self._commands[command.pdu.itt]
+        del self._commands[itt]
         command.ended = True
-        self._soliciting.pop(command.pdu.itt, None)
-        if command.pdu.immediate:
+        if command.immediate:
             self._immediate -= 1
         else:
             self._outgoing.window.active -= 1
         if command.running:
-            self._data_in_reserved -= self._data_in_length(command)
-        if command.transfer is not None and command.transfer.granted:
-            self._data_out_reserved -= command.transfer.expected_length
-            self._solicit()
+            self._data_in_reserved -= command.reserved_bytes
+            self._room.in_use -= command.reserved_bytes
+        transfer = command.transfer
+        if transfer is not None:
+            self._soliciting.pop(itt, None)
+            if transfer.granted:
+                self._data_out_reserved -= transfer.expected_length
+                self._room.in_use -= transfer.expected_length
+                self._solicit()
         return True
 
     def drop(self, command: Command) -> None:
@@ -301,7 +374,7 @@ class OutstandingCommands:
 
     def drop_aborted(self) -> None:
         """Task management is over: the ITTs of what it aborted may be used again as soon as its response is read."""
-        for command in [command for command in self._commands.values() if command.task and command.task.aborted]:
+        for command in [command for command in self._commands.values() if command.task.aborted]:
             self._end(command)
 
     def abort_not_running(self, matches: Callable[[Command], bool]) -> int:

@@ -12,6 +12,7 @@ from target.iscsi.access import AccessControl
 from target.iscsi.admission import Admission
 from target.iscsi.events import Limits, ScsiPort, TargetDescription
 from target.iscsi.log_budget import LogBudget
+from target.iscsi.outstanding_commands import SharedRoom
 from target.iscsi.portal_groups import PortalGroup, target_addresses
 from target.iscsi.serving import Serving, socket_address
 from target.iscsi.session import SessionTable
@@ -44,6 +45,7 @@ class IscsiPortal:
         self.access = access or AccessControl()
         # One for all connections: what arrives is copied out at once, and a connection that never logs in costs none.
         self.receive_buffer = memoryview(bytearray(RECEIVE_BUFFER_BYTES))
+        self.room = SharedRoom()
         self.groups: dict[int, PortalGroup] = {}
         self.sessions: SessionTable[Serving] = SessionTable()
         self._servers: list[asyncio.Server] = []
@@ -67,7 +69,7 @@ class IscsiPortal:
         loop = asyncio.get_running_loop()
         try:
             server = await loop.create_server(
-                lambda: Serving(self, tag), host.strip("[]") or None, int(port), backlog=256
+                lambda: Serving(self, tag), host.strip("[]") or None, int(port), backlog=1024
             )
         except OSError as error:
             # asyncio wraps the system's words in its own, with the address once more; the resolver's are below 0.

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 from collections.abc import Callable, Collection, Coroutine
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -9,11 +10,11 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from storage_model.nexus import ITNexus, normalised_name
 from storage_model.spec.iscsi_pdu import AsyncEvent, LoginStatus
 from storage_model.spec.scsi_task import TaskFunction, TaskFunctionResponse
+from storage_model.volume import Buffer
 from target.addresses import format_address
 from target.iscsi import eager
 from target.iscsi.connection import Connection, Phase
 from target.iscsi.events import (
-    CommandReceived,
     ConnectionEnded,
     Event,
     LoginCompleted,
@@ -21,6 +22,7 @@ from target.iscsi.events import (
     PduRejected,
     TaskManagementReceived,
 )
+from target.iscsi.outstanding_commands import Command
 from target.iscsi.session import SessionKey
 from target.iscsi.task_management import ABORTS_ALL
 from target.scsi.task import TaskOutcome
@@ -30,7 +32,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("pairvol.iscsi")
 
-WRITE_HIGH_WATER_BYTES = 4 << 20
+UNSENT_BYTES_MAX = 4 << 20
+"""Of what a socket would not take: above, nothing is read. No command starts while there is any."""
+_WRITEV_BUFFERS = 1024  # IOV_MAX
 LINGER_TIMEOUT = 5.0  # seconds for the last answers of a connection to leave
 ABORTS_OF_ALL_NEXUS = (TaskFunction.CLEAR_TASK_SET, TaskFunction.LOGICAL_UNIT_RESET, *ABORTS_ALL)
 
@@ -49,9 +53,11 @@ class Serving(asyncio.BufferedProtocol):
         self.portal_group_tag = portal_group_tag
         self.over = asyncio.Event()  # set when the connection and its nexus are gone
         self._portal = portal
+        self._execute = portal.scsi_port.execute
         self._loop = asyncio.get_running_loop()
         self._connection: Connection | None = None  # None until made, and for good when not admitted
         self._buffer = portal.receive_buffer
+        self._space: memoryview | None = None  # where the transport receives instead, when it is a long data segment
         self.host = ""
         self._timer: asyncio.TimerHandle | None = None
         self._linger: asyncio.TimerHandle | None = None
@@ -70,7 +76,8 @@ class Serving(asyncio.BufferedProtocol):
         if not local or not peer or not self._portal.admit(self):
             self._transport.abort()  # it is gone already, or we are about to be
             return
-        self._transport.set_write_buffer_limits(high=WRITE_HIGH_WATER_BYTES)
+        self._transport.set_write_buffer_limits(0)
+        self._descriptor: int = transport.get_extra_info("socket").fileno()
         self._connection = Connection(
             self._portal.description(self.portal_group_tag, socket_address(local)),
             local_address=socket_address(local),
@@ -78,16 +85,24 @@ class Serving(asyncio.BufferedProtocol):
             limits=self._portal.limits,
             access=self._portal.access,
             peer_host=self.host,
+            room=self._portal.room,
         )
         self._set_timer()
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        return self._buffer
+        self._space = self._connection.receive_space() if self._connection is not None else None
+        return self._buffer if self._space is None else self._space
 
     def buffer_updated(self, nbytes: int) -> None:
-        if self._connection is not None:
+        connection = self._connection
+        if connection is None:
+            return
+        if self._space is not None:
+            self._space = None
+            self._pump(connection.received_there(nbytes, self._loop.time()))
+        else:
             # One copy per receive; after that every data segment is a view of it.
-            self._pump(self._connection.receive_data(bytes(self._buffer[:nbytes]), self._loop.time()))
+            self._pump(connection.receive_data(bytes(self._buffer[:nbytes]), self._loop.time()))
 
     def eof_received(self) -> None:
         """The peer sends nothing more: the end, as if it had hung up. It may not take what is still to be written."""
@@ -105,7 +120,6 @@ class Serving(asyncio.BufferedProtocol):
             self._start(self._gone(), lambda _: None)
 
     def pause_writing(self) -> None:
-        self._transport.pause_reading()
         if self._connection is not None:
             self._connection.pause_writing(True)
 
@@ -124,15 +138,17 @@ class Serving(asyncio.BufferedProtocol):
         self._pumping = True
         try:
             while True:
-                while events := events or connection.next_events():
-                    for event in events:
+                for event in events:
+                    if type(event) is Command:
+                        self._command(connection, event)
+                    else:
                         _HANDLERS[type(event)](self, event)
-                    events = []
                 buffers = connection.data_to_send()
-                if not buffers:
+                if buffers:
+                    self._write(buffers)
+                events = connection.next_events()
+                if not events and not buffers:
                     break
-                if not self._transport.is_closing():
-                    self._transport.writelines(buffers)
             if connection.phase is Phase.ENDED:
                 self._close_transport()
         except Exception as error:  # a bug of ours must not take the array down: this session only
@@ -140,11 +156,35 @@ class Serving(asyncio.BufferedProtocol):
         finally:
             self._pumping = False
 
+    def _write(self, buffers: list[Buffer]) -> None:
+        """Straight from where they are into the socket, as far as it takes them; a transport would join them first."""
+        transport = self._transport
+        if transport.is_closing():
+            return
+        if len(buffers) <= _WRITEV_BUFFERS and not transport.get_write_buffer_size():
+            try:
+                sent = os.writev(self._descriptor, buffers)
+            except OSError:  # full, or gone: the transport finds out
+                sent = 0
+            for index, buffer in enumerate(buffers):
+                if sent < len(buffer):
+                    buffers[: index + 1] = [memoryview(buffer)[sent:]]
+                    break
+                sent -= len(buffer)
+            else:
+                return
+        transport.writelines(buffers)
+        if transport.get_write_buffer_size() > UNSENT_BYTES_MAX:
+            transport.pause_reading()
+
     def _start(self, coroutine: Coroutine[Any, Any, T], done: Callable[[T], None]) -> None:
         task = eager.start(coroutine, done)
         if task is not None:
-            self._portal.keep(task)
-            task.add_done_callback(self._task_ended)
+            self._keep(task)
+
+    def _keep(self, task: "asyncio.Task[None]") -> None:
+        self._portal.keep(task)
+        task.add_done_callback(self._task_ended)
 
     def _task_ended(self, task: "asyncio.Task[None]") -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
@@ -224,12 +264,19 @@ class Serving(asyncio.BufferedProtocol):
 
     # ------------------------------------------------------------------ events
 
-    def _command(self, event: CommandReceived) -> None:
-        self._start(self._portal.scsi_port.execute(event.task), partial(self._executed, event))
+    def _command(self, connection: Connection, command: Command) -> None:
+        """Most never wait: they are done in one step, without a Task, and answered with the others of this round."""
+        coroutine = self._execute(command.task)
+        try:
+            waits_for = coroutine.send(None)
+        except StopIteration as end:
+            connection.complete(command, end.value)
+        else:
+            self._keep(eager.go_on(coroutine, waits_for, partial(self._executed_later, command)))
 
-    def _executed(self, event: CommandReceived, outcome: TaskOutcome) -> None:
+    def _executed_later(self, command: Command, outcome: TaskOutcome) -> None:
         assert self._connection is not None
-        self._connection.complete(event.command, outcome, aborted=event.task.aborted)
+        self._connection.complete(command, outcome)
         self._resume()
 
     def _task_management(self, event: TaskManagementReceived) -> None:
@@ -341,7 +388,6 @@ class Serving(asyncio.BufferedProtocol):
 
 
 _HANDLERS: dict[type, Callable[[Serving, Any], None]] = {
-    CommandReceived: Serving._command,
     TaskManagementReceived: Serving._task_management,
     LoginCompleted: Serving._login_completed,
     LogoutReceived: Serving._logout,

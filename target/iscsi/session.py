@@ -42,7 +42,14 @@ class CommandWindow(Generic[T]):
 
     @property
     def max_cmd_sn(self) -> int:
-        return serial_add(self.exp_cmd_sn, self._size - self.active - 1)
+        return (self.exp_cmd_sn + self._size - self.active - 1) & 0xFFFFFFFF
+
+    def take(self, cmd_sn: int) -> bool:
+        """True when that number is the next and nothing waits: it counts as received. Else :meth:`receive` decides."""
+        if cmd_sn != self.exp_cmd_sn or self._waiting or self.active >= self._size:
+            return False
+        self.exp_cmd_sn = (cmd_sn + 1) & 0xFFFFFFFF
+        return True
 
     def open(self, cmd_sn: int) -> bool:
         """True when a command of that number would be taken in."""
@@ -53,11 +60,10 @@ class CommandWindow(Generic[T]):
 
         A number outside of the window, or one that came already, is ignored silently, as the standard demands.
         """
+        if self.take(cmd_sn):
+            return [item]
         if not self.open(cmd_sn) or cmd_sn in self._waiting:
             return []
-        if cmd_sn == self.exp_cmd_sn and not self._waiting:
-            self.exp_cmd_sn = serial_add(cmd_sn, 1)
-            return [item]
         self._waiting[cmd_sn] = item
         return self._deliver()
 
@@ -91,6 +97,7 @@ class SessionTable(Generic[T]):
 
     def __init__(self) -> None:
         self._sessions: dict[SessionKey, tuple[int, T]] = {}
+        self._tsihs: set[int] = set()  # of the sessions above, so that a login does not look at all of them
         self._last_tsih = 0
 
     def __len__(self) -> int:
@@ -102,10 +109,9 @@ class SessionTable(Generic[T]):
 
     def new_tsih(self) -> int:
         """Never 0, never that of a living session. The number of sessions is far below 2**16."""
-        used = {tsih for tsih, _ in self._sessions.values()}
-        assert len(used) < MAX_TSIH - 1
+        assert len(self._tsihs) < MAX_TSIH - 1
         tsih = self._last_tsih % MAX_TSIH + 1
-        while tsih in used:
+        while tsih in self._tsihs:
             tsih = tsih % MAX_TSIH + 1
         self._last_tsih = tsih
         return tsih
@@ -115,12 +121,13 @@ class SessionTable(Generic[T]):
         assert key not in self._sessions, "a session must end before it is reinstated"
         tsih = self.new_tsih()
         self._sessions[key] = (tsih, session)
+        self._tsihs.add(tsih)
         return tsih
 
     def remove(self, key: SessionKey, session: T) -> None:
         """Takes the session out, unless it is not in (any more)."""
         if self.get(key) is session:
-            del self._sessions[key]
+            self._tsihs.discard(self._sessions.pop(key)[0])
 
     def has_tsih(self, key: SessionKey, tsih: int) -> bool:
         entry = self._sessions.get(key)

@@ -59,7 +59,7 @@ class TaskManagementRequests:
     ) -> bool:
         """ABORT TASK of a command that the SCSI side has not seen (§11.5.1, §11.6.1)."""
         itt = pdu.referenced_task_tag
-        if tasks.abort_not_running(lambda command: command.pdu.itt == itt and command.lun == lun):
+        if tasks.abort_not_running(lambda command: command.itt == itt and command.lun == lun):
             return True
         # On its way, or waiting for a hole to be filled: its number counts as received, the command will not run.
         if itt in tasks or not serial_lt(pdu.ref_cmd_sn, pdu.cmd_sn) or not self._window.open(pdu.ref_cmd_sn):

@@ -88,8 +88,8 @@ class WriteTransfer:
 
         Raises RemoteProtocolError (a RejectReason) when no sequence with that Target Transfer Tag is open.
         """
-        burst = self._unsolicited if pdu.ttt == RESERVED_TAG else self._bursts[0] if self._bursts else None
-        if burst is None or burst.ttt != pdu.ttt:
+        burst = self._open_burst(pdu.ttt)
+        if burst is None:
             # DataSequenceInOrder=Yes: R2Ts are answered in the order in which they went out (§13.19).
             raise RemoteProtocolError("Data-Out with a TTT that is not next", RejectReason.PROTOCOL_ERROR)
         if damaged or pdu.data_sn != burst.data_sn:
@@ -104,15 +104,35 @@ class WriteTransfer:
         if pdu.final:
             self._close(burst)
 
-    def _store(self, offset: int, data: Buffer) -> None:
+    def _open_burst(self, ttt: int) -> _Burst | None:
+        burst = self._unsolicited if ttt == RESERVED_TAG else self._bursts[0] if self._bursts else None
+        return burst if burst is not None and burst.ttt == ttt else None
+
+    def place(self, ttt: int, data_sn: int, offset: int, length: int) -> memoryview | None:
+        """Where the data of such a Data-Out belongs, so that it can be received there; None: it is not as it should be.
+
+        :meth:`receive` has to be next.
+        """
+        burst = self._open_burst(ttt)
+        if burst is None or self.failure is not None or data_sn != burst.data_sn:
+            return None
+        if offset != burst.position or offset + length > burst.end:
+            return None
+        return memoryview(self._room(offset + length))[offset : offset + length]
+
+    def _room(self, end: int) -> bytearray:
         buffer = self._data
-        if not isinstance(buffer, bytearray) or len(buffer) < offset + len(data):
+        if not isinstance(buffer, bytearray) or len(buffer) < end:
             # Unsolicited data may come before there is room for the whole command: it gets room for its own burst.
             whole, first = self.expected_length, self._parameters.first_burst_length
             buffer = bytearray(whole if self.granted else min(whole, first))
             buffer[: len(self._data)] = self._data
             self._data = buffer
-        buffer[offset : offset + len(data)] = data
+        return buffer
+
+    def _store(self, offset: int, data: Buffer) -> None:
+        if not isinstance(data, memoryview) or data.obj is not self._data:  # else it was received where it belongs
+            self._room(offset + len(data))[offset : offset + len(data)] = data
         self._received += len(data)
 
     def _close(self, burst: _Burst) -> None:

@@ -15,12 +15,12 @@ from storage_model.spec.iscsi_stream import PduStream, encode_pdu
 from storage_model.spec.scsi_task import TaskFunction
 from target.iscsi.connection import Connection, Phase
 from target.iscsi.events import (
-    CommandReceived,
     Event,
     Limits,
     LogoutReceived,
     TaskManagementReceived,
 )
+from target.iscsi.outstanding_commands import Command
 from target.scsi.task import TaskOutcome
 from tests.fuzz.units_of_every_kind import LUNS, NEXUSES, EveryKind
 from tests.iscsi_driver import TARGET, Driver
@@ -51,7 +51,7 @@ class Wire:
         self.segment_length = int(terms["MaxRecvDataSegmentLength"])
         self.every = EveryKind()
         self.answers: list[Pdu] = []
-        self.held: list[CommandReceived] = []
+        self.held: list[Command] = []
         self._slow = slow
         self._chance = chance
         self._stream = PduStream(1 << 24)
@@ -70,7 +70,7 @@ class Wire:
 
     async def _one(self, event: Event) -> None:
         match event:
-            case CommandReceived():
+            case Command():
                 if self._chance.random() < self._slow:
                     self.held.append(event)
                 else:
@@ -79,7 +79,7 @@ class Wire:
                 for held in self.held:
                     held.task.aborted = True
                 for held in self.held:
-                    self.connection.complete(held.command, await self._outcome(held), aborted=True)
+                    self.connection.complete(held, await self._outcome(held))
                 self.held.clear()
                 function = TaskFunction(event.function)
                 response = await self.every.server.manage(NEXUSES[0], function, event.lun, event.referenced_task_tag)
@@ -87,13 +87,13 @@ class Wire:
             case LogoutReceived():
                 self.connection.logout_done()
 
-    async def _outcome(self, event: CommandReceived) -> TaskOutcome:
+    async def _outcome(self, event: Command) -> TaskOutcome:
         async with asyncio.timeout(10):
             return await self.every.server.execute(event.task)
 
-    async def finish(self, event: CommandReceived) -> None:
+    async def finish(self, event: Command) -> None:
         outcome = await self._outcome(event)
-        self.connection.complete(event.command, outcome, aborted=event.task.aborted)
+        self.connection.complete(event, outcome)
 
     async def finish_held(self) -> None:
         held, self.held = self.held, []

@@ -23,6 +23,7 @@ from storage_model.spec.iscsi_text import format_text, parse_pairs
 from storage_model.spec.scsi_task import ScsiStatus
 from target.iscsi.connection import Phase
 from target.iscsi.events import Limits, LogoutReceived
+from target.iscsi.outstanding_commands import SharedRoom
 from target.scsi.task import ScsiTask, TaskOutcome
 from tests.iscsi_driver import INITIATOR, IQN, Driver, good
 
@@ -237,6 +238,25 @@ def test_paused_writing_and_the_data_in_limit_hold_commands_back() -> None:
     assert len(events) == 1  # the next would pass the limit until the first is written
     driver._handle(events)
     assert [pdu.itt for pdu in driver.received() if isinstance(pdu, DataInPdu)] == [1, 2, 3]
+
+
+def test_the_room_of_all_connections_holds_back_all_but_one_command_of_each() -> None:
+    room, limits = SharedRoom(), Limits(data_of_all=1000)
+    greedy, other = Driver(limits=limits, room=room), Driver(limits=limits, room=room)
+    greedy.login()
+    other.login(InitialR2T="Yes", ImmediateData="No")
+    greedy.send(greedy.read(1, 700))
+    assert other.send(other.read(1, 400), other.read(2, 200)) == []
+    assert [task.tag for task in other.tasks] == [1]  # over the limit, but the first one; the second waits
+    (r2t,) = other.send(other.write(3, 100))
+    assert isinstance(r2t, R2TPdu)  # the first of its kind
+    assert room.in_use == 1200
+    greedy.connection.end("")
+    assert room.in_use == 500
+    other._handle(other.connection.next_events())
+    assert [task.tag for task in other.tasks] == [1, 2]
+    greedy.connection.complete(greedy.commands[0], good(greedy.tasks[0]))
+    assert room.in_use == 700  # what ends late was given back already
 
 
 def test_r2ts_wait_for_memory() -> None:

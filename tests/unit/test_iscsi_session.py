@@ -59,3 +59,26 @@ def test_session_table() -> None:
     table.remove(one, "first")
     assert table.get(one) is None and not table.has_tsih(one, first)
     assert second not in {table.new_tsih() for _ in range(70000)}
+
+
+def test_the_tsih_of_a_session_that_is_over_is_free_again() -> None:
+    table: SessionTable[int] = SessionTable()
+    keys = [SessionKey("iqn.a", number.to_bytes(6)) for number in range(100)]
+    for _ in range(700):  # 70,000 sessions, a hundred at a time: more than there are numbers
+        tsihs = {table.add(key, number) for number, key in enumerate(keys)}
+        assert len(tsihs) == len(keys) and 0 not in tsihs
+        for number, key in enumerate(keys):
+            table.remove(key, number)
+    assert len(table) == 0
+
+
+def test_the_next_number_is_taken_only_when_nothing_waits_and_the_window_is_open() -> None:
+    window: CommandWindow[str] = CommandWindow(0xFFFFFFFF, 2)
+    assert not window.take(0) and window.take(0xFFFFFFFF) and window.exp_cmd_sn == 0
+    window.receive(1, "waits")
+    assert not window.take(0)
+    assert window.receive(0, "next") == ["next", "waits"]
+    window.active = 2
+    assert not window.take(2)
+    window.active = 1
+    assert window.take(2)

@@ -93,3 +93,63 @@ def test_unknown_opcode() -> None:
     with pytest.raises(RemoteProtocolError) as error:
         decode_pdu(RawPdu(bytes((0x3E,)) + bytes(47)))
     assert error.value.reason == RejectReason.COMMAND_NOT_SUPPORTED
+
+
+@given(st.booleans(), st.integers(0, 3), st.lists(st.integers(1, 9000), max_size=12), st.booleans())
+def test_a_long_segment_is_received_where_it_belongs(
+    data_digest: bool, odd: int, cuts: list[int], placed: bool
+) -> None:
+    segment = bytes(range(256)) * 80 + bytes(odd)
+    remaining = b"".join(
+        bytes(part)
+        for pdu in (DataOutPdu(itt=1, data=segment), NopOutPdu(itt=2, data=b"ping"))
+        for part in encode_pdu(pdu, False, data_digest)
+    )
+    command = bytearray(30000)
+    reader, pdus, direct = stream(False, data_digest, 1 << 20), [], 0
+    if placed:
+        reader.place = lambda bhs, length: (
+            memoryview(command)[100 : 100 + length] if bhs[0] == Opcode.DATA_OUT else None
+        )
+    for cut in [*cuts, len(remaining)]:
+        piece, remaining = remaining[:cut], remaining[cut:]
+        while piece:  # as a transport does it: into the space where there is one, as much as has come
+            space = reader.space()
+            if space is None:
+                pdus += reader.receive_data(piece)
+                break
+            take = min(len(space), len(piece))
+            space[:take] = piece[:take]
+            pdus += reader.fill(take)
+            piece, direct = piece[take:], direct + take
+    assert [(pdu.opcode, bytes(pdu.data), pdu.data_digest_failed) for pdu in pdus] == [
+        (Opcode.DATA_OUT, segment, False),
+        (Opcode.NOP_OUT, b"ping", False),
+    ]
+    if placed and direct:
+        assert command[100 : 100 + len(segment)] == segment and not any(command[100 + len(segment) :])
+
+
+def test_the_end_of_a_segment_and_a_short_one_have_no_space_of_their_own() -> None:
+    reader = stream(limit=1 << 20)
+    assert reader.space() is None
+    whole = b"".join(bytes(part) for part in encode_pdu(DataOutPdu(itt=1, data=bytes(10000))))
+    reader.receive_data(whole[:1000])
+    space = reader.space()
+    assert space is not None and len(space) == 10000 - (1000 - 48)
+    reader.receive_data(whole[1000:8000])
+    assert reader.space() is None  # what follows comes with the rest in one receive
+
+
+def test_damage_in_a_placed_segment_is_told() -> None:
+    reader = stream(False, True, 1 << 20)
+    command = bytearray(20000)
+    reader.place = lambda bhs, length: memoryview(command)[:length]
+    whole = b"".join(bytes(part) for part in encode_pdu(DataOutPdu(itt=1, data=bytes(20000)), False, True))
+    assert reader.receive_data(whole[:100]) == []
+    space = reader.space()
+    assert space is not None
+    space[:] = b"\1" * len(space)
+    assert reader.fill(len(space)) == []  # the digest is missing
+    (pdu,) = reader.receive_data(whole[-4:])
+    assert pdu.data_digest_failed

@@ -174,3 +174,30 @@ def test_immediate_data_alone_is_not_copied() -> None:
     data = memoryview(bytes(512))
     transfer = WriteTransfer(512, parameters(), data, True, LIMIT)
     assert transfer.data is data
+
+
+def test_data_that_was_received_in_its_place_is_not_copied() -> None:
+    transfer = WriteTransfer(3000, parameters(initial_r2t=True), b"", True, LIMIT)
+    transfer.granted = True
+    r2t = solicit(transfer)
+    place = transfer.place(r2t.ttt, 0, 0, 2000)
+    assert place is not None and len(place) == 2000
+    place[:] = b"a" * 2000
+    transfer.receive(DataOutPdu(final=True, itt=1, ttt=r2t.ttt, data=place.toreadonly()))
+    r2t = solicit(transfer, 2)
+    transfer.receive(DataOutPdu(final=True, itt=1, ttt=r2t.ttt, buffer_offset=2000, data=b"b" * 1000))
+    assert transfer.failure is None and bytes(transfer.data) == b"a" * 2000 + b"b" * 1000
+    assert isinstance(transfer.data, bytearray) and place.obj is transfer.data
+
+
+@pytest.mark.parametrize(
+    ("ttt", "data_sn", "offset", "length"),
+    [(2, 0, 0, 10), (1, 1, 0, 10), (1, 0, 4, 10), (1, 0, 0, 2001), (RESERVED_TAG, 0, 0, 10)],
+    ids=["other tag", "other DataSN", "other offset", "beyond the burst", "unsolicited"],
+)
+def test_data_that_is_not_expected_has_no_place(ttt: int, data_sn: int, offset: int, length: int) -> None:
+    transfer = WriteTransfer(3000, parameters(initial_r2t=True), b"", True, LIMIT)
+    transfer.granted = True
+    solicit(transfer)
+    assert transfer.place(1, 0, 0, 2000) is not None
+    assert transfer.place(ttt, data_sn, offset, length) is None

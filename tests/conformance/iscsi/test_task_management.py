@@ -14,7 +14,8 @@ from storage_model.spec.iscsi_pdu import (
     TaskManagementResponsePdu,
 )
 from storage_model.spec.scsi_task import TaskFunction, TaskFunctionResponse
-from target.iscsi.events import CommandReceived, Limits, TaskManagementReceived
+from target.iscsi.events import Limits, TaskManagementReceived
+from target.iscsi.outstanding_commands import Command
 from tests.iscsi_driver import Driver
 
 ABORT_TASK = TaskFunction.ABORT_TASK
@@ -80,9 +81,9 @@ def test_functions_on_a_task_set_start_what_came_before_and_spare_what_comes_aft
     request = TaskManagementRequestPdu(function=function, itt=50, cmd_sn=102)
     answers = driver.send(driver.read(2, 4, lun=b"\0\1" + bytes(6)), request, driver.write(3, 4))
     assert [pdu.itt for pdu in answers if isinstance(pdu, R2TPdu)] == [3]
-    commands = [event for event in driver.events if isinstance(event, CommandReceived | TaskManagementReceived)]
+    commands = [event for event in driver.events if isinstance(event, Command | TaskManagementReceived)]
     if function < 6:  # another unit's command is not concerned
-        assert isinstance(commands[0], CommandReceived) and commands[0].task.tag == 2
+        assert isinstance(commands[0], Command) and commands[0].task.tag == 2
     assert isinstance(commands[-1], TaskManagementReceived) and commands[-1].function == function
 
 
