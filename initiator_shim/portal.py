@@ -17,6 +17,7 @@ from storage_model.errors import PairvolError, UserError
 from storage_model.nexus import ITNexus
 
 CONNECTIONS_MAX = 256
+RECEIVE_BUFFER_BYTES = 256 << 10
 REDIRECTS_MAX = 64
 TARGETS_MAX = 64
 _WITHDRAWALS_PENDING_MAX = 64
@@ -65,6 +66,7 @@ class ShimPortal:
         self._controls = controls
         self._new_control = new_control
         self._on_decision = on_decision
+        self.receive_buffer = memoryview(bytearray(RECEIVE_BUFFER_BYTES))  # one for all connections
         self._server: asyncio.Server | None = None
         self._connections: set[RelayedConnection] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -98,7 +100,7 @@ class ShimPortal:
 
     # ------------------------------------------------------------------------------------------- for the connections
 
-    def _accept(self) -> asyncio.Protocol:
+    def _accept(self) -> asyncio.BaseProtocol:
         connection = RelayedConnection(self)
         if len(self._connections) >= CONNECTIONS_MAX:
             _log.warning("more than %d connections: one more is refused", CONNECTIONS_MAX)

@@ -6,34 +6,50 @@ the array answered with GOOD is not answered to the host until it has been arbit
 array to host stands still, the GOOD with it, until :meth:`Relay.arbitration_decided` lets it out as GOOD or as
 RESERVATION CONFLICT.
 
+After login the relay sees only the PDUs that this takes (:class:`PduScan`); all others go on in the memory that they
+arrived in, digests and all, even before they have arrived whole.
+
 A RESERVE that the host has aborted (or whose logical unit or target it resets, or whose session it logs out) while it
 was under way or held never ends with GOOD: the order of StatSN puts its response before that of the abort, an initiator
 may believe it, and by then the claim is withdrawn.
 """
 
-from collections import deque
 from dataclasses import dataclass, replace
 
+from initiator_shim.pdu_scan import Interest, PduScan
 from initiator_shim.relay_text import MAX_RECV_DATA_SEGMENT_LENGTH, LoginWatch, TextStream
-from initiator_shim.word_feed import WordFeed
 from storage_model.errors import RemoteProtocolError
 from storage_model.nexus import ITNexus
 from storage_model.spec.iscsi_codes import LoginStatus, Opcode, RejectReason, Stage, lun_from_bytes
-from storage_model.spec.iscsi_stream import PduStream, RawPdu, encode_pdu
+from storage_model.spec.iscsi_stream import RawPdu, encode_pdu
 from storage_model.spec.scsi_cdb import OperationCode
 from storage_model.volume import Buffer
 
-HELD_BACK_BYTES_MAX = 1 << 20  # of the array's PDUs behind a held response; then the array's socket is not read
+HELD_BACK_BYTES_MAX = 1 << 20  # from the array, behind a held response; then its socket is not read
 RESERVES_MAX = 256
 
 _LOGIN_SEGMENT_LENGTH = 8192
 _PROTOCOL_ERROR = RejectReason.PROTOCOL_ERROR
 _GOOD, _RESERVATION_CONFLICT = 0x00, 0x18  # SAM-5 5.3.1
-_RESERVES = (OperationCode.RESERVE_6, OperationCode.RESERVE_10)
+_RESERVES = frozenset((OperationCode.RESERVE_6, OperationCode.RESERVE_10))
 _LOGGED_OUT = 0  # RFC 7143 §11.15.1
 _ABORT_TASK = 1  # RFC 7143 §11.5.1
 _ONE_UNIT = (2, 4, 5)  # ABORT TASK SET, CLEAR TASK SET, LOGICAL UNIT RESET
 _WHOLE_TARGET = (6, 7)  # TARGET WARM RESET, TARGET COLD RESET
+
+_OF_THE_HOST: dict[int, Interest] = {
+    Opcode.SCSI_COMMAND: Interest.TAG_OR_OPERATION,
+    Opcode.TASK_MANAGEMENT_REQUEST: Interest.ALWAYS,
+    Opcode.TEXT_REQUEST: Interest.ALWAYS,
+    Opcode.LOGOUT_REQUEST: Interest.ALWAYS,
+}
+_OF_THE_ARRAY: dict[int, Interest] = {
+    Opcode.SCSI_RESPONSE: Interest.TAG,
+    Opcode.DATA_IN: Interest.TAG,
+    Opcode.TEXT_RESPONSE: Interest.ALWAYS,
+    Opcode.LOGOUT_RESPONSE: Interest.ALWAYS,
+    Opcode.REJECT: Interest.ALWAYS,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +102,8 @@ class Relay:
         self._isid = bytes(6)
         self.in_login = True
         self._login_seen = False
-        self._from_host = WordFeed(PduStream(_LOGIN_SEGMENT_LENGTH), lambda: self.in_login)
-        self._from_array = WordFeed(PduStream(_LOGIN_SEGMENT_LENGTH), lambda: self.in_login)
+        self._from_host = PduScan(_LOGIN_SEGMENT_LENGTH)
+        self._from_array = PduScan(_LOGIN_SEGMENT_LENGTH)
         self._host_text = TextStream(self._login.from_host)
         self._array_text = TextStream(self._login.from_array)
         self._to_host: list[Buffer] = []
@@ -95,8 +111,7 @@ class Relay:
         self._reserves: dict[int, _Reserve] = {}  # sent to the array, not answered yet
         self._held: _Reserve | None = None
         self._held_response: RawPdu | None = None
-        self._held_back: deque[RawPdu] = deque()
-        self._held_back_bytes = 0
+        self._held_back = bytearray()  # what the array has sent behind it, unread
         self._logout_itt: int | None = None
         self.logged_out = False
         """The array has confirmed the host's logout: that the connection ends is in good order."""
@@ -128,43 +143,55 @@ class Relay:
     @property
     def wants_array_data(self) -> bool:
         """False: leave the array's socket unread, so that the array stops sending."""
-        return self._held_back_bytes <= HELD_BACK_BYTES_MAX
+        return len(self._held_back) <= HELD_BACK_BYTES_MAX
+
+    @property
+    def holds(self) -> bool:
+        """A response is held, and what the array sends is held back."""
+        return self._held is not None
 
     def data_to_host(self) -> list[Buffer]:
+        """What to write next; parts of what was received, so that it must be written before that memory is reused."""
         outgoing, self._to_host = self._to_host, []
         return outgoing
 
     def data_to_array(self) -> list[Buffer]:
+        """As :meth:`data_to_host`."""
         outgoing, self._to_array = self._to_array, []
         return outgoing
 
     def connection_lost(self) -> None:
         """Either connection is gone, and with it the nexus: what is held must never come out."""
         self.closed = True
-        self._held_back.clear()
-        self._held_back_bytes = 0
+        self._held_back = bytearray()
         self._reserves.clear()
 
     # ------------------------------------------------------------------------------------------------ host to array
 
     def receive_from_host(self, data: Buffer) -> list[Event]:
         events: list[Event] = []
-        for raw in self._from_host.receive_data(data):
-            self._check_digest(raw)
-            match raw.opcode:
-                case Opcode.SCSI_COMMAND:
-                    self._note_command(raw)
-                case Opcode.LOGIN_REQUEST if self.in_login:
-                    raw = self._login_request(raw, events)
-                case Opcode.TEXT_REQUEST:
-                    raw = self._text(raw, self._host_text, self._login.array_segment_limit)
-                case Opcode.TASK_MANAGEMENT_REQUEST:
-                    self._note_task_management(raw)
-                case Opcode.LOGOUT_REQUEST:
-                    self._logout_itt = raw.itt
-                    self._abort_all()
-            self._to_array += self._encoded(raw)
+        view, position = memoryview(data), 0
+        while position < len(view):
+            position, raw = self._from_host.advance(view, position, self._to_array)
+            if raw is not None:
+                self._relay_to_array(raw, events)
         return events
+
+    def _relay_to_array(self, raw: RawPdu, events: list[Event]) -> None:
+        self._check_digest(raw)
+        match raw.opcode:
+            case Opcode.SCSI_COMMAND:
+                self._note_command(raw)
+            case Opcode.LOGIN_REQUEST if self.in_login:
+                raw = self._login_request(raw, events)
+            case Opcode.TEXT_REQUEST:
+                raw = self._text(raw, self._host_text, self._login.array_segment_limit)
+            case Opcode.TASK_MANAGEMENT_REQUEST:
+                self._note_task_management(raw)
+            case Opcode.LOGOUT_REQUEST:
+                self._logout_itt = raw.itt
+                self._abort_all()
+        self._to_array += self._encoded(raw)
 
     def _note_command(self, raw: RawPdu) -> None:
         """Marks RESERVE(6) and RESERVE(10) by ITT (110, 111)."""
@@ -207,16 +234,22 @@ class Relay:
 
     def receive_from_array(self, data: Buffer) -> list[Event]:
         events: list[Event] = []
-        for raw in self._from_array.receive_data(data):
-            self._check_digest(raw)
-            if self._held is not None:
-                self._held_back.append(raw)
-                self._held_back_bytes += len(raw.bhs) + len(raw.data)
-            else:
-                self._relay_to_host(raw, events)
+        self._read_from_array(memoryview(data), events)
         return events
 
+    def _read_from_array(self, view: memoryview, events: list[Event]) -> None:
+        """Up to the next response that must be held; the rest is held back behind it."""
+        position = 0
+        while position < len(view):
+            if self._held is not None:
+                self._held_back += view[position:]
+                return
+            position, raw = self._from_array.advance(view, position, self._to_host)
+            if raw is not None:
+                self._relay_to_host(raw, events)
+
     def _relay_to_host(self, raw: RawPdu, events: list[Event]) -> None:
+        self._check_digest(raw)
         login_ends = False
         match raw.opcode:
             case Opcode.SCSI_RESPONSE if raw.itt in self._reserves:
@@ -271,10 +304,8 @@ class Relay:
         response = self._held_response
         self._held = self._held_response = None
         self._to_host += self._encoded(response if good else _as_conflict(response))
-        while self._held_back and self._held is None:
-            raw = self._held_back.popleft()
-            self._held_back_bytes -= len(raw.bhs) + len(raw.data)
-            self._relay_to_host(raw, events)
+        held_back, self._held_back = self._held_back, bytearray()
+        self._read_from_array(memoryview(held_back), events)
         return events
 
     def _login_response(self, raw: RawPdu, events: list[Event]) -> tuple[RawPdu, bool]:
@@ -288,10 +319,15 @@ class Relay:
     def _enter_full_feature(self) -> None:
         """From the next PDU on: digests as negotiated, segments as long as we let the sides declare (§13.1, §13.12)."""
         self.in_login = False
-        for feed in (self._from_host, self._from_array):
-            feed.stream.header_digest = self._login.header_digest
-            feed.stream.data_digest = self._login.data_digest
-            feed.stream.max_data_segment_length = MAX_RECV_DATA_SEGMENT_LENGTH
+        for scan, interests in ((self._from_host, _OF_THE_HOST), (self._from_array, _OF_THE_ARRAY)):
+            scan.begin_full_feature_phase(
+                interests,
+                self._reserves,
+                _RESERVES,
+                header_digest=self._login.header_digest,
+                data_digest=self._login.data_digest,
+                max_data_segment_length=MAX_RECV_DATA_SEGMENT_LENGTH,
+            )
 
     # ------------------------------------------------------------------------------------------------ both directions
 
@@ -308,7 +344,7 @@ class Relay:
         return encode_pdu(raw, self._login.header_digest, self._login.data_digest)
 
     def _check_digest(self, raw: RawPdu) -> None:
-        """A damaged segment must not go on under a digest that we computed; without recovery the session ends."""
+        """A damaged segment must not go on under a digest that we compute; without recovery the session ends."""
         if raw.data_digest_failed:
             raise RemoteProtocolError("data digest does not match", RejectReason.DATA_DIGEST_ERROR)
 

@@ -18,7 +18,7 @@ CAPS = {
     # One connection of the host is one connection to the array, and a relay recovers no connection (§13.2, §13.20).
     "MaxConnections": 1,
     "ErrorRecoveryLevel": 0,
-    # A PDU is relayed when it is whole: this bounds what one connection can make the shim hold (§13.12).
+    # A PDU that the relay takes out is relayed when it is whole: this bounds what it can be made to hold (§13.12).
     "MaxRecvDataSegmentLength": MAX_RECV_DATA_SEGMENT_LENGTH,
 }
 

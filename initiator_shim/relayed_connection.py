@@ -1,16 +1,24 @@
 """One host connection with its array connection: the sockets around a ``relay.Relay``. [IO]
 
 Backpressure goes both ways: the side that reads is paused while the side that writes is full.
+
+All connections receive into the same memory, and what goes on is written from there at once: no byte is copied between
+two sockets that keep up, and the memory stays in the processor's cache. Only what a socket does not take is copied,
+into its transport's buffer.
 """
 
 import asyncio
 import logging
+import os
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import Protocol
 
 from initiator_shim.arbitration import Decision
 from initiator_shim.config import Address
 from initiator_shim.relay import Event, LoginStarted, Relay
 from storage_model.errors import RemoteProtocolError
+from storage_model.volume import Buffer
 
 _LOGIN_SECONDS = 30.0
 _FLUSH_SECONDS = 5.0  # for what was written before a close
@@ -19,29 +27,54 @@ _log = logging.getLogger(__name__)
 
 
 class ConnectionOwner(Protocol):
-    """The portal, as a connection sees it."""
+    """The portal, as a connection sees it. ``receive_buffer`` is for one receive, and free again behind it."""
+
+    receive_buffer: memoryview
 
     def handle(self, connection: "RelayedConnection", event: Event) -> None: ...
 
     def connection_closed(self, connection: "RelayedConnection") -> None: ...
 
 
-class _Side(asyncio.Protocol):
+class _Side(asyncio.BufferedProtocol):
     """One socket. ``full`` while its write buffer is above the high-water mark."""
 
-    def __init__(self, owner: "RelayedConnection", name: str) -> None:
+    def __init__(self, owner: "RelayedConnection", name: str, buffer: memoryview) -> None:
         self.owner = owner
         self.name = name
         self.transport: asyncio.Transport | None = None
         self.full = False
+        self._buffer = buffer
+        self._descriptor = -1
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
+        self._descriptor = transport.get_extra_info("socket").fileno()
         self.owner.side_connected(self)
 
-    def data_received(self, data: bytes) -> None:
-        self.owner.received(self, data)
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self.owner.received(self, self._buffer[:nbytes])
+
+    def write(self, outgoing: Sequence[Buffer]) -> None:
+        """The memory of ``outgoing`` may be used again when this returns.
+
+        That is why the first attempt is our own: a transport may refer to what it is given until all of it is sent.
+        """
+        transport = self.transport
+        assert transport is not None
+        if not outgoing or transport.is_closing():
+            return
+        run = outgoing[0] if len(outgoing) == 1 else b"".join(outgoing)
+        sent = 0
+        if not transport.get_write_buffer_size():
+            with suppress(OSError):  # it is full, or lost: the transport finds out, and tells
+                sent = os.write(self._descriptor, run)
+        if sent < len(run):
+            transport.write(bytes(run[sent:]))
 
     def pause_writing(self) -> None:
         self.full = True
@@ -76,8 +109,8 @@ class RelayedConnection:
     def __init__(self, owner: ConnectionOwner) -> None:
         self._owner = owner
         self._loop = asyncio.get_running_loop()
-        self.host_side = _Side(self, "host")
-        self._array_side = _Side(self, "array")
+        self.host_side = _Side(self, "host", owner.receive_buffer)
+        self._array_side = _Side(self, "array", owner.receive_buffer)
         self._host_address = "an unknown address"
         self.relay = Relay("")
         self.refuse = False
@@ -102,6 +135,7 @@ class RelayedConnection:
         self._dialling = False
         self.relay.array_connected(str(Address(*side.transport.get_extra_info("peername")[:2])))
         self._flush()
+        self.steer()
 
     async def connect_array(self, address: Address, timeout: float) -> None:
         """Raises OSError or TimeoutError."""
@@ -110,28 +144,42 @@ class RelayedConnection:
         async with asyncio.timeout(timeout):
             await self._loop.create_connection(lambda: self._array_side, address.host, address.port)
 
-    def received(self, side: _Side, data: bytes) -> None:
-        if self.relay.closed:
+    def received(self, side: _Side, data: Buffer) -> None:
+        relay = self.relay
+        if relay.closed:
             return
         try:
             if side is self.host_side:
-                events = self.relay.receive_from_host(data)
+                events = relay.receive_from_host(data)
             else:
-                events = self.relay.receive_from_array(data)
+                events = relay.receive_from_array(data)
         except RemoteProtocolError as error:
-            self._flush()
-            self.close(f"the {side.name} broke the protocol: {error}")
+            self._broken(side.name, error)
             return
-        self._after(events)
+        if events or self._login_timer is not None or relay.holds:
+            self._after(events)
+        elif side is self.host_side:
+            self._array_side.write(relay.data_to_array())
+        else:
+            self.host_side.write(relay.data_to_host())
 
     def decided(self, itt: int, decision: Decision) -> None:
         """Lets the held response out."""
         if self.relay.closed:
             return
-        if decision.won and not decision.arbitrated:
-            self._after(self.relay.pass_on(itt))
-        else:
-            self._after(self.relay.arbitration_decided(itt, decision.won))
+        try:
+            if decision.won and not decision.arbitrated:
+                events = self.relay.pass_on(itt)
+            else:
+                events = self.relay.arbitration_decided(itt, decision.won)
+        except RemoteProtocolError as error:  # in what came behind it
+            self._broken(self._array_side.name, error)
+            return
+        self._after(events)
+
+    def _broken(self, name: str, error: RemoteProtocolError) -> None:
+        self._flush()
+        self.close(f"the {name} broke the protocol: {error}")
 
     def steer(self) -> None:
         """Reads from each side only what the other can take."""
@@ -172,6 +220,7 @@ class RelayedConnection:
     def _after(self, events: list[Event]) -> None:
         self._dialling = self._dialling or any(isinstance(event, LoginStarted) for event in events)
         self._flush()
+        self.steer()
         if self._login_timer is not None and not self.relay.in_login:
             self._login_timer.cancel()
             self._login_timer = None
@@ -182,12 +231,9 @@ class RelayedConnection:
 
     def _flush(self) -> None:
         """Towards the array only once it is connected: until then the relay keeps the first Login Request."""
-        host, array = self.host_side.transport, self._array_side.transport
-        if host is not None and (outgoing := self.relay.data_to_host()):
-            host.writelines(outgoing)
-        if array is not None and (outgoing := self.relay.data_to_array()):
-            array.writelines(outgoing)
-        self.steer()
+        self.host_side.write(self.relay.data_to_host())
+        if self._array_side.transport is not None:
+            self._array_side.write(self.relay.data_to_array())
 
     def _login_too_slow(self) -> None:
         self.close("no login in time")

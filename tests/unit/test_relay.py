@@ -266,14 +266,43 @@ def test_a_digest_that_the_array_declines_is_not_used() -> None:
     assert relayed.bhs == command(3, READ_10).encode_bhs()
 
 
-def test_a_damaged_segment_never_goes_on_under_a_good_digest() -> None:
+def test_a_damaged_segment_goes_on_under_its_own_digest_for_the_receiver_to_see() -> None:
     bench = Bench()
     bench.log_in({"DataDigest": "CRC32C"}, {"DataDigest": "CRC32C"})
     wire = bytearray(b"".join(encode_pdu(NopOutPdu(itt=4, data=b"ping"), False, True)))
     wire[48] ^= 1
+    bench.relay.receive_from_host(wire)
+    assert b"".join(bench.relay.data_to_array()) == wire
+
+
+def test_a_damaged_segment_never_goes_on_under_a_digest_that_the_relay_computes() -> None:
+    bench = Bench()
+    bench.log_in({"DataDigest": "CRC32C"}, {"DataDigest": "CRC32C"})
+    wire = bytearray(b"".join(encode_pdu(TextRequestPdu(itt=4, data=b"X-a=b"), False, True)))
+    wire[48] ^= 1
     with pytest.raises(RemoteProtocolError, match="digest"):
-        bench.relay.receive_from_host(bytes(wire))
+        bench.relay.receive_from_host(wire)
     assert bench.relay.data_to_array() == []
+
+
+def test_a_damaged_good_of_a_reserve_ends_the_connection_unseen() -> None:
+    bench = Bench()
+    bench.log_in({"HeaderDigest": "CRC32C"}, {"HeaderDigest": "CRC32C"})
+    bench.relay.receive_from_host(b"".join(encode_pdu(command(7, RESERVE_6), True)))
+    bench.relay.data_to_array()
+    wire = bytearray(b"".join(encode_pdu(response(7), True)))
+    wire[27] ^= 1  # StatSN
+    with pytest.raises(RemoteProtocolError, match="header digest"):
+        bench.relay.receive_from_array(wire)
+    assert bench.relay.data_to_host() == []
+
+
+def test_long_data_goes_on_as_it_arrives(bench: Bench) -> None:
+    up = bench.wire(DataInPdu(itt=3, data=bytes(1 << 18)))
+    bench.relay.receive_from_array(up[:5000])
+    assert b"".join(bench.relay.data_to_host()) == up[:5000]
+    bench.relay.receive_from_array(up[5000:])
+    assert b"".join(bench.relay.data_to_host()) == up[5000:]
 
 
 # ---- RESERVE
@@ -318,7 +347,7 @@ def test_the_array_is_not_read_when_too_much_is_held_back(bench: Bench) -> None:
     data = DataInPdu(itt=8, data=bytes(1 << 18))
     while bench.relay.wants_array_data:
         bench.array_sends(data)
-    assert bench.relay._held_back_bytes <= HELD_BACK_BYTES_MAX + (1 << 19)
+    assert len(bench.relay._held_back) <= HELD_BACK_BYTES_MAX + (1 << 19)
     bench.decide(7, won=True)
     assert bench.relay.wants_array_data
 
@@ -348,7 +377,7 @@ def test_where_nothing_is_arbitrated_even_an_aborted_reserve_keeps_its_good(benc
     assert released.bhs[3] == GOOD
 
 
-ABORTS = {
+ABORTS: dict[str, EncodablePdu] = {
     "ABORT TASK": TaskManagementRequestPdu(function=1, referenced_task_tag=7, itt=9),
     "ABORT TASK SET": TaskManagementRequestPdu(function=2, lun=lun_to_bytes(2), itt=9),
     "CLEAR TASK SET": TaskManagementRequestPdu(function=4, lun=lun_to_bytes(2), itt=9),
@@ -411,6 +440,15 @@ def test_a_status_in_data_in_cannot_slip_past(bench: Bench) -> None:
     bench.host_sends(command(7, RESERVE_6))
     with pytest.raises(RemoteProtocolError, match="RESERVE"):
         bench.array_sends(DataInPdu(itt=7, status_present=True))
+
+
+def test_what_breaks_the_protocol_behind_a_held_response_does_not_hold_it_up(bench: Bench) -> None:
+    held(bench)
+    bench.host_sends(command(8, RESERVE_6))
+    bench.array_sends(NopInPdu(ttt=1), DataInPdu(itt=8, status_present=True))
+    with pytest.raises(RemoteProtocolError, match="RESERVE"):
+        bench.decide(7, won=True)
+    assert [pdu.opcode for pdu in bench.host_receives()] == [Opcode.SCSI_RESPONSE, Opcode.NOP_IN]
 
 
 def test_a_lost_connection_lets_nothing_out(bench: Bench) -> None:
