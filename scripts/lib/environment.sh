@@ -42,6 +42,9 @@ pairvol_debian_table() {
     headers="$("$(pairvol_base_python)" -c 'import sysconfig; print(sysconfig.get_path("include"))')"
     cat <<TABLE
 iscsi-test-cu libiscsi-bin conformance tests by libiscsi
+tgtd tgt benchmarks beside other targets
+istgt istgt benchmarks beside other targets
+nbdkit nbdkit benchmarks beside an NBD server
 qemu-img qemu-utils tests with QEMU's iSCSI initiator
 /usr/lib/*/qemu/block-iscsi.so qemu-block-extra tests with QEMU's iSCSI initiator
 mosquitto mosquitto the MQTT broker of the demo and of its tests
