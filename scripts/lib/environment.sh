@@ -21,16 +21,20 @@ pairvol_say() { printf 'pairvol: %s\n' "$*" >&2; }
 
 pairvol_in_ci() { [ "${CI:-}" = true ] || [ "${CI:-}" = 1 ]; }
 
-# Prints the first interpreter that runs and is new enough. A pyenv shim exists and yet fails, so each one is tried.
+# Prints the first interpreter that runs, is new enough and, if there is such a one, can make virtual environments. The
+# distribution's comes first: its profile-guided build is a quarter faster than what version managers compile. A pyenv
+# shim exists and yet fails, so each one is tried.
 pairvol_base_python() {
-    local candidate
-    for candidate in ${PYTHON:+"$PYTHON"} python3.11 python3 python3.12 python3.13 python3.14 /usr/bin/python3; do
-        if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then
-            command -v "$candidate"
-            return 0
-        fi
+    local candidate modules
+    for modules in "ensurepip, venv, sys" sys; do
+        for candidate in ${PYTHON:-/usr/bin/python3.11 python3.11 /usr/bin/python3 python3 python3.12 python3.13 python3.14}; do
+            if "$candidate" -c "import $modules; sys.exit(sys.version_info < (3, 11))" >/dev/null 2>&1; then
+                command -v "$candidate"
+                return 0
+            fi
+        done
     done
-    pairvol_say "no Python 3.11 or later found (tried ${PYTHON:+$PYTHON, }python3.11, python3, …); set PYTHON=/path/to/it"
+    pairvol_say "no Python 3.11 or later found (tried ${PYTHON:-python3.11, python3, …}); set PYTHON=/path/to/it"
     return 1
 }
 

@@ -18,6 +18,7 @@ PADS = (b"", b"\0\0\0", b"\0\0", b"\0")
 """What fills a data segment up to whole words, by its length modulo 4 (§11.2.3)."""
 _NO_DATA = memoryview(b"")
 _NO_LENGTHS = b"\0\0\0\0"  # TotalAHSLength and DataSegmentLength
+_LONG = 16 << 10  # a receive of this much may be the beginning of a single PDU
 _WORTH_A_RECEIVE = 4096  # less than this of a data segment is received together with what follows it
 
 
@@ -112,9 +113,11 @@ class PduStream:
         Raises RemoteProtocolError, its reason a :class:`RejectReason`, when the stream cannot be followed any further:
         a header digest that does not match, or a data segment longer than we declared.
         """
-        if not isinstance(data, bytes):
-            data = bytes(data)
         pdus: list[RawPdu] = []
+        if not isinstance(data, bytes):
+            if len(data) >= _LONG and self._segment is None and not self._head and self._begin_long(memoryview(data)):
+                return pdus
+            data = bytes(data)
         position, end = 0, len(data)
         if self._segment is not None:
             position = self._fill_segment(memoryview(data), pdus)
@@ -133,6 +136,20 @@ class PduStream:
         if position < end:
             self._head += data[position:]
         return pdus
+
+    def _begin_long(self, view: memoryview) -> bool:
+        """True when ``view`` is the beginning of one long PDU: it is copied once, to where it belongs."""
+        header_length = self._header_length(view[4])
+        if len(view) < header_length:
+            return False
+        bhs = bytes(view[:BHS_LENGTH])
+        length, tail_length = self._segment_lengths(bhs)
+        if len(view) >= header_length + length + tail_length:
+            return False
+        ahs = self._check_header(bhs, bytes(view[BHS_LENGTH:header_length]))
+        self._begin_segment(bhs, ahs, length, tail_length)
+        self._fill_segment(view[header_length:], [])
+        return True
 
     def space(self) -> memoryview | None:
         """Where the rest of a long data segment belongs; tell :meth:`fill` how much of it was received there."""

@@ -141,7 +141,7 @@ class Connection:
 
     def receive_space(self) -> memoryview | None:
         """Where the next bytes belong when they are the rest of a long data segment: then :meth:`received_there`."""
-        return self._stream.space()
+        return self._stream.space() if self.phase is not Phase.ENDED else None
 
     def received_there(self, count: int, now: float) -> list[Event]:
         """As :meth:`receive_data`, for bytes that were received into what :meth:`receive_space` has just answered."""

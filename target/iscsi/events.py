@@ -52,6 +52,7 @@ class Limits:
     login_connections: int = 512  # not logged in yet, of all addresses and of one: then the oldest such ones make room
     login_connections_per_address: int = 128
     queue_depth: int = 128  # CmdSN window
+    first_burst_length: int = 262144  # times the CmdSN window, this bounds what may come unasked on one connection
     immediate_commands: int = 16
     task_management: int = 16
     data_out_per_command: int = 64 << 20

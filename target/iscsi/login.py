@@ -43,7 +43,6 @@ OWN_VALUES = {
     "InitialR2T": "No",
     "ImmediateData": "Yes",
     "MaxBurstLength": "1048576",
-    "FirstBurstLength": "65536",  # times the CmdSN window, this bounds what may come unasked
     "DefaultTime2Wait": "0",
     "DefaultTime2Retain": "0",  # ErrorRecoveryLevel 0: a lost connection is a lost nexus, at once
     "MaxOutstandingR2T": "8",
@@ -299,7 +298,8 @@ class LoginNegotiation:
             return IRRELEVANT
         if key == "AuthMethod":
             return self._auth_method(value)
-        answer = negotiate(key, value, OWN_VALUES[key])
+        own = str(self._limits.first_burst_length) if key == "FirstBurstLength" else OWN_VALUES[key]
+        answer = negotiate(key, value, own)
         if answer != REJECT and key in _OUTCOMES:
             name, convert = _OUTCOMES[key]
             setattr(self.parameters, name, convert(answer))

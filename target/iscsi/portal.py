@@ -20,6 +20,9 @@ from target.iscsi.session import SessionTable
 log = logging.getLogger("pairvol.iscsi")
 
 RECEIVE_BUFFER_BYTES = 128 << 10
+# FirstBurstLength by the connections that there are, times their CmdSN windows 4 GiB each time: the more, the less may
+# come unasked. Up to the first number a write of 256 KiB comes whole, without the round trip of an R2T.
+FIRST_BURSTS = ((128, 262144), (512, 65536), (4096, 8192))
 # Seconds for what still runs when the portal stops; a signal has to end the array within 2. The first is for initiators
 # that were asked to log out, the second for their commands, the third for what hangs even when its connection is cut.
 STOP_GRACEFULLY, STOP_AT_ONCE = (1.0, 0.4, 0.2), (0.0, 1.0, 0.5)
@@ -97,6 +100,13 @@ class IscsiPortal:
         """The target as it is seen through a portal group, by who has reached the address."""
         portals = target_addresses(self.groups.values(), tag, reached)
         return replace(self.target, tpgt=tag, portals=portals, redirect=self.groups[tag].redirect)
+
+    def limits_of_next(self) -> Limits:
+        """For a connection that comes now."""
+        first_burst = next(length for most, length in FIRST_BURSTS if len(self._serving) <= most)
+        if first_burst >= self.limits.first_burst_length:
+            return self.limits
+        return replace(self.limits, first_burst_length=first_burst)
 
     async def stop(self, *, gracefully: bool = False) -> None:
         """Stops listening, drops the connections, waits for their commands to end.

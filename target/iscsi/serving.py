@@ -82,7 +82,7 @@ class Serving(asyncio.BufferedProtocol):
             self._portal.description(self.portal_group_tag, socket_address(local)),
             local_address=socket_address(local),
             now=self._loop.time(),
-            limits=self._portal.limits,
+            limits=self._portal.limits_of_next(),
             access=self._portal.access,
             peer_host=self.host,
             room=self._portal.room,
@@ -97,12 +97,21 @@ class Serving(asyncio.BufferedProtocol):
         connection = self._connection
         if connection is None:
             return
+        now = self._loop.time()
         if self._space is not None:
-            self._space = None
-            self._pump(connection.received_there(nbytes, self._loop.time()))
+            events = connection.received_there(nbytes, now)
         else:
             # One copy per receive; after that every data segment is a view of it.
-            self._pump(connection.receive_data(bytes(self._buffer[:nbytes]), self._loop.time()))
+            events = connection.receive_data(self._buffer[:nbytes], now)
+        while not events and (space := connection.receive_space()) is not None:
+            try:
+                nbytes = os.readv(self._descriptor, (space,))  # most of a long segment is here as a rule
+            except OSError:
+                break  # not yet, or gone: the transport will tell
+            if not nbytes:
+                break
+            events = connection.received_there(nbytes, now)
+        self._pump(events)
 
     def eof_received(self) -> None:
         """The peer sends nothing more: the end, as if it had hung up. It may not take what is still to be written."""

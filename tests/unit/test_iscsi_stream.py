@@ -153,3 +153,26 @@ def test_damage_in_a_placed_segment_is_told() -> None:
     assert reader.fill(len(space)) == []  # the digest is missing
     (pdu,) = reader.receive_data(whole[-4:])
     assert pdu.data_digest_failed
+
+
+@given(st.booleans(), st.booleans(), st.integers(16 << 10, 70000), st.integers(0, 3))
+def test_the_beginning_of_a_long_pdu_in_memory_of_the_caller(
+    header_digest: bool, data_digest: bool, cut: int, odd: int
+) -> None:
+    segment = bytes(range(256)) * 256 + bytes(odd)
+    pdu = ScsiCommandPdu(itt=1, write=True, ahs=bytes(range(8)), data=segment)
+    whole = b"".join(bytes(part) for part in encode_pdu(pdu, header_digest, data_digest))
+    reader = stream(header_digest, data_digest, 1 << 20)
+    received = bytearray(whole[:cut])
+    pdus = reader.receive_data(received)
+    received[:] = b"\xee" * len(received)  # the caller uses its memory again
+    pdus += reader.receive_data(bytearray(whole[cut:]))
+    assert [decode_pdu(raw) for raw in pdus] == [pdu]
+
+
+def test_a_long_pdu_with_a_damaged_header_is_refused_at_its_beginning() -> None:
+    parts = encode_pdu(DataOutPdu(itt=1, data=bytes(40000)), True, False)
+    whole = bytearray(b"".join(bytes(part) for part in parts))
+    whole[20] ^= 1
+    with pytest.raises(RemoteProtocolError, match="header digest"):
+        stream(True, False, 1 << 20).receive_data(memoryview(whole)[:20000])

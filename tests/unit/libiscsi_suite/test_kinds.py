@@ -29,6 +29,6 @@ def test_runs_are_suite_by_suite() -> None:
         Run("ALL.Read6"),
         Run("ALL.Sanitize", paths=1),
         Run("ALL.iSCSITMF"),
-        Run(f"*.{LUN_RESET}"),
+        Run(f"*.{LUN_RESET}", tries=5),
     ]
     assert runs_of(Kind("k", "1MiB", suites=("Read6",)), tests) == [Run("ALL.Read6")]
