@@ -35,6 +35,7 @@ log = logging.getLogger("pairvol.iscsi")
 UNSENT_BYTES_MAX = 4 << 20
 """Of what a socket would not take: above, nothing is read. No command starts while there is any."""
 _WRITEV_BUFFERS = 1024  # IOV_MAX
+_RECEIVES_AT_A_TIME = 8
 LINGER_TIMEOUT = 5.0  # seconds for the last answers of a connection to leave
 ABORTS_OF_ALL_NEXUS = (TaskFunction.CLEAR_TASK_SET, TaskFunction.LOGICAL_UNIT_RESET, *ABORTS_ALL)
 
@@ -94,9 +95,12 @@ class Serving(asyncio.BufferedProtocol):
         return self._buffer if self._space is None else self._space
 
     def buffer_updated(self, nbytes: int) -> None:
-        connection = self._connection
-        if connection is None:
-            return
+        if self._connection is not None:
+            self._receive(self._connection, nbytes)
+            self._receive_on(self._connection)
+
+    def _receive(self, connection: Connection, nbytes: int) -> None:
+        """What was received into the space, if there is one, or into the buffer."""
         now = self._loop.time()
         if self._space is not None:
             events = connection.received_there(nbytes, now)
@@ -104,14 +108,33 @@ class Serving(asyncio.BufferedProtocol):
             # One copy per receive; after that every data segment is a view of it.
             events = connection.receive_data(self._buffer[:nbytes], now)
         while not events and (space := connection.receive_space()) is not None:
-            try:
-                nbytes = os.readv(self._descriptor, (space,))  # most of a long segment is here as a rule
-            except OSError:
-                break  # not yet, or gone: the transport will tell
+            nbytes = self._receive_into(space)  # most of a long segment is here as a rule
             if not nbytes:
                 break
             events = connection.received_there(nbytes, now)
         self._pump(events)
+
+    def _receive_on(self, connection: Connection) -> None:
+        """What has come meanwhile, without a way through the event loop, which costs as much as a command or two.
+
+        Not for ever, since others are served as well.
+        """
+        transport = self._transport
+        for _ in range(_RECEIVES_AT_A_TIME - 1):
+            if transport.is_closing() or not transport.is_reading() or transport.get_write_buffer_size():
+                return
+            self._space = connection.receive_space()
+            nbytes = self._receive_into(self._buffer if self._space is None else self._space)
+            if not nbytes:
+                return
+            self._receive(connection, nbytes)
+
+    def _receive_into(self, buffer: memoryview) -> int:
+        """0 when there is nothing, and when the connection is over: then the transport will tell."""
+        try:
+            return os.readv(self._descriptor, (buffer,))
+        except OSError:
+            return 0
 
     def eof_received(self) -> None:
         """The peer sends nothing more: the end, as if it had hung up. It may not take what is still to be written."""
