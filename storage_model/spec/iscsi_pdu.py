@@ -7,10 +7,17 @@ lengths and offsets are bytes. PDUs on the hot path use ``struct``; the others a
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from struct import Struct
 from typing import ClassVar, Self, TypeAlias
 
 from storage_model.errors import RemoteProtocolError
+from storage_model.spec.iscsi_bhs import (
+    HEADER,
+    IMMEDIATE,
+    ISCSI_COMPLETED_AT_TARGET,
+    SCSI_COMMAND_BHS,
+    data_in_bhs,
+    scsi_response_bhs,
+)
 from storage_model.spec.iscsi_codes import (
     NO_LUN,
     RESERVED_TAG,
@@ -76,40 +83,6 @@ __all__ = [
     "sense_segment",
 ]
 
-ISCSI_COMPLETED_AT_TARGET = 0x00  # the Response field of a SCSI Response (§11.4.3)
-
-IMMEDIATE = 0x40
-FINAL, READ, WRITE, ATTRIBUTE = 0x80, 0x40, 0x20, 0x07  # byte 1 of a SCSI Command (§11.3.1)
-OVERFLOW, UNDERFLOW = 0x04, 0x02  # byte 1 of a Data-In and of a SCSI Response (§11.4.1, §11.7.1)
-STATUS_PRESENT = 0x01  # byte 1 of a Data-In
-_HEADER = Struct(">BBBBI8s8I")  # every BHS but the SCSI Command's: words at bytes 16 to 47
-SCSI_COMMAND_BHS = Struct(">BBBBI8s4I16s")
-"""Opcode, flags, 2 reserved, lengths, LUN, ITT, Expected Data Transfer Length, CmdSN, ExpStatSN, CDB (§11.3)."""
-_DATA_IN, _SCSI_RESPONSE = int(Opcode.DATA_IN), int(Opcode.SCSI_RESPONSE)
-
-
-def data_in_bhs(
-    flags: int, length: int, lun: bytes, itt: int, stat_sn: int, exp_cmd_sn: int, max_cmd_sn: int, data_sn: int,
-    buffer_offset: int, residual_count: int, status: int = 0, ttt: int = RESERVED_TAG,
-) -> bytes:  # fmt: skip
-    """The BHS of a Data-In with ``length`` bytes of data; ``flags`` is byte 1 (§11.7)."""
-    return _HEADER.pack(
-        _DATA_IN, flags, 0, status, length, lun, itt, ttt, stat_sn, exp_cmd_sn, max_cmd_sn, data_sn, buffer_offset,
-        residual_count,
-    )  # fmt: skip
-
-
-def scsi_response_bhs(
-    flags: int, status: int, length: int, itt: int, stat_sn: int, exp_cmd_sn: int, max_cmd_sn: int, exp_data_sn: int,
-    residual_count: int, response: int = ISCSI_COMPLETED_AT_TARGET, bidirectional_residual_count: int = 0,
-    snack_tag: int = 0,
-) -> bytes:  # fmt: skip
-    """The BHS of a SCSI Response with ``length`` bytes of sense segment; ``flags`` is byte 1 (§11.4)."""
-    return _HEADER.pack(
-        _SCSI_RESPONSE, flags, response, status, length, NO_LUN, itt, snack_tag, stat_sn, exp_cmd_sn, max_cmd_sn,
-        exp_data_sn, bidirectional_residual_count, residual_count,
-    )  # fmt: skip
-
 
 def _lengths(ahs: bytes, data: Buffer) -> int:
     """Bytes 4 to 7: TotalAHSLength in four-byte words, then DataSegmentLength (§11.2.1.5, §11.2.1.6)."""
@@ -130,14 +103,14 @@ class NopOutPdu:
     data: Buffer = b""
 
     def encode_bhs(self) -> bytes:
-        return _HEADER.pack(
+        return HEADER.pack(
             IMMEDIATE if self.immediate else 0, 0x80, 0, 0, len(self.data), self.lun,
             self.itt, self.ttt, self.cmd_sn, self.exp_stat_sn, 0, 0, 0, 0,
         )  # fmt: skip
 
     @classmethod
     def decode(cls, bhs: bytes, ahs: bytes, data: Buffer) -> Self:
-        byte0, _, _, _, _, lun, itt, ttt, cmd_sn, exp_stat_sn, _, _, _, _ = _HEADER.unpack(bhs)
+        byte0, _, _, _, _, lun, itt, ttt, cmd_sn, exp_stat_sn, _, _, _, _ = HEADER.unpack(bhs)
         return cls(bool(byte0 & IMMEDIATE), lun, itt, ttt, cmd_sn, exp_stat_sn, data)
 
 
@@ -155,14 +128,14 @@ class NopInPdu:
     data: Buffer = b""
 
     def encode_bhs(self) -> bytes:
-        return _HEADER.pack(
+        return HEADER.pack(
             Opcode.NOP_IN, 0x80, 0, 0, len(self.data), self.lun,
             self.itt, self.ttt, self.stat_sn, self.exp_cmd_sn, self.max_cmd_sn, 0, 0, 0,
         )  # fmt: skip
 
     @classmethod
     def decode(cls, bhs: bytes, ahs: bytes, data: Buffer) -> Self:
-        _, _, _, _, _, lun, itt, ttt, stat_sn, exp_cmd_sn, max_cmd_sn, _, _, _ = _HEADER.unpack(bhs)
+        _, _, _, _, _, lun, itt, ttt, stat_sn, exp_cmd_sn, max_cmd_sn, _, _, _ = HEADER.unpack(bhs)
         return cls(lun, itt, ttt, stat_sn, exp_cmd_sn, max_cmd_sn, data)
 
 
@@ -234,7 +207,7 @@ class ScsiResponsePdu:
     @classmethod
     def decode(cls, bhs: bytes, ahs: bytes, data: Buffer) -> Self:
         (_, flags, response, status, _, _, itt, snack_tag, stat_sn, exp_cmd_sn, max_cmd_sn, exp_data_sn,
-         bidirectional_residual, residual) = _HEADER.unpack(bhs)  # fmt: skip
+         bidirectional_residual, residual) = HEADER.unpack(bhs)  # fmt: skip
         return cls(
             itt, response, status, bool(flags & 4), bool(flags & 2), residual, stat_sn, exp_cmd_sn, max_cmd_sn,
             exp_data_sn, bool(flags & 0x10), bool(flags & 8), bidirectional_residual, snack_tag, data,
@@ -256,14 +229,14 @@ class DataOutPdu:
     data: Buffer = b""
 
     def encode_bhs(self) -> bytes:
-        return _HEADER.pack(
+        return HEADER.pack(
             Opcode.DATA_OUT, self.final << 7, 0, 0, len(self.data), self.lun,
             self.itt, self.ttt, 0, self.exp_stat_sn, 0, self.data_sn, self.buffer_offset, 0,
         )  # fmt: skip
 
     @classmethod
     def decode(cls, bhs: bytes, ahs: bytes, data: Buffer) -> Self:
-        _, flags, _, _, _, lun, itt, ttt, _, exp_stat_sn, _, data_sn, buffer_offset, _ = _HEADER.unpack(bhs)
+        _, flags, _, _, _, lun, itt, ttt, _, exp_stat_sn, _, data_sn, buffer_offset, _ = HEADER.unpack(bhs)
         return cls(bool(flags & 0x80), lun, itt, ttt, exp_stat_sn, data_sn, buffer_offset, data)
 
 
@@ -299,7 +272,7 @@ class DataInPdu:
     @classmethod
     def decode(cls, bhs: bytes, ahs: bytes, data: Buffer) -> Self:
         (_, flags, _, status, _, lun, itt, ttt, stat_sn, exp_cmd_sn, max_cmd_sn, data_sn, buffer_offset,
-         residual) = _HEADER.unpack(bhs)  # fmt: skip
+         residual) = HEADER.unpack(bhs)  # fmt: skip
         return cls(
             bool(flags & 0x80), bool(flags & 0x40), bool(flags & 4), bool(flags & 2), bool(flags & 1), status,
             lun, itt, ttt, stat_sn, exp_cmd_sn, max_cmd_sn, data_sn, buffer_offset, residual, data,
@@ -322,7 +295,7 @@ class R2TPdu:
     desired_data_transfer_length: int = 0
 
     def encode_bhs(self) -> bytes:
-        return _HEADER.pack(
+        return HEADER.pack(
             Opcode.R2T, 0x80, 0, 0, 0, self.lun, self.itt, self.ttt, self.stat_sn, self.exp_cmd_sn, self.max_cmd_sn,
             self.r2t_sn, self.buffer_offset, self.desired_data_transfer_length,
         )  # fmt: skip
@@ -330,7 +303,7 @@ class R2TPdu:
     @classmethod
     def decode(cls, bhs: bytes, ahs: bytes, data: Buffer) -> Self:
         (_, _, _, _, _, lun, itt, ttt, stat_sn, exp_cmd_sn, max_cmd_sn, r2t_sn, buffer_offset,
-         desired) = _HEADER.unpack(bhs)  # fmt: skip
+         desired) = HEADER.unpack(bhs)  # fmt: skip
         return cls(lun, itt, ttt, stat_sn, exp_cmd_sn, max_cmd_sn, r2t_sn, buffer_offset, desired)
 
 

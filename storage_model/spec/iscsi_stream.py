@@ -14,6 +14,7 @@ from storage_model.spec.iscsi_codes import BHS_LENGTH, RejectReason
 from storage_model.volume import Buffer
 
 DIGEST_LENGTH = 4
+_extend = google_crc32c.extend
 PADS = (b"", b"\0\0\0", b"\0\0", b"\0")
 """What fills a data segment up to whole words, by its length modulo 4 (§11.2.3)."""
 _NO_DATA = memoryview(b"")
@@ -62,8 +63,9 @@ class EncodablePdu(Protocol):
 def crc32c(*parts: Buffer) -> bytes:
     """The CRC32C digest of ``parts`` as it stands on the wire: least significant byte first (§13.1, RFC 3720 B.4)."""
     crc = 0
-    for part in parts:  # the extension takes nothing but bytes
-        crc = google_crc32c.extend(crc, part if isinstance(part, bytes) else bytes(part))
+    for part in parts:
+        if part:  # the extension takes nothing but bytes
+            crc = _extend(crc, part if isinstance(part, bytes) else bytes(part))
     return crc.to_bytes(4, "little")
 
 

@@ -10,23 +10,25 @@ from functools import lru_cache
 
 from storage_model.errors import RemoteProtocolError
 from storage_model.nexus import ITNexus
-from storage_model.spec.iscsi_pdu import (
+from storage_model.spec.iscsi_bhs import (
     ATTRIBUTE,
     FINAL,
     IMMEDIATE,
     OVERFLOW,
     READ,
-    RESERVED_TAG,
     SCSI_COMMAND_BHS,
     STATUS_PRESENT,
     UNDERFLOW,
     WRITE,
+    data_in_bhs,
+    scsi_response_bhs,
+)
+from storage_model.spec.iscsi_pdu import (
+    RESERVED_TAG,
     DataOutPdu,
     Opcode,
     RejectReason,
-    data_in_bhs,
     lun_from_bytes,
-    scsi_response_bhs,
     sense_segment,
 )
 from storage_model.spec.iscsi_stream import RawPdu
@@ -99,11 +101,9 @@ def _whole_cdb(cdb: bytes, ahs: bytes) -> bytes:
 
 def residual(expected: int, transfer: int) -> tuple[int, int]:
     """OVERFLOW, UNDERFLOW or 0, and the count: what the command would move against what is expected (§11.4.5)."""
-    if transfer == expected:
-        return 0, 0
     if transfer > expected:
         return OVERFLOW, min(transfer - expected, 0xFFFFFFFF)
-    return UNDERFLOW, expected - transfer
+    return (UNDERFLOW if transfer < expected else 0), expected - transfer
 
 
 class SharedRoom:
@@ -299,7 +299,7 @@ class OutstandingCommands:
         transfer = outcome.transfer_length_bytes
         if transfer < available or (status is not _GOOD and not flags & WRITE):
             transfer = available
-        residual_flag, count = residual(expected, transfer)
+        residual_flag, count = (0, 0) if transfer == expected else residual(expected, transfer)
         data_pdus = 0
         if available and flags & READ and expected:
             collapsed = status is _GOOD and not outcome.sense
