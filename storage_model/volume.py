@@ -70,6 +70,19 @@ class Volume(Protocol):
 
 
 @runtime_checkable
+class DirectVolume(Protocol):
+    """A volume that can often read or write without waiting: then a command needs no coroutine at all."""
+
+    def read_now(self, offset_bytes: int, length_bytes: int) -> Buffer | None:
+        """As ``read``; None: it would have to wait."""
+        ...
+
+    def write_now(self, offset_bytes: int, data: Buffer) -> bool:
+        """As ``write`` without ``fua``; False: nothing was written, since it would have to wait."""
+        ...
+
+
+@runtime_checkable
 class AtomicVolume(Protocol):
     """A volume that can also write all or nothing (SBC-4 4.29): whatever ends it, no mixture is ever found there."""
 

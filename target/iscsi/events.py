@@ -1,8 +1,8 @@
 """What a Connection tells the portal, what the portal asks of the SCSI side, and the limits that hold everywhere."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Coroutine
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from storage_model.errors import RemoteProtocolError
 from storage_model.nexus import ITNexus
@@ -69,11 +69,12 @@ class Limits:
 class ScsiPort(Protocol):
     """The SCSI target port (SAM-5 4.6); implemented by the device server.
 
-    ``execute`` is stepped once outside of any asyncio Task and becomes one only when it waits, so it must not need a
-    current Task (``asyncio.timeout``, ``TaskGroup``) before its first wait. It answers whatever the CDB is.
+    ``begin`` executes a command, whatever the CDB is. It answers the outcome when that is there without waiting, else a
+    coroutine for it, which is stepped once outside of any asyncio Task and becomes one only when it waits: it must not
+    need a current Task (``asyncio.timeout``, ``TaskGroup``) before its first wait.
     """
 
-    async def execute(self, task: ScsiTask) -> TaskOutcome: ...
+    def begin(self, task: ScsiTask) -> TaskOutcome | Coroutine[Any, Any, TaskOutcome]: ...
 
     async def manage(
         self, nexus: ITNexus, function: TaskFunction, lun: int, referenced_tag: int

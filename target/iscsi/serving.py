@@ -54,7 +54,7 @@ class Serving(asyncio.BufferedProtocol):
         self.portal_group_tag = portal_group_tag
         self.over = asyncio.Event()  # set when the connection and its nexus are gone
         self._portal = portal
-        self._execute = portal.scsi_port.execute
+        self._begin = portal.scsi_port.begin
         self._loop = asyncio.get_running_loop()
         self._connection: Connection | None = None  # None until made, and for good when not admitted
         self._buffer = portal.receive_buffer
@@ -298,13 +298,16 @@ class Serving(asyncio.BufferedProtocol):
 
     def _command(self, connection: Connection, command: Command) -> None:
         """Most never wait: they are done in one step, without a Task, and answered with the others of this round."""
-        coroutine = self._execute(command.task)
+        begun = self._begin(command.task)
+        if isinstance(begun, TaskOutcome):
+            connection.complete(command, begun)
+            return
         try:
-            waits_for = coroutine.send(None)
+            waits_for = begun.send(None)
         except StopIteration as end:
             connection.complete(command, end.value)
         else:
-            self._keep(eager.go_on(coroutine, waits_for, partial(self._executed_later, command)))
+            self._keep(eager.go_on(begun, waits_for, partial(self._executed_later, command)))
 
     def _executed_later(self, command: Command, outcome: TaskOutcome) -> None:
         assert self._connection is not None

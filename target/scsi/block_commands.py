@@ -91,12 +91,21 @@ async def _write_pieces(lu: LogicalUnit, task: ScsiTask, offset_bytes: int, data
         await lu.volume.write(offset_bytes + start, data[start : start + VOLUME_WRITE_BYTES], fua=fua)
 
 
-async def read(context: CommandContext) -> TaskOutcome:
+def read(context: CommandContext) -> Awaitable[TaskOutcome] | TaskOutcome:
     """READ 6, 10, 12, 16 (SBC-3 5.9 to 5.12). FUA: what the cache holds of it reaches the medium first."""
     flags, lba, count = checked_transfer(context)
     if not count:
         return TaskOutcome()
     lu = context.lu
+    if lu.direct is not None and not flags & FUA and lu.write_ranges.reads_guarded is None:
+        length = count * lu.block_length
+        data = lu.direct.read_now(lba * lu.block_length, length)
+        if data is not None:
+            return TaskOutcome(_GOOD, data, b"", length)
+    return _read(lu, flags, lba, count)
+
+
+async def _read(lu: LogicalUnit, flags: int, lba: int, count: int) -> TaskOutcome:
     block_length = lu.block_length
     length = count * block_length
     if flags & FUA:
@@ -120,10 +129,15 @@ async def read_blocks(lu: LogicalUnit, lba: int, count: int) -> Buffer:
         ranges.release(held)
 
 
-def write(context: CommandContext) -> Awaitable[TaskOutcome]:
+def write(context: CommandContext) -> Awaitable[TaskOutcome] | TaskOutcome:
     """WRITE 6, 10, 12, 16 (SBC-3 5.30 to 5.33)."""
     flags, lba, count = checked_transfer(context)
     lu, data = context.lu, received_blocks(context, count)
+    direct = lu.direct
+    if direct is None or not data or flags & FUA or lu.write_through or lu.write_ranges.exclusive:
+        pass
+    elif direct.write_now(lba * lu.block_length, data):
+        return TaskOutcome(_GOOD, b"", b"", count * lu.block_length)
     return write_blocks(lu, context.task, lba, data, count * lu.block_length, fua=flags & FUA != 0)
 
 

@@ -11,8 +11,9 @@ from target.scsi.task import TaskOutcome
 if TYPE_CHECKING:
     from target.scsi.command_context import CommandContext
 
-Handler: TypeAlias = Callable[["CommandContext"], Awaitable[TaskOutcome]]
-"""Returns the outcome, or raises ``CheckCondition`` or a ``VolumeError``: sense data is the device server's work."""
+Handler: TypeAlias = Callable[["CommandContext"], "Awaitable[TaskOutcome] | TaskOutcome"]
+"""Returns the outcome, if it is there without waiting at once; or raises ``CheckCondition`` or a ``VolumeError``: sense
+data is the device server's work."""
 
 
 class DataDirection(Enum):

@@ -11,7 +11,7 @@ from storage_model.spec.scsi_mode import CACHING_WCE, CONTROL_D_SENSE, CONTROL_S
 from storage_model.spec.scsi_pages import Designator, unit_designators
 from storage_model.spec.scsi_sense import AscAscq
 from storage_model.spec.scsi_task import ScsiStatus
-from storage_model.volume import Volume
+from storage_model.volume import DirectVolume, Volume
 from target.scsi.background_operation import BackgroundOperation, NoNotes, OperationNotes, Pace, unpaced
 from target.scsi.block_range_lock import BlockRangeLock
 from target.scsi.copy_operations import CopyOperations
@@ -80,6 +80,10 @@ class UnitIdentity:
         return self.designators or unit_designators(f"{self.product} {self.serial}", self.vendor)
 
 
+def _direct(volume: Volume) -> DirectVolume | None:
+    return volume if isinstance(volume, DirectVolume) else None
+
+
 class LogicalUnit:
     """State is reached by attribute: handlers are its methods in all but place, one file per command set.
 
@@ -101,7 +105,9 @@ class LogicalUnit:
         reservation_store: ReservationStore | None = None,
     ) -> None:
         self.lun = lun
-        self.volume = volume
+        self._volume = volume
+        self.direct = _direct(volume)
+        """The volume, when commands may ask it to work without waiting."""
         self.identity = identity
         self.pair = pair
         self.removable = removable
@@ -128,6 +134,14 @@ class LogicalUnit:
         self.block_count = volume.size_bytes // volume.block_length
         self.mode_pages: dict[int, bytearray] = {}
         self.reset_mode_pages()
+
+    @property
+    def volume(self) -> Volume:
+        return self._volume
+
+    @volume.setter
+    def volume(self, volume: Volume) -> None:
+        self._volume, self.direct = volume, _direct(volume)
 
     def reset_mode_pages(self) -> None:
         """Back to the defaults: nothing is saved (SPC-4 7.5.1)."""

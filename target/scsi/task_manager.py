@@ -31,14 +31,15 @@ class TaskSet:
     def __len__(self) -> int:
         return len(self._tasks)
 
-    def enter(self, task: ScsiTask) -> bool:
-        """False when the set is full."""
-        if len(self._tasks) >= TASK_SET_LIMIT:
-            return False
+    @property
+    def full(self) -> bool:
+        return len(self._tasks) >= TASK_SET_LIMIT
+
+    def enter(self, task: ScsiTask) -> None:
+        """Only when the set is not full."""
         self._tasks[id(task)] = task
         if task.attribute is _ORDERED:
             self.ordered.append(task)
-        return True
 
     def leave(self, task: ScsiTask) -> None:
         key = id(task)

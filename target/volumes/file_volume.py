@@ -125,6 +125,28 @@ class FileVolume:
         await self._workers.run(lambda: self._grow_file(size_bytes))
         self._size_bytes = size_bytes
 
+    def read_now(self, offset_bytes: int, length_bytes: int) -> Buffer | None:
+        """``DirectVolume``: when the page cache has all of it."""
+        if length_bytes > _DIRECT_BYTES or not self._can_tell_cached:
+            return None
+        buffer = bytearray(length_bytes)
+        try:
+            if os.preadv(self._descriptor, (buffer,), offset_bytes, _NOWAIT) == length_bytes:
+                return buffer
+        except OSError:
+            pass  # whatever it is: ``read`` meets it again
+        return None
+
+    def write_now(self, offset_bytes: int, data: Buffer) -> bool:
+        """``DirectVolume``: whole pages, while the disk makes nobody wait."""
+        length = len(data)
+        if length > _DIRECT_BYTES or (offset_bytes | length) & _WITHIN_PAGE or self._in_memory:
+            return False
+        if monotonic() < self._write_in_threads_until:
+            return False
+        self._write_to_cache(data, offset_bytes)
+        return True
+
     async def read(self, offset_bytes: int, length_bytes: int) -> Buffer:
         if length_bytes <= _DIRECT_BYTES:
             if self._can_tell_cached:

@@ -39,7 +39,7 @@ class FakeScsiPort:
         self.log: list[str] = []
         self.waiting: dict[int, tuple[ScsiTask, asyncio.Future[None]]] = {}
 
-    async def execute(self, task: ScsiTask) -> TaskOutcome:
+    async def begin(self, task: ScsiTask) -> TaskOutcome:
         if task.cdb[:1] == FAIL:
             raise AssertionError("a bug")
         if task.cdb[:1] == WAIT:

@@ -35,7 +35,7 @@ class Nexuses:
         self.here: set[ITNexus] = set()
         self.tasks: list[ScsiTask] = []
 
-    async def execute(self, task: ScsiTask) -> TaskOutcome:
+    async def begin(self, task: ScsiTask) -> TaskOutcome:
         self.tasks.append(task)
         return good(task)
 
