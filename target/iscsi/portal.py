@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from storage_model.errors import UserError
 from storage_model.nexus import ITNexus
+from target.freed_memory import Trimming
 from target.iscsi.access import AccessControl
 from target.iscsi.admission import Admission
 from target.iscsi.events import Limits, ScsiPort, TargetDescription
@@ -58,6 +59,7 @@ class IscsiPortal:
         self._admission: Admission[Serving] = Admission(self.limits, lambda serving: serving.silent)
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopping = False
+        self._trimming = Trimming()
 
     @property
     def addresses(self) -> list[str]:
@@ -128,6 +130,7 @@ class IscsiPortal:
             serving.abort()
         await self._wait_until_over(for_the_rest)
         self._servers.clear()
+        self._trimming.stop()
 
     async def _wait_until_over(self, seconds: float) -> None:
         waiting = {asyncio.ensure_future(serving.over.wait()) for serving in self._serving} | self._tasks
@@ -175,7 +178,9 @@ class IscsiPortal:
 
     def forget(self, serving: Serving) -> None:
         self._serving.discard(serving)
-        self._logged_in.discard(serving)
+        if serving in self._logged_in:
+            self._logged_in.discard(serving)
+            self._trimming.session_ended()
         self._admission.leave(serving.host, serving)
 
     def abort_elsewhere(self, requester: Serving, luns: Collection[int]) -> None:
