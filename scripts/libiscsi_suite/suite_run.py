@@ -63,12 +63,10 @@ async def _run_on_an_array(tool: str, kind: Kind, runs: Sequence[Run], directory
         urls = [url for url in await array.until_ready(READY_SECONDS) if url.startswith("iscsi://")]
         for run in runs:
             output = directory / f"{run.selector.partition('.')[2]}.txt"
-            for _ in range(run.tries):
-                await _run_tool([tool, "-V", *DESTRUCTIVE, "-t", run.selector, *urls[: run.paths]], output)
-                with output.open(errors="replace") as lines:
-                    found, complaint = parse_output(lines)
-                if not complaint:
-                    break
+            command = [tool, "-V", *DESTRUCTIVE, "-t", run.selector, *urls[: run.paths]]
+            await _run_tool(command, run.environment, output)
+            with output.open(errors="replace") as lines:
+                found, complaint = parse_output(lines)
             for test, result in found.items():
                 results[test] = better_known(result, results.get(test, Result(Outcome.NOT_RUN)))
             if complaint:
@@ -98,13 +96,14 @@ def _array_command(kind: Kind, directory: Path) -> list[str]:
     return [sys.executable, "-m", "target", *options, "--volume", words]
 
 
-async def _run_tool(command: Sequence[str], output: Path) -> None:
+async def _run_tool(command: Sequence[str], environment: Mapping[str, str], output: Path) -> None:
     with output.open("wb") as file:
         process = await asyncio.create_subprocess_exec(
             *command,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=file,
             stderr=asyncio.subprocess.STDOUT,
+            env={**os.environ, **environment},
             preexec_fn=_bound,
         )
         try:
