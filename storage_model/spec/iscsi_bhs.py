@@ -4,19 +4,25 @@ Apart from the PDU classes, which use them too, so that a command and its answer
 """
 
 from struct import Struct
+from typing import Final
 
 from storage_model.spec.iscsi_codes import NO_LUN, RESERVED_TAG, Opcode
 
-ISCSI_COMPLETED_AT_TARGET = 0x00  # the Response field of a SCSI Response (§11.4.3)
+ISCSI_COMPLETED_AT_TARGET: Final = 0x00  # the Response field of a SCSI Response (§11.4.3)
 
-IMMEDIATE = 0x40
-FINAL, READ, WRITE, ATTRIBUTE = 0x80, 0x40, 0x20, 0x07  # byte 1 of a SCSI Command (§11.3.1)
-OVERFLOW, UNDERFLOW = 0x04, 0x02  # byte 1 of a Data-In and of a SCSI Response (§11.4.1, §11.7.1)
-STATUS_PRESENT = 0x01  # byte 1 of a Data-In
-HEADER = Struct(">BBBBI8s8I")  # every BHS but the SCSI Command's: words at bytes 16 to 47
-SCSI_COMMAND_BHS = Struct(">BBBBI8s4I16s")
+IMMEDIATE: Final = 0x40
+FINAL: Final = 0x80  # byte 1 of a SCSI Command (§11.3.1), with the next three
+READ: Final = 0x40
+WRITE: Final = 0x20
+ATTRIBUTE: Final = 0x07
+OVERFLOW: Final = 0x04  # byte 1 of a Data-In and of a SCSI Response (§11.4.1, §11.7.1), with the next
+UNDERFLOW: Final = 0x02
+STATUS_PRESENT: Final = 0x01  # byte 1 of a Data-In
+HEADER: Final = Struct(">BBBBI8s8I")  # every BHS but the SCSI Command's: words at bytes 16 to 47
+SCSI_COMMAND_BHS: Final = Struct(">BBBBI8s4I16s")
 """Opcode, flags, 2 reserved, lengths, LUN, ITT, Expected Data Transfer Length, CmdSN, ExpStatSN, CDB (§11.3)."""
-_DATA_IN, _SCSI_RESPONSE = int(Opcode.DATA_IN), int(Opcode.SCSI_RESPONSE)
+_DATA_IN: Final = int(Opcode.DATA_IN)
+_SCSI_RESPONSE: Final = int(Opcode.SCSI_RESPONSE)
 
 
 def data_in_bhs(

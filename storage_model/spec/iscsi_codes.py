@@ -1,9 +1,10 @@
 """The numbers of RFC 7143 §11 that PDUs carry: opcodes, reasons, statuses, stages, and the LUN field."""
 
 from enum import IntEnum
+from typing import Final
 
-RESERVED_TAG = 0xFFFFFFFF
-BHS_LENGTH = 48
+RESERVED_TAG: Final = 0xFFFFFFFF
+BHS_LENGTH: Final = 48
 NO_LUN = bytes(8)
 
 

@@ -5,7 +5,7 @@ Pure: give what came off the wire to :meth:`PduStream.receive_data`, take whole 
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 import google_crc32c
 
@@ -13,17 +13,17 @@ from storage_model.errors import RemoteProtocolError
 from storage_model.spec.iscsi_codes import BHS_LENGTH, RejectReason
 from storage_model.volume import Buffer
 
-DIGEST_LENGTH = 4
-_extend = google_crc32c.extend
-PADS = (b"", b"\0\0\0", b"\0\0", b"\0")
+DIGEST_LENGTH: Final = 4
+_extend: Final = google_crc32c.extend
+PADS: Final = (b"", b"\0\0\0", b"\0\0", b"\0")
 """What fills a data segment up to whole words, by its length modulo 4 (§11.2.3)."""
-_NO_DATA = memoryview(b"")
-_NO_LENGTHS = b"\0\0\0\0"  # TotalAHSLength and DataSegmentLength
-_LONG = 16 << 10  # a receive of this much may be the beginning of a single PDU
-_WORTH_A_RECEIVE = 4096  # less than this of a data segment is received together with what follows it
+_NO_DATA: Final = memoryview(b"")
+_NO_LENGTHS: Final = b"\0\0\0\0"  # TotalAHSLength and DataSegmentLength
+_LONG: Final = 16 << 10  # a receive of this much may be the beginning of a single PDU
+_WORTH_A_RECEIVE: Final = 4096  # less than this of a data segment is received together with what follows it
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, init=False)
 class RawPdu:
     """One PDU as it came: ``bhs`` is 48 bytes; ``data`` is without padding.
 
@@ -32,9 +32,15 @@ class RawPdu:
     """
 
     bhs: bytes
-    ahs: bytes = b""
-    data: Buffer = b""
-    data_digest_failed: bool = False
+    ahs: bytes
+    data: Buffer
+    data_digest_failed: bool
+
+    def __init__(self, bhs: bytes, ahs: bytes = b"", data: Buffer = b"", data_digest_failed: bool = False) -> None:
+        self.bhs = bhs  # written out: a generated constructor stays in the interpreter when this file is compiled
+        self.ahs = ahs
+        self.data = data
+        self.data_digest_failed = data_digest_failed
 
     @property
     def opcode(self) -> int:

@@ -7,7 +7,7 @@ same three numbers; ``construct`` declares the layouts and is what the struct de
 from collections.abc import Callable
 from enum import IntEnum
 from struct import Struct
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 import construct as c
 
@@ -128,7 +128,7 @@ for six bytes. A plain tuple, as it is made once per read and write."""
 BlockDecoder: TypeAlias = Callable[[bytes], BlockFields]
 
 # Byte 1 of the block commands (SBC-3 5.10 and following).
-FUA = 0x08
+FUA: Final = 0x08
 ANCHOR = 0x10  # WRITE SAME only
 UNMAP_BIT = 0x08  # WRITE SAME only
 NDOB = 0x01  # WRITE SAME(16) only

@@ -5,9 +5,9 @@ methods named there, and after each of these calls runs :meth:`Connection.next_e
 writes :meth:`Connection.data_to_send`.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Coroutine, Sequence
 from enum import Enum, auto
-from typing import TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
 
 from storage_model.errors import RemoteProtocolError
 from storage_model.spec.iscsi_pdu import (
@@ -50,8 +50,10 @@ from target.iscsi.outstanding_commands import Command, OutstandingCommands, Shar
 from target.iscsi.session import CommandWindow, SessionParameters
 from target.iscsi.task_management import TaskManagementRequests
 from target.iscsi.text_phase import TextPhase
-from target.scsi.task import TaskOutcome
+from target.scsi.task import ScsiTask, TaskOutcome
 
+BeginTask: TypeAlias = Callable[[ScsiTask], TaskOutcome | Coroutine[Any, Any, TaskOutcome]]
+"""As ``ScsiPort.begin``."""
 T = TypeVar("T")
 LOGIN_DATA_SEGMENT_LENGTH = 8192  # MaxRecvDataSegmentLength before it is declared (§13.12)
 # The requests that take a CmdSN (§4.2.2.1).
@@ -78,8 +80,8 @@ class Phase(Enum):
     ENDED = auto()
 
 
-_SCSI_COMMAND = int(Opcode.SCSI_COMMAND)
-_FULL_FEATURE = Phase.FULL_FEATURE
+_SCSI_COMMAND: Final = int(Opcode.SCSI_COMMAND)
+_FULL_FEATURE: Final = Phase.FULL_FEATURE
 
 
 class Connection:
@@ -164,6 +166,23 @@ class Connection:
         if self._tasks is not None and self.phase is Phase.FULL_FEATURE:
             events.extend(self._tasks.next_commands())
         return events
+
+    def run_commands(
+        self, events: Sequence[Event], start: int, begin: BeginTask
+    ) -> tuple[int, Coroutine[Any, Any, TaskOutcome] | None]:
+        """Runs the commands among ``events`` from ``start`` on, as long as they end without waiting.
+
+        Answers the place of the first event that is not done with, and what has to be awaited for it if it is one.
+        """
+        for position in range(start, len(events)):
+            event = events[position]
+            if type(event) is not Command:
+                return position, None
+            begun = begin(event.task)
+            if not isinstance(begun, TaskOutcome):
+                return position, begun
+            self.complete(event, begun)
+        return len(events), None
 
     def data_to_send(self) -> list[Buffer]:
         return self._outgoing.take()

@@ -7,6 +7,7 @@ more than all that is done with it.
 from collections import deque
 from collections.abc import Callable
 from functools import lru_cache
+from typing import Final
 
 from storage_model.errors import RemoteProtocolError
 from storage_model.nexus import ITNexus
@@ -41,13 +42,13 @@ from target.iscsi.session import SessionParameters
 from target.iscsi.write_transfer import WriteTransfer
 from target.scsi.task import ScsiTask, TaskOutcome
 
-_EXTENDED_CDB = 1  # AHSType (§11.2.2.1)
-_ATTRIBUTES = (*TaskAttribute, *[TaskAttribute.SIMPLE] * (ATTRIBUTE + 1 - len(TaskAttribute)))
+_EXTENDED_CDB: Final = 1  # AHSType (§11.2.2.1)
+_ATTRIBUTES: Final = (*TaskAttribute, *[TaskAttribute.SIMPLE] * (ATTRIBUTE + 1 - len(TaskAttribute)))
 """By the Attr field; those that do not exist are simple."""
-_GOOD = ScsiStatus.GOOD
-_BATCH_BYTES = 512 << 10
+_GOOD: Final = ScsiStatus.GOOD
+_BATCH_BYTES: Final = 512 << 10
 """Of Data-In, after which what there is is written, so that the initiator has something to do while we read on."""
-_lun = lru_cache(256)(lun_from_bytes)  # a session uses a few fields over and over
+_lun: Final = lru_cache(256)(lun_from_bytes)  # a session uses a few fields over and over
 
 
 class Command:

@@ -170,11 +170,16 @@ class Serving(asyncio.BufferedProtocol):
         self._pumping = True
         try:
             while True:
-                for event in events:
-                    if type(event) is Command:
-                        self._command(connection, event)
-                    else:
-                        _HANDLERS[type(event)](self, event)
+                done = 0
+                while done < len(events):
+                    done, begun = connection.run_commands(events, done, self._begin)
+                    if done < len(events):
+                        event = events[done]
+                        if begun is not None and type(event) is Command:
+                            self._go_on(connection, event, begun)
+                        else:
+                            _HANDLERS[type(event)](self, event)
+                        done += 1
                 buffers = connection.data_to_send()
                 if buffers:
                     self._write(buffers)
@@ -296,12 +301,8 @@ class Serving(asyncio.BufferedProtocol):
 
     # ------------------------------------------------------------------ events
 
-    def _command(self, connection: Connection, command: Command) -> None:
+    def _go_on(self, connection: Connection, command: Command, begun: Coroutine[Any, Any, TaskOutcome]) -> None:
         """Most never wait: they are done in one step, without a Task, and answered with the others of this round."""
-        begun = self._begin(command.task)
-        if isinstance(begun, TaskOutcome):
-            connection.complete(command, begun)
-            return
         try:
             waits_for = begun.send(None)
         except StopIteration as end:

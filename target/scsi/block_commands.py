@@ -1,6 +1,7 @@
 """Commands that move or check blocks (SBC-3 5): READ and WRITE are the data path, few calls and one copy. [C]"""
 
 from collections.abc import Awaitable
+from typing import Final
 
 from storage_model.errors import CheckCondition
 from storage_model.spec import scsi_pages as pages
@@ -15,10 +16,10 @@ from target.scsi.task import ScsiTask, TaskOutcome
 CHUNK_BYTES = 1 << 20
 """A command without a transfer limit works in pieces of this size, and looks between them whether it was aborted."""
 
-VOLUME_WRITE_BYTES = 4 << 20
+VOLUME_WRITE_BYTES: Final = 4 << 20
 """At most this much in one write of the volume: a mirrored one has to fit a frame of the remote-copy link."""
 
-_GOOD = ScsiStatus.GOOD
+_GOOD: Final = ScsiStatus.GOOD
 _TRANSFER_LENGTH_BYTE = {6: 4, 10: 7, 12: 6, 16: 10}
 
 

@@ -1,7 +1,6 @@
 """What a command's handler gets."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 from storage_model.errors import CheckCondition
@@ -54,15 +53,17 @@ class DeviceServerPort(Protocol):
         ...
 
 
-@dataclass(slots=True)
 class CommandContext:
     """A command that has passed the checks. ``cdb`` has at least as many bytes as its operation code implies."""
 
-    server: DeviceServerPort
-    lu: LogicalUnit
-    task: ScsiTask
-    cdb: bytes
-    row: CommandRow
+    __slots__ = ("cdb", "lu", "row", "server", "task")
+
+    def __init__(self, server: DeviceServerPort, lu: LogicalUnit, task: ScsiTask, cdb: bytes, row: CommandRow) -> None:
+        self.server = server
+        self.lu = lu
+        self.task = task
+        self.cdb = cdb
+        self.row = row
 
     def data_in(self, data: bytes, allocation_length: int) -> TaskOutcome:
         """GOOD with parameter data, cut to the ALLOCATION LENGTH (SPC-4 4.2.5.6)."""

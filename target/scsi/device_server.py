@@ -20,7 +20,7 @@ import logging
 from asyncio import Event
 from collections.abc import Awaitable, Collection, Coroutine, Mapping, Sequence
 from struct import Struct
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from storage_model.errors import CheckCondition
 from storage_model.nexus import ITNexus
@@ -42,8 +42,8 @@ from target.scsi.task import CopyManagerTask, ScsiTask, TaskOutcome
 from target.scsi.task_manager import abort
 from target.scsi.unit_attention import RESET_CONDITIONS
 
-_CDB_LENGTH = 16
-_CDB_WORDS = Struct(">QQ")
+_CDB_LENGTH: Final = 16
+_CDB_WORDS: Final = Struct(">QQ")
 _FLUSHING = (OperationCode.SYNCHRONIZE_CACHE_10, OperationCode.SYNCHRONIZE_CACHE_16, OperationCode.START_STOP_UNIT)
 """What fails in these is a write of earlier commands."""
 

@@ -1,7 +1,7 @@
 """One logical unit: its volume, its identity and the state that commands leave behind (SAM-5 4.7.4)."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from storage_model.nexus import ITNexus
 from storage_model.pair import PairRequest
@@ -22,7 +22,7 @@ from target.scsi.reservation_journal import ReservationJournal, ReservationStore
 from target.scsi.task_manager import TaskSet
 from target.scsi.unit_attention import UnitAttentions
 
-MAXIMUM_TRANSFER_BYTES = 32 << 20
+MAXIMUM_TRANSFER_BYTES: Final = 32 << 20
 """Data of one command; what the block limits page tells, and what bounds the memory a command may ask for."""
 MAXIMUM_COMPARE_AND_WRITE_BLOCKS = 255
 MAXIMUM_ATOMIC_WRITE_BYTES = 1 << 20

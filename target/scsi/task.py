@@ -7,8 +7,10 @@ from storage_model.nexus import ITNexus
 from storage_model.spec.scsi_task import ScsiStatus, TaskAttribute
 from storage_model.volume import Buffer
 
+# Their constructors are written out: one that is generated stays in the interpreter when this file is compiled.
 
-@dataclass(slots=True)
+
+@dataclass(slots=True, init=False)
 class ScsiTask:
     """One SCSI command as the transport delivers it: the CDB and all the Data-Out that the initiator sends.
 
@@ -20,12 +22,32 @@ class ScsiTask:
     lun: int
     tag: int
     cdb: bytes
-    data_out: Buffer = b""
-    data_in_length: int = 0
-    attribute: TaskAttribute = TaskAttribute.SIMPLE
-    aborted: bool = False
-    on_abort: Callable[[], None] | None = None
+    data_out: Buffer
+    data_in_length: int
+    attribute: TaskAttribute
+    aborted: bool
+    on_abort: Callable[[], None] | None
     """Called when it is aborted, for a command that waits for something which may take long."""
+
+    def __init__(
+        self,
+        nexus: ITNexus,
+        lun: int,
+        tag: int,
+        cdb: bytes,
+        data_out: Buffer = b"",
+        data_in_length: int = 0,
+        attribute: TaskAttribute = TaskAttribute.SIMPLE,
+    ) -> None:
+        self.nexus = nexus
+        self.lun = lun
+        self.tag = tag
+        self.cdb = cdb
+        self.data_out = data_out
+        self.data_in_length = data_in_length
+        self.attribute = attribute
+        self.aborted = False
+        self.on_abort = None
 
 
 class CopyManagerTask(ScsiTask):
@@ -34,7 +56,7 @@ class CopyManagerTask(ScsiTask):
     __slots__ = ()
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, init=False)
 class TaskOutcome:
     """How a task ended. The transport cuts ``data_in`` to what the initiator accepts and reports the residual.
 
@@ -42,7 +64,19 @@ class TaskOutcome:
     that the CDB asks for), so that the transport can tell residual overflow from underflow.
     """
 
-    status: ScsiStatus = ScsiStatus.GOOD
-    data_in: Buffer = b""
-    sense: bytes = b""
-    transfer_length_bytes: int = 0
+    status: ScsiStatus
+    data_in: Buffer
+    sense: bytes
+    transfer_length_bytes: int
+
+    def __init__(
+        self,
+        status: ScsiStatus = ScsiStatus.GOOD,
+        data_in: Buffer = b"",
+        sense: bytes = b"",
+        transfer_length_bytes: int = 0,
+    ) -> None:
+        self.status = status
+        self.data_in = data_in
+        self.sense = sense
+        self.transfer_length_bytes = transfer_length_bytes
