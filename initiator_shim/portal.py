@@ -11,9 +11,11 @@ from initiator_shim.arbitration import Decision, arbitrate, describe, give_back
 from initiator_shim.config import Address
 from initiator_shim.control_session import ControlSession
 from initiator_shim.initiator_transport import plain_reason, split_address
+from initiator_shim.loopback import send_unpaced
 from initiator_shim.relay import ArbitrationNeeded, LoginStarted, Redirected
 from initiator_shim.relayed_connection import RelayedConnection
 from storage_model.errors import PairvolError, UserError
+from storage_model.loopback import is_loopback
 from storage_model.nexus import ITNexus
 
 CONNECTIONS_MAX = 256
@@ -78,7 +80,11 @@ class ShimPortal:
         """Starts accepting; answers the address with the port that was taken. Raises UserError when it cannot."""
         loop = asyncio.get_running_loop()
         try:
-            self._server = await loop.create_server(self._accept, address.host, address.port)
+            self._server = await loop.create_server(self._accept, address.host, address.port, start_serving=False)
+            for sock in self._server.sockets:
+                if is_loopback(sock.getsockname()[0]):
+                    send_unpaced(sock)
+            await self._server.start_serving()
         except OSError as error:
             raise UserError(f"--listen {address}: {plain_reason(error)}") from None
         host, port = self._server.sockets[0].getsockname()[:2]

@@ -16,8 +16,10 @@ from typing import Protocol
 
 from initiator_shim.arbitration import Decision
 from initiator_shim.config import Address
+from initiator_shim.loopback import connected_unpaced
 from initiator_shim.relay import Event, LoginStarted, Relay
 from storage_model.errors import RemoteProtocolError
+from storage_model.loopback import is_loopback
 from storage_model.volume import Buffer
 
 _LOGIN_SECONDS = 30.0
@@ -142,7 +144,11 @@ class RelayedConnection:
         if self.relay.closed:
             return
         async with asyncio.timeout(timeout):
-            await self._loop.create_connection(lambda: self._array_side, address.host, address.port)
+            if is_loopback(address.host):
+                connected = await connected_unpaced(address.host, address.port)
+                await self._loop.create_connection(lambda: self._array_side, sock=connected)
+            else:
+                await self._loop.create_connection(lambda: self._array_side, address.host, address.port)
 
     def received(self, side: _Side, data: Buffer) -> None:
         relay = self.relay

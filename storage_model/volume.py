@@ -12,6 +12,22 @@ from typing import Protocol, TypeAlias, runtime_checkable
 Buffer: TypeAlias = bytes | bytearray | memoryview
 
 
+@dataclass(frozen=True, slots=True)
+class FileRange:
+    """Data that lies in a file: whoever wants it reads it from there, or has the kernel send it from there."""
+
+    descriptor: int
+    offset_bytes: int
+    length_bytes: int
+
+    def __len__(self) -> int:
+        return self.length_bytes
+
+    def part(self, start: int, end: int) -> "FileRange":
+        """The bytes from ``start`` to before ``end`` of it."""
+        return FileRange(self.descriptor, self.offset_bytes + start, end - start)
+
+
 class VolumeError(Exception):
     """Base of what a Volume raises; the device server turns each into its sense code."""
 
@@ -75,6 +91,13 @@ class DirectVolume(Protocol):
 
     def read_now(self, offset_bytes: int, length_bytes: int) -> Buffer | None:
         """As ``read``; None: it would have to wait."""
+        ...
+
+    def lend_now(self, offset_bytes: int, length_bytes: int) -> FileRange | None:
+        """Where the data can be read without waiting, to be used at once; None: it would have to wait, or is no file.
+
+        Who sends it from there sends what the file has when it leaves, which may be later than now.
+        """
         ...
 
     def write_now(self, offset_bytes: int, data: Buffer) -> bool:

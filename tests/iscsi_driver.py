@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 from storage_model.spec.iscsi_pdu import (
     LoginRequestPdu,
@@ -14,6 +14,7 @@ from storage_model.spec.iscsi_pdu import (
 )
 from storage_model.spec.iscsi_stream import EncodablePdu, PduStream, encode_pdu
 from storage_model.spec.iscsi_text import format_text, parse_text
+from storage_model.volume import Buffer
 from target.iscsi.access import AccessControl
 from target.iscsi.connection import Connection
 from target.iscsi.events import (
@@ -45,6 +46,7 @@ class Driver:
         peer_host: str = "127.0.0.1",
         target: TargetDescription = TARGET,
         room: SharedRoom | None = None,
+        lends: bool = False,
     ) -> None:
         self.connection = Connection(
             target,
@@ -54,6 +56,7 @@ class Driver:
             access=access,
             peer_host=peer_host,
             room=room,
+            lends=lends,
         )
         self.now = 0.0
         self.events: list[Event] = []
@@ -77,7 +80,7 @@ class Driver:
     def received(self) -> list[Pdu]:
         answers: list[Pdu] = []
         while True:
-            data = b"".join(bytes(part) for part in self.connection.data_to_send())
+            data = b"".join(cast(list[Buffer], self.connection.data_to_send()))
             if not data:
                 return answers
             answers += [decode_pdu(raw) for raw in self._stream.receive_data(data)]

@@ -12,6 +12,7 @@ from types import FrameType
 
 from scripts.benchmark import bars, clients, machine, measures, peers, plot, report
 from scripts.benchmark.arrays import ROOT
+from scripts.benchmark.compiled_build import compile_checkout
 from scripts.benchmark.measures import Comparison
 from scripts.benchmark.results import Results
 from scripts.benchmark.samples import Pair
@@ -60,6 +61,7 @@ def _arguments() -> argparse.ArgumentParser:
         "--seconds", type=float, metavar="S", help="of each run of a client (2; 0.8 of --quick, --check)"
     )
     parser.add_argument("--root", type=Path, default=ROOT, metavar="DIR", help="run the array of another checkout")
+    parser.add_argument("--compiled", action="store_true", help="compile its data path with mypyc first (2 minutes)")
     parser.add_argument("--against", type=Path, metavar="DIR", help="compare with the array of DIR, instead of peers")
     parser.add_argument("--pin", action="store_true", help="servers on the first processor, clients on the others")
     parser.add_argument("--directory", type=Path, default=Path("/var/tmp"), help="volumes lie there (%(default)s)")
@@ -179,10 +181,14 @@ def _measure(plan: Plan, options: argparse.Namespace) -> int:
     except OSError as error:
         raise UserError(f"--directory {options.directory}: {error.strerror}") from None
     with place as directory:
-        results = Results(machine.describe(options.root, Path(directory)))
+        root = options.root.resolve()
+        results = Results(machine.describe(root, Path(directory), compiled=options.compiled))
+        if options.compiled:
+            _say("compiling")
+            root = compile_checkout(root, Path(directory))
         processors = Processors() if options.pin else None
         try:
-            with Stage(Path(directory), options.root.resolve(), others, plan.size, processors) as stage:
+            with Stage(Path(directory), root, others, plan.size, processors) as stage:
                 _run(plan, stage, results)
         except KeyboardInterrupt:
             status = _INTERRUPTED

@@ -10,7 +10,7 @@ from pathlib import Path
 from scripts.benchmark import peers
 
 
-def describe(root: Path, directory: Path) -> dict[str, str]:
+def describe(root: Path, directory: Path, *, compiled: bool) -> dict[str, str]:
     """One line per fact, for people and for the JSON."""
     return {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -19,7 +19,8 @@ def describe(root: Path, directory: Path) -> dict[str, str]:
         "kernel": platform.release(),
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "file system": _file_system(directory),
-        "commit": _commit(root),
+        "TCP congestion control": _congestion_control(),
+        "commit": _commit(root) + (", data path compiled" if compiled else ""),
         **peers.versions(),
         "command": " ".join(["scripts/bench", *sys.argv[1:]]),
     }
@@ -40,6 +41,14 @@ def _file_system(directory: Path) -> str:
         if directory.resolve().is_relative_to(mount) and len(mount) >= len(best):
             best, found = mount, kind
     return found
+
+
+def _congestion_control() -> str:
+    """The system's choice; one that paces, such as bbr, costs those on loopback who leave it at that."""
+    try:
+        return Path("/proc/sys/net/ipv4/tcp_congestion_control").read_text().strip()
+    except OSError:
+        return "unknown"
 
 
 def _commit(root: Path) -> str:

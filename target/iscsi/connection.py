@@ -45,7 +45,7 @@ from target.iscsi.events import (
 )
 from target.iscsi.login import LoginNegotiation
 from target.iscsi.login_phase import LoginPhase
-from target.iscsi.outgoing import Outgoing
+from target.iscsi.outgoing import Outgoing, Sendable
 from target.iscsi.outstanding_commands import Command, OutstandingCommands, SharedRoom
 from target.iscsi.session import CommandWindow, SessionParameters
 from target.iscsi.task_management import TaskManagementRequests
@@ -86,7 +86,8 @@ _FULL_FEATURE: Final = Phase.FULL_FEATURE
 
 class Connection:
     """``local_address`` is the ``host:port`` that the initiator reached, ``peer_host`` its own address without a port,
-    by which ``access`` knows it; ``now`` is monotonic seconds. ``room`` is what all connections of a portal share.
+    by which ``access`` knows it; ``now`` is monotonic seconds. ``room`` is what all connections of a portal share;
+    with ``lends``, :meth:`data_to_send` may answer ranges of files besides buffers.
     """
 
     def __init__(
@@ -99,6 +100,7 @@ class Connection:
         access: AccessControl | None = None,
         peer_host: str = "",
         room: SharedRoom | None = None,
+        lends: bool = False,
     ) -> None:
         self.phase = Phase.LOGIN
         self._target = target
@@ -112,6 +114,7 @@ class Connection:
         self._events: list[Event] = []
         self._tasks: OutstandingCommands | None = None
         self._room = room
+        self._lends = lends
         self._text: TextPhase | None = None
         self._task_management = TaskManagementRequests(self._window, self._limits.task_management)
         self._logout_itt = RESERVED_TAG
@@ -184,7 +187,7 @@ class Connection:
             self.complete(event, begun)
         return len(events), None
 
-    def data_to_send(self) -> list[Buffer]:
+    def data_to_send(self) -> list[Sendable]:
         return self._outgoing.take()
 
     def pause_writing(self, paused: bool) -> None:
@@ -275,7 +278,7 @@ class Connection:
         self._login.close()
         self._text = TextPhase(self._target, self._local_address, parameters, discovery, self._limits, visible)
         if nexus is not None:
-            self._tasks = OutstandingCommands(nexus, parameters, self._outgoing, self._limits, self._room)
+            self._tasks = OutstandingCommands(nexus, parameters, self._outgoing, self._limits, self._room, self._lends)
             self._stream.place = self._tasks.place_data_out  # not of our own: see _HANDLERS
         self.phase = Phase.FULL_FEATURE
 

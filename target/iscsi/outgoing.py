@@ -1,8 +1,17 @@
 """PDUs on their way out of one connection: StatSN, digests, and how much waits to be written."""
 
+from typing import TypeAlias
+
 from storage_model.spec.iscsi_stream import PADS, EncodablePdu, RawPdu, crc32c, encode_pdu
-from storage_model.volume import Buffer
+from storage_model.volume import Buffer, FileRange
 from target.iscsi.session import CommandWindow
+
+Sendable: TypeAlias = Buffer | FileRange
+
+
+def part_of(data: Sendable, start: int, end: int) -> Sendable:
+    """The bytes from ``start`` to before ``end``, not copied."""
+    return data.part(start, end) if isinstance(data, FileRange) else memoryview(data)[start:end]
 
 
 class Outgoing:
@@ -14,7 +23,7 @@ class Outgoing:
         self.data_digest = False
         self.stat_sn = 0
         self.queued_bytes = 0
-        self._buffers: list[Buffer] = []
+        self._buffers: list[Sendable] = []
 
     def take_stat_sn(self) -> int:
         """The StatSN of a PDU that carries status; the next one gets the next (RFC 7143 §4.2.2.2)."""
@@ -27,7 +36,7 @@ class Outgoing:
             self._buffers.append(buffer)
             self.queued_bytes += len(buffer)
 
-    def put(self, bhs: bytes, data: Buffer = b"") -> None:
+    def put(self, bhs: bytes, data: Sendable = b"") -> None:
         """A PDU that has no AHS, as its BHS and its data segment: what most answers are."""
         if self.header_digest:
             bhs += crc32c(bhs)
@@ -35,13 +44,14 @@ class Outgoing:
         if data:
             self._buffers.append(data)
             if self.data_digest:
+                assert not isinstance(data, FileRange)  # its bytes would have to be known
                 pad = PADS[len(data) & 3]
                 self._buffers.append(pad + crc32c(data, pad))
             elif len(data) & 3:
                 self._buffers.append(PADS[len(data) & 3])
         self.queued_bytes += len(bhs) + len(data)
 
-    def take(self) -> list[Buffer]:
+    def take(self) -> list[Sendable]:
         buffers, self._buffers = self._buffers, []
         self.queued_bytes = 0
         return buffers

@@ -35,9 +35,9 @@ from storage_model.spec.iscsi_pdu import (
 from storage_model.spec.iscsi_stream import RawPdu
 from storage_model.spec.scsi_sense import SenseData, encode_sense
 from storage_model.spec.scsi_task import ScsiStatus, TaskAttribute
-from storage_model.volume import Buffer
+from storage_model.spec.serial_number import serial_lt
 from target.iscsi.events import Limits
-from target.iscsi.outgoing import Outgoing
+from target.iscsi.outgoing import Outgoing, Sendable, part_of
 from target.iscsi.session import SessionParameters
 from target.iscsi.write_transfer import WriteTransfer
 from target.scsi.task import ScsiTask, TaskOutcome
@@ -45,7 +45,10 @@ from target.scsi.task import ScsiTask, TaskOutcome
 _EXTENDED_CDB: Final = 1  # AHSType (§11.2.2.1)
 _ATTRIBUTES: Final = (*TaskAttribute, *[TaskAttribute.SIMPLE] * (ATTRIBUTE + 1 - len(TaskAttribute)))
 """By the Attr field; those that do not exist are simple."""
+_SIMPLE: Final = TaskAttribute.SIMPLE
 _GOOD: Final = ScsiStatus.GOOD
+LENT_BYTES_MIN: Final = 64 << 10
+"""Of Data-In, and of its segments, that is sent from where it lies: a copy of less costs less than sending it so."""
 _BATCH_BYTES: Final = 512 << 10
 """Of Data-In, after which what there is is written, so that the initiator has something to do while we read on."""
 _lun: Final = lru_cache(256)(lun_from_bytes)  # a session uses a few fields over and over
@@ -132,6 +135,7 @@ class OutstandingCommands:
         outgoing: Outgoing,
         limits: Limits,
         room: SharedRoom | None = None,
+        lends: bool = False,
     ) -> None:
         self.writing_paused = False
         self._room = room or SharedRoom()
@@ -146,6 +150,12 @@ class OutstandingCommands:
         self._data_in_reserved = 0
         self._data_out_reserved = 0
         self._last_ttt = 0
+        # Data-In may be lent: until the initiator has it, the file may change. Whether a read that is not over comes
+        # before or after a write that is not over either is open, unless the initiator has asked for an order.
+        self._lends = (
+            lends and not parameters.data_digest and parameters.initiator_max_recv_data_segment_length >= LENT_BYTES_MIN
+        )
+        self._last_lent_stat_sn: int | None = None
         # Immediate data that is all a write needs, up to this much: no transfer has to be kept for it.
         self._immediate_data_max = min(
             parameters.first_burst_length, parameters.max_burst_length, limits.data_out_per_command
@@ -174,12 +184,30 @@ class OutstandingCommands:
         else:
             self._outgoing.window.active += 1
         self._commands[itt] = command
+        if self._lends:
+            if command.task.attribute is not _SIMPLE:
+                if self._lends_no_more(raw):
+                    self.complete(command, TaskOutcome(ScsiStatus.BUSY))
+                    return
+            elif command.reserved_bytes >= LENT_BYTES_MIN:
+                command.task.may_borrow = True
         if not flags & WRITE or (
             flags & FINAL and length == command.expected_length and length <= self._immediate_data_max
         ):
             self._ready.append(command)
         else:
             self._begin_transfer(command)
+
+    def _lends_no_more(self, raw: RawPdu) -> bool:
+        """From the first command on that asks for an order (SAM-5 8.6): whether that one has to come again.
+
+        That is so when the initiator does not have yet what was lent before, as its ExpStatSN tells.
+        """
+        self._lends = False
+        for command in self._commands.values():
+            command.task.may_borrow = False
+        last, self._last_lent_stat_sn = self._last_lent_stat_sn, None
+        return last is not None and not serial_lt(last, int.from_bytes(raw.bhs[28:32]))
 
     def _begin_transfer(self, command: Command) -> None:
         immediate, command.task.data_out = command.task.data_out, b""
@@ -294,7 +322,8 @@ class OutstandingCommands:
         """Answers the command, unless it was aborted, and gives its place back."""
         if not self._end(command):
             return
-        outgoing, status, data = self._outgoing, outcome.status, outcome.data_in
+        outgoing, status = self._outgoing, outcome.status
+        data: Sendable = outcome.data_in if outcome.lent is None else outcome.lent
         window, flags, expected = outgoing.window, command.flags, command.expected_length
         available = len(data)
         transfer = outcome.transfer_length_bytes
@@ -305,8 +334,10 @@ class OutstandingCommands:
         if available and flags & READ and expected:
             collapsed = status is _GOOD and not outcome.sense
             if available > expected:
-                data = memoryview(data)[:expected]
+                data = part_of(data, 0, expected)
             data_pdus = self._send_data_in(command, data, collapsed, residual_flag, count)
+            if outcome.lent is not None:
+                self._last_lent_stat_sn = (outgoing.stat_sn - 1) & 0xFFFFFFFF  # the status goes with the data
             if collapsed:
                 return
         segment = sense_segment(outcome.sense) if outcome.sense else b""
@@ -319,7 +350,7 @@ class OutstandingCommands:
         )  # fmt: skip
 
     def _send_data_in(
-        self, command: Command, data: Buffer, with_status: bool, residual_flag: int, residual_count: int
+        self, command: Command, data: Sendable, with_status: bool, residual_flag: int, residual_count: int
     ) -> int:
         """Data-In PDUs under the initiator's MaxRecvDataSegmentLength, in sequences under MaxBurstLength; how many.
 
@@ -330,7 +361,6 @@ class OutstandingCommands:
         segment_length = self._parameters.initiator_max_recv_data_segment_length
         burst_length = self._parameters.max_burst_length
         length = len(data)
-        view = memoryview(data) if length > segment_length or length > burst_length else None
         offset = data_sn = 0
         while offset < length:
             burst_end = min((offset // burst_length + 1) * burst_length, length)
@@ -341,7 +371,7 @@ class OutstandingCommands:
             bhs = data_in_bhs(
                 flags, end - offset, lun, itt, stat_sn, exp_cmd_sn, max_cmd_sn, data_sn, offset, count
             )  # fmt: skip
-            outgoing.put(bhs, data if view is None else view[offset:end])
+            outgoing.put(bhs, data if end - offset == length else part_of(data, offset, end))
             offset = end
             data_sn += 1
         return data_sn

@@ -4,9 +4,12 @@ import asyncio
 import logging
 import os
 from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import replace
+from socket import IPPROTO_TCP, TCP_CONGESTION
 
 from storage_model.errors import UserError
+from storage_model.loopback import UNPACED_CONGESTION_CONTROL, is_loopback
 from storage_model.nexus import ITNexus
 from target.freed_memory import Trimming
 from target.iscsi.access import AccessControl
@@ -74,8 +77,13 @@ class IscsiPortal:
         loop = asyncio.get_running_loop()
         try:
             server = await loop.create_server(
-                lambda: Serving(self, tag), host.strip("[]") or None, int(port), backlog=1024
+                lambda: Serving(self, tag), host.strip("[]") or None, int(port), backlog=1024, start_serving=False
             )
+            for sock in server.sockets:
+                if is_loopback(sock.getsockname()[0]):
+                    with suppress(OSError):  # it only costs CPU time
+                        sock.setsockopt(IPPROTO_TCP, TCP_CONGESTION, UNPACED_CONGESTION_CONTROL)
+            await server.start_serving()
         except OSError as error:
             # asyncio wraps the system's words in its own, with the address once more; the resolver's are below 0.
             number = error.errno or 0

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+from asyncio.trsock import TransportSocket
 from collections.abc import Callable, Collection, Coroutine
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -10,7 +11,6 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from storage_model.nexus import ITNexus, normalised_name
 from storage_model.spec.iscsi_pdu import AsyncEvent, LoginStatus
 from storage_model.spec.scsi_task import TaskFunction, TaskFunctionResponse
-from storage_model.volume import Buffer
 from target.addresses import format_address
 from target.iscsi import eager
 from target.iscsi.connection import Connection, Phase
@@ -22,8 +22,10 @@ from target.iscsi.events import (
     PduRejected,
     TaskManagementReceived,
 )
+from target.iscsi.outgoing import Sendable
 from target.iscsi.outstanding_commands import Command
 from target.iscsi.session import SessionKey
+from target.iscsi.socket_writing import FileRangeLost, read_ranges, send_now
 from target.iscsi.task_management import ABORTS_ALL
 from target.scsi.task import TaskOutcome
 
@@ -34,7 +36,6 @@ log = logging.getLogger("pairvol.iscsi")
 
 UNSENT_BYTES_MAX = 4 << 20
 """Of what a socket would not take: above, nothing is read. No command starts while there is any."""
-_WRITEV_BUFFERS = 1024  # IOV_MAX
 _RECEIVES_AT_A_TIME = 8
 LINGER_TIMEOUT = 5.0  # seconds for the last answers of a connection to leave
 ABORTS_OF_ALL_NEXUS = (TaskFunction.CLEAR_TASK_SET, TaskFunction.LOGICAL_UNIT_RESET, *ABORTS_ALL)
@@ -78,7 +79,8 @@ class Serving(asyncio.BufferedProtocol):
             self._transport.abort()  # it is gone already, or we are about to be
             return
         self._transport.set_write_buffer_limits(0)
-        self._descriptor: int = transport.get_extra_info("socket").fileno()
+        self._socket: TransportSocket = transport.get_extra_info("socket")
+        self._descriptor = self._socket.fileno()
         self._connection = Connection(
             self._portal.description(self.portal_group_tag, socket_address(local)),
             local_address=socket_address(local),
@@ -87,6 +89,7 @@ class Serving(asyncio.BufferedProtocol):
             access=self._portal.access,
             peer_host=self.host,
             room=self._portal.room,
+            lends=True,
         )
         self._set_timer()
 
@@ -193,24 +196,23 @@ class Serving(asyncio.BufferedProtocol):
         finally:
             self._pumping = False
 
-    def _write(self, buffers: list[Buffer]) -> None:
+    def _write(self, buffers: list[Sendable]) -> None:
         """Straight from where they are into the socket, as far as it takes them; a transport would join them first."""
         transport = self._transport
         if transport.is_closing():
             return
-        if len(buffers) <= _WRITEV_BUFFERS and not transport.get_write_buffer_size():
-            try:
-                sent = os.writev(self._descriptor, buffers)
-            except OSError:  # full, or gone: the transport finds out
-                sent = 0
-            for index, buffer in enumerate(buffers):
-                if sent < len(buffer):
-                    buffers[: index + 1] = [memoryview(buffer)[sent:]]
-                    break
-                sent -= len(buffer)
+        try:
+            if transport.get_write_buffer_size():
+                rest = read_ranges(buffers)
             else:
-                return
-        transport.writelines(buffers)
+                rest = send_now(self._socket, self._descriptor, buffers)
+        except FileRangeLost as error:  # half a PDU may have left
+            log.error("%s: connection dropped in the middle of a read: %s", self._name, error)
+            self.abort()
+            return
+        if not rest:
+            return
+        transport.writelines(rest)
         if transport.get_write_buffer_size() > UNSENT_BYTES_MAX:
             transport.pause_reading()
 

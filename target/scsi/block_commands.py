@@ -100,6 +100,8 @@ def read(context: CommandContext) -> Awaitable[TaskOutcome] | TaskOutcome:
     lu = context.lu
     if lu.direct is not None and not flags & FUA and lu.write_ranges.reads_guarded is None:
         length = count * lu.block_length
+        if context.task.may_borrow and (lent := lu.direct.lend_now(lba * lu.block_length, length)) is not None:
+            return TaskOutcome(_GOOD, b"", b"", length, lent)
         data = lu.direct.read_now(lba * lu.block_length, length)
         if data is not None:
             return TaskOutcome(_GOOD, data, b"", length)

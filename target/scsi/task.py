@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from storage_model.nexus import ITNexus
 from storage_model.spec.scsi_task import ScsiStatus, TaskAttribute
-from storage_model.volume import Buffer
+from storage_model.volume import Buffer, FileRange
 
 # Their constructors are written out: one that is generated stays in the interpreter when this file is compiled.
 
@@ -28,6 +28,8 @@ class ScsiTask:
     aborted: bool
     on_abort: Callable[[], None] | None
     """Called when it is aborted, for a command that waits for something which may take long."""
+    may_borrow: bool
+    """The transport can send Data-In out of a file, and the initiator waits for it before it relies on any order."""
 
     def __init__(
         self,
@@ -48,6 +50,7 @@ class ScsiTask:
         self.attribute = attribute
         self.aborted = False
         self.on_abort = None
+        self.may_borrow = False
 
 
 class CopyManagerTask(ScsiTask):
@@ -68,6 +71,8 @@ class TaskOutcome:
     data_in: Buffer
     sense: bytes
     transfer_length_bytes: int
+    lent: FileRange | None
+    """Instead of ``data_in``, for a task that ``may_borrow``; to be sent or read before anything else is done."""
 
     def __init__(
         self,
@@ -75,8 +80,10 @@ class TaskOutcome:
         data_in: Buffer = b"",
         sense: bytes = b"",
         transfer_length_bytes: int = 0,
+        lent: FileRange | None = None,
     ) -> None:
         self.status = status
         self.data_in = data_in
         self.sense = sense
         self.transfer_length_bytes = transfer_length_bytes
+        self.lent = lent

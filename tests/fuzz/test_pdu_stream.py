@@ -5,6 +5,7 @@ What comes out must be PDUs that RFC 7143 knows, what is kept must be bounded, a
 
 import asyncio
 import random
+from typing import cast
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,6 +14,7 @@ from scripts.fuzzing.pdu_streams import StreamState, stream_bytes
 from storage_model.spec.iscsi_pdu import DataInPdu, NopInPdu, NopOutPdu, Pdu, R2TPdu, TextResponsePdu, decode_pdu
 from storage_model.spec.iscsi_stream import PduStream, encode_pdu
 from storage_model.spec.scsi_task import TaskFunction
+from storage_model.volume import Buffer
 from target.iscsi.connection import Connection, Phase
 from target.iscsi.events import (
     Event,
@@ -102,7 +104,7 @@ class Wire:
         await self._do(self.connection.next_events())
 
     def _take_answers(self) -> None:
-        data = b"".join(bytes(part) for part in self.connection.data_to_send())
+        data = b"".join(cast(list[Buffer], self.connection.data_to_send()))
         for raw in self._stream.receive_data(data):
             assert not raw.data_digest_failed
             pdu = decode_pdu(raw)

@@ -2,12 +2,14 @@
 
 import asyncio
 import logging
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from dataclasses import replace
 
 import pytest
 
 from storage_model.errors import UserError
+from storage_model.loopback import UNPACED_CONGESTION_CONTROL
 from storage_model.nexus import ITNexus
 from storage_model.spec.iscsi_pdu import (
     DataInPdu,
@@ -265,3 +267,18 @@ async def test_ipv6(portal: IscsiPortal) -> None:
     except UserError:
         pytest.skip("no IPv6 loopback")
     assert bound.startswith("[::1]:")
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
+async def test_only_a_portal_that_stays_inside_this_machine_sends_without_the_systems_choice(host: str) -> None:
+    portal = IscsiPortal(TARGET, FakeScsiPort())
+    _, _, port = (await portal.start(f"{host}:0")).rpartition(":")
+    client = await PortalClient.connect(f"127.0.0.1:{port}")
+    await client.logged_in()
+    (serving,) = portal._serving
+    chosen = serving._transport.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16)
+    with socket.socket() as new:
+        systems = new.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16)
+    assert chosen.rstrip(b"\0") == (UNPACED_CONGESTION_CONTROL if host == "127.0.0.1" else systems.rstrip(b"\0"))
+    client.writer.close()
+    await portal.stop()
