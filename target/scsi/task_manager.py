@@ -7,7 +7,7 @@ from storage_model.nexus import ITNexus
 from storage_model.spec.scsi_task import TaskAttribute
 from target.scsi.task import ScsiTask
 
-TASK_SET_LIMIT: Final = 2048
+TASK_SET_LIMIT = 2048
 """Commands in one task set; the next is answered TASK SET FULL. Well above what the CmdSN windows let in."""
 
 _ORDERED: Final = TaskAttribute.ORDERED  # each access to a member of an enumeration runs a function of Python 3.11
