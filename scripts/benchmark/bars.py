@@ -76,9 +76,9 @@ BARS: tuple[Bar, ...] = (
 # does not. They are ratios within one run, so they hold on a faster or slower machine as well. CPU time hardly moves
 # when a neighbour takes the processors away; rates halve and double.
 FLOORS: tuple[Bar, ...] = (
-    Bar("4 KiB read IOPS vs tgt", "read-4k-qd32-vs-tgt", _RATE, "≥", 0.7),
-    Bar("4 KiB write IOPS vs tgt", "write-4k-qd32-vs-tgt", _RATE, "≥", 0.6),
-    Bar("CPU per 4 KiB read vs tgt", "read-4k-qd32-vs-tgt", _CPU, "≤", 1.1),
+    Bar("4 KiB read IOPS vs tgt", "read-4k-qd32-vs-tgt", _RATE, "≥", 0.5),
+    Bar("4 KiB write IOPS vs tgt", "write-4k-qd32-vs-tgt", _RATE, "≥", 0.5),
+    Bar("CPU per 4 KiB read vs tgt", "read-4k-qd32-vs-tgt", _CPU, "≤", 1.0),
     Bar("CPU per 4 KiB write vs tgt", "write-4k-qd32-vs-tgt", _CPU, "≤", 1.2),
     Bar("256 KiB read throughput vs tgt", "read-256k-qd16-vs-tgt", _RATE, "≥", 0.8),
     Bar("256 KiB write throughput vs tgt", "write-256k-qd16-vs-tgt", _RATE, "≥", 0.6),
