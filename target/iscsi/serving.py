@@ -331,8 +331,9 @@ class Serving(asyncio.BufferedProtocol):
         self._connection.task_management_done(event.itt, response)
         self._resume()
         if event.function is TaskFunction.TARGET_COLD_RESET and response is TaskFunctionResponse.COMPLETE:
-            # A cold reset also ends all sessions (RFC 7143 §11.5.1); the response is written first.
-            self._loop.call_soon(self._portal.drop_all, "TARGET COLD RESET")
+            # A cold reset also ends all sessions (RFC 7143 §11.5.1), now: a command that follows the response at once
+            # would be taken in by the old session, and the UNIT ATTENTION of the new one would strike out of season.
+            self._portal.drop_all("TARGET COLD RESET")
 
     def _login_completed(self, event: LoginCompleted) -> None:
         self._start(self._establish(event), lambda _: self._resume())

@@ -24,10 +24,12 @@ from storage_model.spec.iscsi_pdu import (
     TextRequestPdu,
     TextResponsePdu,
 )
+from storage_model.spec.iscsi_stream import encode_pdu
 from storage_model.spec.iscsi_text import format_text, parse_pairs
 from storage_model.spec.scsi_task import TaskFunction, TaskFunctionResponse
 from target.iscsi.events import Limits
 from target.iscsi.portal import IscsiPortal
+from target.iscsi.serving import Serving
 from target.scsi.lun_mask import LunMask
 from target.scsi.task import ScsiTask, TaskOutcome
 from tests.iscsi_driver import INITIATOR, IQN, TARGET, good
@@ -170,6 +172,28 @@ async def test_task_management_response_comes_after_the_aborted_command(connect:
     assert isinstance(await client.receive(), TaskManagementResponsePdu)
     assert await client.closed_after_the_rest()
     assert scsi.log[1:3] == ["LOGICAL_UNIT_RESET", "TARGET_COLD_RESET"]
+
+
+async def test_nothing_is_received_after_a_cold_reset(
+    connect: Connect, scsi: FakeScsiPort, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A command that an initiator sends as soon as it has the response is for its next session."""
+    client = await connect()
+    await client.login()
+    at_once = b"".join(bytes(part) for part in encode_pdu(NopOutPdu(immediate=True, itt=2, cmd_sn=2)))
+
+    async def nothing_to_abort() -> None:
+        pass
+
+    def receive_into(_: Serving, buffer: memoryview) -> int:
+        buffer[: len(at_once)] = at_once
+        return len(at_once)
+
+    monkeypatch.setattr(scsi, "_abort", nothing_to_abort)
+    monkeypatch.setattr(Serving, "_receive_into", receive_into)
+    client.send(TaskManagementRequestPdu(function=7, itt=1, cmd_sn=1))
+    assert isinstance(await client.receive(), TaskManagementResponsePdu)
+    assert await client.closed()
 
 
 async def test_reset_by_another_nexus_ends_writes_that_wait_for_data(connect: Connect) -> None:
