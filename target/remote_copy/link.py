@@ -80,6 +80,7 @@ class Link:
         first = hello.frame()
         self._hello_payload = bytes(first.payload)
         self._outgoing: list[Buffer] = first.encode()
+        self._hello_sent = False
         self._opened = False
         self._failed = False
         self._last_received = now
@@ -201,10 +202,17 @@ class Link:
             parts.append(self._tag.next(parts[0], parts[1] if len(parts) > 1 else b""))
         self._outgoing += parts
 
+    def refuse(self, reason: str) -> None:
+        """Queue the reason as the last frame. To a HELLO before it, the peer would open the link, only to lose it."""
+        if not self._hello_sent:
+            self._outgoing.clear()
+        self.send(Frame(FrameType.REFUSED, payload=_readable(reason).encode()))
+
     def data_to_send(self, now: float) -> list[Buffer]:
         """Everything queued, in order."""
         outgoing, self._outgoing = self._outgoing, []
         if outgoing:
+            self._hello_sent = True
             self._last_sent = now
         return outgoing
 
@@ -229,9 +237,8 @@ class Link:
 
     def _fail(self, reason: str) -> LinkFailed:
         self._failed = True
-        reason = _readable(reason)
-        self.send(Frame(FrameType.REFUSED, payload=reason.encode()))
-        return LinkFailed(reason)
+        self.refuse(reason)
+        return LinkFailed(_readable(reason))
 
 
 def _readable(reason: str) -> str:
