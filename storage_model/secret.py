@@ -1,4 +1,4 @@
-"""A CHAP secret: its bytes, hidden from every text that is made of it, and the rules for where it may come from."""
+"""A secret: its bytes, hidden from every text that is made of it, and the rules for where it may come from."""
 
 import shlex
 
@@ -30,12 +30,12 @@ class Secret:
         raise TypeError("a secret is not written anywhere")
 
 
-def make_secret(data: bytes, where: str) -> Secret:
+def make_secret(data: bytes, where: str, what: str = "CHAP secret", minimum: int = MIN_SECRET_BYTES) -> Secret:
     """What a file or a variable holds, without its last line end. ``where`` names it in the UserError."""
     value = data.removesuffix(b"\n").removesuffix(b"\r")
-    if not MIN_SECRET_BYTES <= len(value) <= MAX_SECRET_BYTES:
+    if not minimum <= len(value) <= MAX_SECRET_BYTES:
         raise UserError(
-            f"{where}: a CHAP secret has {MIN_SECRET_BYTES} to {MAX_SECRET_BYTES} bytes (at least 96 bits),"
+            f"{where}: a {what} has {minimum} to {MAX_SECRET_BYTES} bytes (at least {minimum * 8} bits),"
             f" this one has {len(value)}"
         )
     return Secret(value)

@@ -18,6 +18,7 @@ from target.config import ArrayConfig, PairConfig, VolumeConfig, parse_broker
 from target.iscsi.access import AccessControl
 from target.iscsi.events import TargetDescription
 from target.iscsi.portal import IscsiPortal
+from target.link_security import LinkSecurity, load_link_security
 from target.medium_operations import MediumOperations
 from target.metadata_store import MetadataStore, ReservationNotes
 from target.portal_config import every_group
@@ -100,6 +101,7 @@ class Array:
         config = self._config
         try:
             self._access.rules = load_access_rules(config.access)  # before a file is made
+            security = None if config.remote_copy is None else load_link_security(config.remote_copy)
             self._open_state()
             if config.broker is not None:
                 from target.event_bus import EventBus  # its library takes a sixth of the start of an array
@@ -107,7 +109,7 @@ class Array:
                 self._events = EventBus(*parse_broker(config.broker, "events.broker"), config.serial)
                 self._events.start()
             pairs = {pair.volume: pair for pair in config.pairs}
-            self._link = self._make_link()
+            self._link = self._make_link(security or LinkSecurity())
             for volume in config.volumes:
                 self._add_unit(volume, pairs.get(volume.name))
             for control in self._controls.values():
@@ -136,14 +138,15 @@ class Array:
         self._store = MetadataStore(path and path / "metadata.sqlite", self._config.serial)
         self._operations = MediumOperations(self._store, self._config.background_rate)
 
-    def _make_link(self) -> LinkTransport | None:
+    def _make_link(self, security: LinkSecurity) -> LinkTransport | None:
         remote_copy = self._config.remote_copy
         if remote_copy is None:
             return None
         assert self._store is not None
         hello = Hello(self._config.serial, remote_copy.peer_serial, (), identity=self._store.identity)
         self._peer_identity = self._store.load_peer(remote_copy.peer_serial)
-        return LinkTransport(hello, self._link_opened, self._link_lost, self._received, self._known_peer)
+        handlers = (self._link_opened, self._link_lost, self._received, self._known_peer)
+        return LinkTransport(hello, *handlers, key=security.key, tls=security.tls)
 
     def _add_unit(self, config: VolumeConfig, pair: PairConfig | None) -> None:
         assert self._store is not None

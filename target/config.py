@@ -15,6 +15,7 @@ from storage_model.pair_state import FenceLevel
 from target.access_config import AccessConfig, check_luns, parse_access
 from target.addresses import Address, parse_address
 from target.config_table import ConfigTable as _Table
+from target.link_config import SERIAL, RemoteCopyConfig, parse_remote_copy
 from target.portal_config import PortalGroupConfig, parse_portal_groups
 
 DEFAULT_IQN = "iqn.2026-11.org.pairvol:array"
@@ -28,7 +29,6 @@ MAX_PHYSICAL_BLOCK_BYTES = 1 << 20
 _UNITS = {"": 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40, "PiB": 1 << 50}
 _SIZE = re.compile(r"([0-9]{1,19})\s*([A-Za-z]*)")
 _IQN = re.compile(r"iqn\.\d{4}-\d{2}\.[a-z0-9.-]+(:[A-Za-z0-9.:_-]+)?|eui\.[0-9A-Fa-f]{16}|naa\.[0-9A-Fa-f]{16,32}")
-_SERIAL = re.compile(r"[0-9]{5,12}")
 # A pair's name is also a file name, part of an MQTT topic and a column of pairctl. CCI's names have 31 characters, too.
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,30}")
 
@@ -63,15 +63,6 @@ class PairConfig:
     group: str
     volume: str
     fence: FenceLevel
-
-
-@dataclass(frozen=True, slots=True)
-class RemoteCopyConfig:
-    """Where the other array is. The one with the lower serial number dials, the other listens."""
-
-    listen: Address
-    peer: Address
-    peer_serial: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,7 +202,9 @@ def parse_config(text: str, source: str) -> ArrayConfig:
         raise UserError(f"{source}: not TOML: {error}") from None
     config = _array(_Table(source, "array", top.take("array", dict, required=True)), source)
     volumes = _volumes(source, top.take("volumes", list, []))
-    remote_copy = _remote_copy(source, top.take("remote_copy", dict), config.serial)
+    remote_copy = None
+    if (link := top.take("remote_copy", dict)) is not None:
+        remote_copy = parse_remote_copy(source, link, config.serial)
     pairs = _pairs(source, top.take("pairs", list, []), {volume.name: volume for volume in volumes})
     broker = _broker(_Table(source, "events", top.take("events", dict, {})))
     access = parse_access(source, top.take("access", list, []))
@@ -235,7 +228,7 @@ def _array(array: _Table, source: str) -> ArrayConfig:
     """What the [array] section says."""
     iqn = check_iqn(array.take("iqn", str, DEFAULT_IQN), array.where("iqn"))
     serial = array.take("serial", str, serial_from(iqn))
-    if not _SERIAL.fullmatch(serial):
+    if not SERIAL.fullmatch(serial):
         raise UserError(f"{array.where('serial')} = {serial!r} must be five to twelve digits")
     portals = tuple(
         parse_address(str(text), array.where("portals")) for text in array.take("portals", list, [DEFAULT_PORTAL])
@@ -322,19 +315,6 @@ def _volume(table: _Table, number: int) -> VolumeConfig:
         encrypted=encrypted,
         physical_block_length=physical,
     )
-
-
-def _remote_copy(source: str, values: dict[str, Any] | None, serial: str) -> RemoteCopyConfig | None:
-    if values is None:
-        return None
-    table = _Table(source, "remote_copy", values)
-    listen = parse_address(table.take("listen", str, required=True), table.where("listen"))
-    peer = parse_address(table.take("peer", str, required=True), table.where("peer"))
-    peer_serial = table.take("peer_serial", str, required=True)
-    table.end()
-    if not _SERIAL.fullmatch(peer_serial) or peer_serial == serial:
-        raise UserError(f"{table.where('peer_serial')} = {peer_serial!r} must be the other array's serial number")
-    return RemoteCopyConfig(listen, peer, peer_serial)
 
 
 def _pairs(source: str, entries: list[Any], volumes: Mapping[str, VolumeConfig]) -> tuple[PairConfig, ...]:

@@ -5,7 +5,7 @@ import stat
 from collections.abc import Sequence
 
 from storage_model.errors import UserError
-from storage_model.secret import MAX_SECRET_BYTES, Secret, check_secret_file, make_secret
+from storage_model.secret import MAX_SECRET_BYTES, MIN_SECRET_BYTES, Secret, check_secret_file, make_secret
 from target.access_config import AccessConfig, AccountConfig, SecretSource
 from target.iscsi.access import AccessRule
 from target.iscsi.chap import ChapAccount
@@ -45,27 +45,34 @@ def _check_directions(configs: Sequence[AccessConfig], rules: Sequence[AccessRul
             raise UserError(f"{config.where}: the mutual secret is also the CHAP secret of {other}: they must differ")
 
 
-def read_secret(source: SecretSource) -> Secret:
+def read_secret(source: SecretSource, what: str = "CHAP secret", minimum: int = MIN_SECRET_BYTES) -> Secret:
     """Raises UserError."""
     if source.variable is not None:
         value = os.environb.get(source.variable.encode())
         if value is None:
             raise UserError(f"{source.where}: the environment has no variable {source.variable}")
-        return make_secret(value, f"{source.where}: {source.variable}")
+        return make_secret(value, f"{source.where}: {source.variable}", what, minimum)
     assert source.file is not None
+    data = read_secret_file(
+        source.file, source.where, MAX_SECRET_BYTES + 3
+    )  # a line end, and one byte that is too many
+    return make_secret(data, f"{source.where}: {source.file}", what, minimum)
+
+
+def read_secret_file(path: str, where: str, limit: int) -> bytes:
+    """Up to ``limit`` bytes of a file that only its owner can read; raises UserError."""
     try:
-        descriptor = os.open(source.file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a FIFO must not stop us
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a FIFO must not stop us
         try:
             status = os.fstat(descriptor)
             check_secret_file(
                 regular=stat.S_ISREG(status.st_mode),
                 permissions=stat.S_IMODE(status.st_mode),
-                path=source.file,
-                where=source.where,
+                path=path,
+                where=where,
             )
-            data = os.read(descriptor, MAX_SECRET_BYTES + 3)  # a line end, and one byte that is too many
+            return os.read(descriptor, limit)
         finally:
             os.close(descriptor)
     except OSError as error:
-        raise UserError(f"{source.where}: {source.file}: {error.strerror}") from None
-    return make_secret(data, f"{source.where}: {source.file}")
+        raise UserError(f"{where}: {path}: {error.strerror}") from None

@@ -4,13 +4,19 @@ Every frame is a 36-byte header and a payload. Header, big-endian: type, flags (
 LDEV number), request (4: names a request and its answer), epoch (4), offset (8) and length (4) in bytes of volume,
 payload length (4), CRC32C of the payload (4), CRC32C of the header before it (4).
 
-The first frame either way is HELLO, in JSON: versions, own serial number, expected peer, pairs. After it frames flow
-both ways; requests are answered out of order. A peer that sends anything else is cut off, and the reason goes to the
-log of both.
+The first frame either way is HELLO, in JSON: versions, own serial number, expected peer, pairs. The highest common
+version holds. A field that the receiver does not know is ignored; what it must know is named in ``required``. Where
+the arrays share a key, HELLO has a nonce, and each side's second frame is AUTHENTICATE, of the array that dials first;
+without TLS, every frame behind it ends with a tag (:class:`FrameTag`).
+
+After that frames flow both ways; requests are answered out of order. A peer that sends anything else is cut off, and
+the reason goes to the log of both.
 """
 
+import hmac
 import json
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import IntEnum, IntFlag
 from typing import Any
@@ -26,6 +32,12 @@ _CRC = struct.Struct("!I")
 HEADER_LENGTH = _HEADER.size + _CRC.size
 MAX_PAYLOAD_LENGTH = 32 << 20
 """Bounds what a peer can make this side hold: the largest host write; a vote and a 4 TiB volume's bitmap take less."""
+MAX_HELLO_LENGTH = 512 << 10
+"""Bounds what a stranger can make this side hold; 4096 pairs take less."""
+TAG_LENGTH = 16
+KEY_FEATURE = "key"
+"""In ``required``: a proof of the common key, by both."""
+FEATURES = frozenset({KEY_FEATURE})
 
 
 class FrameType(IntEnum):
@@ -35,6 +47,8 @@ class FrameType(IntEnum):
     PING = 2
     REFUSED = 3
     """The last frame before the sender hangs up; the payload is its reason."""
+    AUTHENTICATE = 4
+    """The payload proves that the sender has the common key."""
     WRITE = 16
     READ = 17
     FLUSH = 18
@@ -104,31 +118,65 @@ class Frame:
         return [header, payload] if payload else [header]
 
 
-class FrameStream:
-    """Bytes to whole frames; holds at most one frame in the making."""
+class FrameTag:
+    """Authenticates the frames of one direction of one connection.
 
-    def __init__(self) -> None:
+    The number of the frame is in its tag though not on the wire: one that is replayed, left out or moved has a wrong
+    tag. HMAC-SHA-256 takes 0.1 ms for 64 KiB where the processor has instructions for SHA, keyed BLAKE2b 0.16 ms.
+    """
+
+    def __init__(self, key: bytes) -> None:
+        self._mac = hmac.new(key, digestmod="sha256")
+        self._number = 0
+
+    def next(self, header: Buffer, payload: Buffer) -> bytes:
+        """The tag of the next frame."""
+        mac = self._mac.copy()
+        mac.update(self._number.to_bytes(8, "big") + header)
+        mac.update(payload)
+        self._number += 1
+        return mac.digest()[:TAG_LENGTH]
+
+
+class FrameStream:
+    """Bytes to whole frames; holds at most one frame in the making.
+
+    ``max_payload_length`` and ``tag`` (None: frames have none) hold from the next frame on.
+    """
+
+    def __init__(self, max_payload_length: int = MAX_PAYLOAD_LENGTH) -> None:
+        self.max_payload_length = max_payload_length
+        self.tag: FrameTag | None = None
         self._buffer = bytearray()
 
     def receive_data(self, data: Buffer) -> list[Frame]:
         """All frames that are complete now; raises RemoteProtocolError (reason 0) on a frame that cannot be right."""
+        return list(self.frames(data))
+
+    def frames(self, data: Buffer) -> Iterator[Frame]:
+        """The same, one by one: how the next one is read may depend on the one before."""
         self._buffer += data
-        frames: list[Frame] = []
         start = 0
         while len(self._buffer) - start >= HEADER_LENGTH:
             frame, payload_length, crc = self._header(start)
             end = start + HEADER_LENGTH + payload_length
-            if len(self._buffer) < end:
+            tag_length = 0 if self.tag is None else TAG_LENGTH
+            if len(self._buffer) < end + tag_length:
                 break
             if payload_length:
                 frame.payload = bytes(memoryview(self._buffer)[start + HEADER_LENGTH : end])
                 if google_crc32c.value(frame.payload) != crc:
                     raise RemoteProtocolError(f"{frame.type.name} frame: payload CRC32C does not match", 0)
-            frames.append(frame)
-            start = end
+            if self.tag is not None:
+                expected = self.tag.next(self._buffer[start : start + HEADER_LENGTH], frame.payload)
+                if not hmac.compare_digest(expected, self._buffer[end : end + TAG_LENGTH]):
+                    raise RemoteProtocolError(
+                        f"{frame.type.name} frame: its tag is wrong (changed, replayed or out of its order)", 0
+                    )
+            start = end + tag_length
+            yield frame
         if start:
             del self._buffer[:start]
-        return frames
 
     def _header(self, start: int) -> tuple[Frame, int, int]:
         header = bytes(self._buffer[start : start + _HEADER.size])
@@ -138,8 +186,10 @@ class FrameStream:
         kind, flags, pair, request, epoch, offset, length, payload_length, payload_crc = _HEADER.unpack(header)
         if kind not in FrameType._value2member_map_:
             raise RemoteProtocolError(f"frame of unknown type {kind}", 0)
-        if payload_length > MAX_PAYLOAD_LENGTH:
-            raise RemoteProtocolError(f"frame of {payload_length} bytes, at most {MAX_PAYLOAD_LENGTH} are allowed", 0)
+        if payload_length > self.max_payload_length:
+            raise RemoteProtocolError(
+                f"frame of {payload_length} bytes, at most {self.max_payload_length} are allowed", 0
+            )
         frame = Frame(FrameType(kind), pair, request, epoch, offset, length, flags)
         return frame, payload_length, payload_crc
 
@@ -160,7 +210,7 @@ class Hello:
     """The first frame: who is there, for whom, and with which pairs.
 
     ``identity`` is drawn once for an array's metadata: an array that lost them, or a second one with the same serial
-    number, has another.
+    number, has another. ``nonce``: 32 random bytes in hexadecimal digits, with a common key.
     """
 
     serial: str
@@ -168,6 +218,8 @@ class Hello:
     pairs: tuple[PairOffer, ...]
     versions: tuple[int, ...] = VERSIONS
     identity: str = ""
+    nonce: str = ""
+    required: tuple[str, ...] = ()
 
     def frame(self) -> Frame:
         """As a frame."""
@@ -178,6 +230,8 @@ class Hello:
             "peer": self.peer_serial,
             "identity": self.identity,
             "pairs": pairs,
+            "nonce": self.nonce,
+            "required": self.required,
         }
         return Frame(FrameType.HELLO, payload=json.dumps(document).encode())
 
@@ -188,8 +242,9 @@ class Hello:
         try:
             pairs = tuple(PairOffer(str(n), int(d), int(s), int(b), bool(q)) for n, d, s, b, q in document["pairs"])
             versions = tuple(int(version) for version in document["versions"])
-            identity = str(document["identity"])
-            return cls(str(document["serial"]), str(document["peer"]), pairs, versions, identity)
+            identity, nonce = str(document["identity"]), str(document.get("nonce", ""))
+            required = tuple(str(feature) for feature in document.get("required", ()))
+            return cls(str(document["serial"]), str(document["peer"]), pairs, versions, identity, nonce, required)
         except (KeyError, TypeError, ValueError, OverflowError) as error:  # OverflowError: Python's JSON has Infinity
             raise RemoteProtocolError(f"HELLO cannot be read: {error!r}", 0) from None
 

@@ -1,22 +1,37 @@
 """The remote-copy link as a sans-IO machine, the same at both ends.
 
-Frames in, events out. The machine knows the handshake (who is at the other end, which version, which pairs), keeps the
-link alive and says when it is dead; what a frame means for a pair is not its business.
+Frames in, events out. The machine knows the handshake (who is at the other end, which version, which pairs, and the
+proof of a common key), keeps the link alive and says when it is dead; what a frame means for a pair is not its
+business.
 """
 
+import hmac
+import re
 from dataclasses import dataclass
 
 from storage_model.errors import RemoteProtocolError
-from storage_model.spec.copy_frames import VERSIONS, Frame, FrameStream, FrameType, Hello
+from storage_model.secret import Secret
+from storage_model.spec.copy_frames import (
+    FEATURES,
+    KEY_FEATURE,
+    MAX_HELLO_LENGTH,
+    MAX_PAYLOAD_LENGTH,
+    Frame,
+    FrameStream,
+    FrameTag,
+    FrameType,
+    Hello,
+)
 from storage_model.volume import Buffer
+from target.remote_copy.link_login import ConnectionKeys, connection_keys
 
 PING_INTERVAL = 1.0
 """Seconds of silence after which this side sends a PING."""
 SILENCE_LIMIT = 3.0
 """Seconds of silence after which the peer counts as gone (a half-open connection gives no other sign)."""
 
-
 _REASON_LENGTH = 300
+_NONCE = re.compile("[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,25 +61,45 @@ LinkEvent = LinkOpened | FrameReceived | LinkFailed
 class Link:
     """One connection's life; ``hello`` is what this side says of itself, ``now`` the time of the connection.
 
-    ``known_peer`` is the identity of the array that this one shares pairs with; None while there are none.
+    ``known_peer`` is the identity of the array that this one shares pairs with; None while there are none. With a
+    ``key``, ``hello`` needs a nonce, and the peer must have the same key. ``binding`` names the encrypted channel below
+    to both ends; with one (set it before the first byte comes in), frames need no tags of their own.
     """
 
-    def __init__(self, hello: Hello, now: float, known_peer: str | None = None) -> None:
+    def __init__(self, hello: Hello, now: float, known_peer: str | None = None, key: Secret | None = None) -> None:
+        assert (KEY_FEATURE in hello.required) == bool(hello.nonce) == (key is not None)
+        self.binding = b""
+        self.version = 0
         self._hello = hello
         self._known_peer = known_peer
-        self._stream = FrameStream()
-        self._outgoing: list[Buffer] = hello.frame().encode()
+        self._key = key
+        self._keys: ConnectionKeys | None = None
+        self._peer: Hello | None = None
+        self._stream = FrameStream(MAX_HELLO_LENGTH)
+        self._tag: FrameTag | None = None
+        first = hello.frame()
+        self._hello_payload = bytes(first.payload)
+        self._outgoing: list[Buffer] = first.encode()
+        self._hello_sent = False
         self._opened = False
         self._failed = False
         self._last_received = now
         self._last_sent = now
 
+    @property
+    def _dials(self) -> bool:
+        return self._hello.serial < self._hello.peer_serial
+
     def receive_data(self, data: Buffer, now: float) -> list[LinkEvent]:
         """Bytes have come in."""
         if self._failed:
             return []
+        events: list[LinkEvent] = []
         try:
-            events = [event for frame in self._stream.receive_data(data) for event in self._receive_frame(frame)]
+            for frame in self._stream.frames(data):
+                events += self._receive_frame(frame)
+                if self._failed:
+                    return events
         except RemoteProtocolError as error:
             return [self._fail(str(error))]
         if self._opened:
@@ -76,47 +111,108 @@ class Link:
             self._failed = True
             reason = bytes(frame.payload[: 4 * _REASON_LENGTH]).decode(errors="replace")
             return [LinkFailed("the other array refuses the link: " + _readable(reason))]
+        if self._peer is None:
+            return self._receive_hello(frame)
         if not self._opened:
-            return [self._open(frame)]
-        if frame.type is FrameType.HELLO:
-            raise RemoteProtocolError("a second HELLO", 0)
+            return self._receive_proof(frame, self._peer)
+        if frame.type in (FrameType.HELLO, FrameType.AUTHENTICATE):
+            raise RemoteProtocolError(f"a second {frame.type.name}", 0)
         return [] if frame.type is FrameType.PING else [FrameReceived(frame)]
 
-    def _open(self, frame: Frame) -> LinkEvent:
+    def _receive_hello(self, frame: Frame) -> list[LinkEvent]:
         if frame.type is not FrameType.HELLO:
             raise RemoteProtocolError(f"{frame.type.name} before HELLO", 0)
-        hello = Hello.decode(frame.payload)
-        if hello.serial != self._hello.peer_serial:
+        peer = Hello.decode(frame.payload)
+        self._check_identity(peer)
+        self._check_features(peer)
+        self._peer = peer
+        if self._key is None:
+            return [self._open(peer)]
+        payloads = self._hello_payload, bytes(frame.payload)
+        self._keys = connection_keys(
+            self._key, *payloads, dials=self._dials, version=self.version, binding=self.binding
+        )
+        if self._dials:  # first: who has not proved itself learns nothing about the key from the array that listens
+            self._prove(self._keys)
+        return []
+
+    def _check_identity(self, peer: Hello) -> None:
+        if peer.serial != self._hello.peer_serial:
             raise RemoteProtocolError(
-                f"array {hello.serial} is at the other end, but array {self._hello.peer_serial} is the configured peer",
+                f"array {peer.serial} is at the other end, but array {self._hello.peer_serial} is the configured peer",
                 0,
             )
-        if hello.peer_serial != self._hello.serial:
+        if peer.peer_serial != self._hello.serial:
             raise RemoteProtocolError(
-                f"array {hello.serial} expects array {hello.peer_serial}, this is array {self._hello.serial}",
+                f"array {peer.serial} expects array {peer.peer_serial}, this is array {self._hello.serial}",
                 0,
             )
-        if self._known_peer not in (None, hello.identity):
+        if self._known_peer not in (None, peer.identity):
             # Its votes are gone, or were never its own: with it, an epoch could be decided twice.
             raise RemoteProtocolError(
-                f"array {hello.serial} is not the one that array {self._hello.serial} shares pairs with: its state"
+                f"array {peer.serial} is not the one that array {self._hello.serial} shares pairs with: its state"
                 " directory was lost or replaced, or a second array has its serial number. If it was lost, delete the"
                 " pairs here (pairctl delete --force) and create them anew",
                 0,
             )
-        if not set(hello.versions) & set(VERSIONS):
-            raise RemoteProtocolError(f"no common version: the peer speaks {hello.versions}, this array {VERSIONS}", 0)
+
+    def _check_features(self, peer: Hello) -> None:
+        ours = self._hello.versions
+        common = set(peer.versions) & set(ours)
+        if not common:
+            raise RemoteProtocolError(f"no common version: the peer speaks {peer.versions}, this array {ours}", 0)
+        self.version = max(common)
+        unknown = sorted(set(peer.required) - FEATURES)
+        if unknown:
+            raise RemoteProtocolError(f"array {peer.serial} requires what this array does not know: {unknown}", 0)
+        if (KEY_FEATURE in peer.required) != (self._key is not None):
+            has, has_not = (peer, self._hello) if self._key is None else (self._hello, peer)
+            raise RemoteProtocolError(f"array {has.serial} has a link key, array {has_not.serial} has none", 0)
+        if self._key is not None and (not _NONCE.fullmatch(peer.nonce) or peer.nonce == self._hello.nonce):
+            raise RemoteProtocolError("the nonce in HELLO is not 32 fresh bytes", 0)
+
+    def _receive_proof(self, frame: Frame, peer: Hello) -> list[LinkEvent]:
+        assert self._keys is not None
+        if frame.type is not FrameType.AUTHENTICATE:
+            raise RemoteProtocolError(f"{frame.type.name} before AUTHENTICATE", 0)
+        if not hmac.compare_digest(self._keys.expected_proof, bytes(frame.payload)):
+            raise RemoteProtocolError(
+                f"array {peer.serial} does not prove that it has the key of array {self._hello.serial}", 0
+            )
+        if not self.binding:
+            self._stream.tag = FrameTag(self._keys.receiving)
+        if not self._dials:
+            self._prove(self._keys)
+        return [self._open(peer)]
+
+    def _prove(self, keys: ConnectionKeys) -> None:
+        self.send(Frame(FrameType.AUTHENTICATE, payload=keys.proof))
+        if not self.binding:
+            self._tag = FrameTag(keys.sending)
+
+    def _open(self, peer: Hello) -> LinkOpened:
         self._opened = True
-        return LinkOpened(hello)
+        self._stream.max_payload_length = MAX_PAYLOAD_LENGTH
+        return LinkOpened(peer)
 
     def send(self, frame: Frame) -> None:
         """Queue a frame; it leaves with the next :meth:`data_to_send`."""
-        self._outgoing += frame.encode()
+        parts = frame.encode()
+        if self._tag is not None:
+            parts.append(self._tag.next(parts[0], parts[1] if len(parts) > 1 else b""))
+        self._outgoing += parts
+
+    def refuse(self, reason: str) -> None:
+        """Queue the reason as the last frame. To a HELLO before it, the peer would open the link, only to lose it."""
+        if not self._hello_sent:
+            self._outgoing.clear()
+        self.send(Frame(FrameType.REFUSED, payload=_readable(reason).encode()))
 
     def data_to_send(self, now: float) -> list[Buffer]:
         """Everything queued, in order."""
         outgoing, self._outgoing = self._outgoing, []
         if outgoing:
+            self._hello_sent = True
             self._last_sent = now
         return outgoing
 
@@ -132,7 +228,8 @@ class Link:
         if self._failed:
             return []
         if now >= self._last_received + SILENCE_LIMIT:
-            what = "nothing heard from the other array" if self._opened else "no HELLO from the other end"
+            missing = "no HELLO" if self._peer is None else "no AUTHENTICATE"
+            what = "nothing heard from the other array" if self._opened else f"{missing} from the other end"
             return [self._fail(f"{what} for {SILENCE_LIMIT:g} s")]
         if self._opened and now >= self._last_sent + PING_INTERVAL:
             self.send(Frame(FrameType.PING))
@@ -140,9 +237,8 @@ class Link:
 
     def _fail(self, reason: str) -> LinkFailed:
         self._failed = True
-        reason = _readable(reason)
-        self.send(Frame(FrameType.REFUSED, payload=reason.encode()))
-        return LinkFailed(reason)
+        self.refuse(reason)
+        return LinkFailed(_readable(reason))
 
 
 def _readable(reason: str) -> str:

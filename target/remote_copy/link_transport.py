@@ -1,20 +1,27 @@
 """The remote-copy link on TCP: connects or listens, reconnects by itself, matches answers to requests. [IO]
 
 The array with the lower serial number dials, the other one listens, so that there is one connection. A new connection
-replaces an older one: the peer would not dial while it thought the old one alive.
+that has logged in replaces an older one: the peer would not dial while it thought the old one alive.
 """
 
 import asyncio
 import itertools
 import logging
+import os
+import random
+import ssl
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from ipaddress import ip_address
 
 from storage_model.errors import RemoteProtocolError, UserError
-from storage_model.spec.copy_frames import Frame, FrameType, Hello, PairOffer
+from storage_model.secret import Secret
+from storage_model.spec.copy_frames import KEY_FEATURE, Frame, FrameType, Hello, PairOffer
 from target.remote_copy.copy_link import LinkDown
-from target.remote_copy.link import FrameReceived, Link, LinkEvent, LinkFailed, LinkOpened
+from target.remote_copy.link import SILENCE_LIMIT, FrameReceived, Link, LinkEvent, LinkFailed, LinkOpened
+from target.remote_copy.link_tls import LinkTls, certificate_fault
 
 log = logging.getLogger("pairvol.link")
 
@@ -23,7 +30,10 @@ ANSWER_SECONDS = 10.0
 _REDIAL_SECONDS = (0.1, 0.2, 0.5, 1.0)
 _CONNECT_SECONDS = 3.0
 _CONNECTIONS_LIMIT = 16
-"""One is the link; the others have yet to say who they are, which the link machine gives them a few seconds for."""
+"""That have yet to log in, which the link machine gives them a few seconds for; one too many, and an old one goes."""
+_REFUSALS_AT_ONCE = 64
+_REFUSAL_SECONDS = 10.0
+"""What strangers can make the log grow by: so many lines, and then one in so many seconds."""
 _HANDLERS_LIMIT = 1024
 """Frames of the peer in the making; beyond that the connection is not read."""
 
@@ -32,7 +42,8 @@ class LinkTransport:
     """Implements ``copy_link.CopyLink`` over at most one live connection.
 
     ``opened`` is called with the peer's HELLO, ``lost`` with the reason, ``received`` with each frame that is no
-    answer; ``known_peer`` answers which identity the peer must have.
+    answer; ``known_peer`` answers which identity the peer must have. Without ``key`` and ``tls``, whoever reaches the
+    port and knows the serial numbers can take the peer's place.
     """
 
     def __init__(
@@ -42,8 +53,13 @@ class LinkTransport:
         lost: Callable[[str], Awaitable[None]],
         received: Callable[[Frame], Awaitable[None]],
         known_peer: Callable[[], str | None] = lambda: None,
+        *,
+        key: Secret | None = None,
+        tls: LinkTls | None = None,
     ) -> None:
         self.hello = hello
+        self.key = key
+        self.tls = tls
         self.opened = opened
         self.lost = lost
         self.received = received
@@ -53,9 +69,11 @@ class LinkTransport:
         self._dialer: asyncio.Task[None] | None = None
         self._loss: asyncio.Task[None] | None = None
         self._refusal = ""
+        self._refusals_left = float(_REFUSALS_AT_ONCE)
+        self._refused_at = time.monotonic()
         self._asked: dict[int, tuple[_Connection, int]] = {}  # by our number: where a request came from, and its own
         self._numbers = itertools.count()
-        self.connections: set[_Connection] = set()
+        self.connections: dict[_Connection, str] = {}  # the oldest first, with the address at the other end
         self.tasks: set[asyncio.Task[None]] = set()
 
     @property
@@ -74,6 +92,13 @@ class LinkTransport:
 
     async def start(self, listen: tuple[str, int], peer: tuple[str, int]) -> None:
         """Listen at one address, or dial the other and go on dialling; raises UserError if the address is taken."""
+        host = peer[0] if self.dials else listen[0]
+        if self.key is None and self.tls is None and not _loopback(host):
+            log.warning(
+                "the remote-copy link is open to everybody who can reach %s: give both arrays a key or certificates"
+                " (remote_copy.key_file, certificate_file)",
+                host,
+            )
         if self.dials:
             log.info("dialling array %s at %s:%d (the lower serial number dials)", self.hello.peer_serial, *peer)
             self._dialer = asyncio.create_task(self._dial(peer))
@@ -133,10 +158,26 @@ class LinkTransport:
                     log.warning(
                         "array %s at %s:%d cannot be reached: %s", self.hello.peer_serial, *peer, error or "timeout"
                     )
-            await asyncio.sleep(_REDIAL_SECONDS[min(attempt, len(_REDIAL_SECONDS) - 1)])
+            # Spread, so that many arrays do not come back in step after a failure of the network.
+            pause = _REDIAL_SECONDS[min(attempt, len(_REDIAL_SECONDS) - 1)]
+            await asyncio.sleep(pause * random.uniform(0.75, 1.25))  # noqa: S311 - it is no secret
             if self._loss is not None:
                 await asyncio.wait([self._loss])
             attempt += 1
+
+    def admit(self, connection: "_Connection", address: str) -> None:
+        """A connection has come in. Of too many strangers the oldest goes, of the address that has most of them."""
+        self.connections[connection] = address
+        waiting = {one: where for one, where in self.connections.items() if not one.opened}
+        if len(waiting) > _CONNECTIONS_LIMIT:
+            (crowded, _), *_ = Counter(waiting.values()).most_common(1)
+            next(one for one, where in waiting.items() if where == crowded).refuse("too many connections")
+
+    def own_hello(self) -> Hello:
+        """For one connection: with a nonce of its own, if there is a key."""
+        if self.key is None:
+            return self.hello
+        return replace(self.hello, nonce=os.urandom(32).hex(), required=(KEY_FEATURE,))
 
     def adopt(self, connection: "_Connection", hello: Hello) -> None:
         """The handshake of a connection succeeded."""
@@ -161,7 +202,13 @@ class LinkTransport:
 
     def refused(self, reason: str) -> None:
         """A connection ended before its handshake; dialled again and again, it is told once."""
-        level = logging.DEBUG if reason == self._refusal else logging.WARNING
+        now = time.monotonic()
+        self._refusals_left += (now - self._refused_at) / _REFUSAL_SECONDS
+        self._refusals_left = min(self._refusals_left, _REFUSALS_AT_ONCE)
+        self._refused_at = now
+        told = reason != self._refusal and self._refusals_left >= 1
+        self._refusals_left -= told
+        level = logging.WARNING if told else logging.DEBUG
         log.log(level, "link to array %s refused: %s", self.hello.peer_serial, reason)
         self._refusal = reason
 
@@ -187,37 +234,84 @@ class LinkTransport:
 
 
 class _Connection(asyncio.Protocol):
-    """One TCP connection: bytes and timers around the ``Link`` machine."""
+    """One TCP connection, with TLS or without: bytes and timers around the ``Link`` machine."""
 
     def __init__(self, owner: LinkTransport) -> None:
         self._owner = owner
         self._transport: asyncio.Transport | None = None
-        self._link = Link(owner.hello, time.monotonic(), owner.known_peer())
+        self._link = Link(owner.own_hello(), time.monotonic(), owner.known_peer(), owner.key)
+        self._tls = owner.tls
+        self._securing: asyncio.Task[None] | None = None
+        self._early = bytearray()  # decrypted in the turn of the loop that ended the handshake
+        self._handshaking = False
+        self._heard = False
         self._timer: asyncio.TimerHandle | None = None
         self._due = 0.0
         self._flushing = False
         self._numbers = itertools.count()
         self._waiting: dict[int, tuple[asyncio.Future[Frame], float]] = {}
         self._reason = "the other array hung up"
-        self._opened = False
+        self.opened = False
         self.ended: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         """Done when the connection is; True if the handshake had succeeded."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
-        self._owner.connections.add(self)
-        if len(self._owner.connections) > _CONNECTIONS_LIMIT:
-            self.refuse("too many connections")
+        address = transport.get_extra_info("peername")
+        self._owner.admit(self, str(address[0]) if address else "")
+        if self._tls is not None:
+            # Only now, so that a connection counts before it is encrypted; its time runs already, too.
+            self._securing = asyncio.create_task(self._secure(transport, self._tls))
         self._write()
 
+    async def _secure(self, transport: asyncio.Transport, tls: LinkTls) -> None:
+        self._handshaking = True  # from here on, bytes come through TLS
+        loop = asyncio.get_running_loop()
+        dials = self._owner.dials
+        try:
+            secured = await loop.start_tls(
+                transport,
+                self,
+                tls.context(dials=dials),
+                server_side=not dials,
+                ssl_handshake_timeout=SILENCE_LIMIT,
+                ssl_shutdown_timeout=1.0,
+            )
+        except (OSError, ValueError) as error:
+            self._securing = None
+            self.hang_up(_tls_reason(error))
+            return
+        self._securing = None
+        if secured is None or self.ended.done():
+            transport.abort()
+            return
+        self._transport = secured
+        self._tls = None
+        peer = secured.get_extra_info("ssl_object")
+        fault = certificate_fault(peer, self._owner.hello.peer_serial)
+        if fault is not None:
+            self.refuse(fault)
+            return
+        self._link.binding = tls.binding(peer, dials=dials)
+        self.data_received(bytes(self._early))
+
     def data_received(self, data: bytes) -> None:
+        if self._tls is not None:
+            self._early += data
+            if not self._handshaking:
+                self.hang_up("data before TLS")
+            return
+        self._heard = self._heard or bool(data)
         self._handle(self._link.receive_data(data, time.monotonic()))
         self._write()
 
     def connection_lost(self, error: Exception | None) -> None:
         if error is not None:
-            self._reason = str(error)
+            self._reason = _tls_reason(error) if isinstance(error, ssl.SSLError) else str(error)
+        elif self._owner.tls is not None and not self._heard:
+            # TLS 1.3 judges the dialling end's certificate last, and not every Python sends the alert about it.
+            self._reason = "TLS: the other array hung up; if it does not accept the certificate, its log says why"
         self._end()
 
     def _handle(self, events: list[LinkEvent]) -> None:
@@ -225,7 +319,7 @@ class _Connection(asyncio.Protocol):
             if self.ended.done():
                 return
             if isinstance(event, LinkOpened):
-                self._opened = True
+                self.opened = True
                 self._owner.adopt(self, event.hello)
             elif isinstance(event, LinkFailed):
                 self.hang_up(event.reason)
@@ -261,10 +355,10 @@ class _Connection(asyncio.Protocol):
         self._flushing = False
         if self._transport is None or self._transport.is_closing():
             return
-        data = self._link.data_to_send(time.monotonic())
+        data = [] if self._tls is not None else self._link.data_to_send(time.monotonic())
         if data:
             self._transport.writelines(data)
-        if not self._transport.is_reading() and len(self._owner.tasks) < _HANDLERS_LIMIT // 2:
+        if self._tls is None and not self._transport.is_reading() and len(self._owner.tasks) < _HANDLERS_LIMIT // 2:
             self._transport.resume_reading()
         self._schedule()
 
@@ -289,28 +383,31 @@ class _Connection(asyncio.Protocol):
 
     def refuse(self, reason: str) -> None:
         """Hang up, and tell the other end why."""
-        self._link.send(Frame(FrameType.REFUSED, payload=reason.encode(errors="replace")))
+        self._link.refuse(reason)
         self.hang_up(reason)
 
     def hang_up(self, reason: str) -> None:
         """Send what is queued and close; the link is down from now on."""
         self._reason = reason
         if self._transport is not None and not self._transport.is_closing():
-            self._transport.writelines(self._link.data_to_send(time.monotonic()))
+            if self._tls is None:
+                self._transport.writelines(self._link.data_to_send(time.monotonic()))
             self._transport.close()
         self._end()
 
     def _end(self) -> None:
         if self.ended.done():
             return
-        self.ended.set_result(self._opened)
-        self._owner.connections.discard(self)
+        self.ended.set_result(self.opened)
+        self._owner.connections.pop(self, None)
+        if self._securing is not None:
+            self._securing.cancel()
         if self._timer is not None:
             self._timer.cancel()
         waiting, self._waiting = self._waiting, {}
         for future, _ in waiting.values():
             _fail(future, self._reason)
-        if not self._opened:
+        if not self.opened:
             self._owner.refused(self._reason)
         self._owner.forget(self, self._reason)
 
@@ -319,3 +416,19 @@ def _fail(future: asyncio.Future[Frame], reason: str) -> None:
     if not future.done():
         future.set_exception(LinkDown(reason))
         future.exception()  # retrieved: whoever sent the request may have failed for a reason of its own
+
+
+def _tls_reason(error: Exception) -> str:
+    """A sentence out of what OpenSSL and asyncio say."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"TLS: the certificate at the other end is not accepted: {error.verify_message}"
+    if isinstance(error, ssl.SSLError) and error.reason:
+        return f"TLS: {error.reason.replace('_', ' ').lower()}"
+    return f"TLS: {error or type(error).__name__}"
+
+
+def _loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -14,6 +14,7 @@ import pytest
 from storage_model.pair import PairEpoch
 from storage_model.pair_state import PairState
 from storage_model.spec.copy_frames import (
+    MAX_HELLO_LENGTH,
     MAX_PAYLOAD_LENGTH,
     Frame,
     FrameStream,
@@ -162,7 +163,7 @@ async def test_whoever_says_nothing_is_hung_up_on(tmp_path: Path) -> None:
     """Nothing at all, or so little at a time that a HELLO would take for ever."""
     async with listening_array(tmp_path) as (array, port):
         async with Stranger.connection(port) as silent, Stranger.connection(port) as dripping:
-            dripping.writer.write(frame_with_length(MAX_PAYLOAD_LENGTH))
+            dripping.writer.write(frame_with_length(MAX_HELLO_LENGTH))
             refusals = asyncio.gather(silent.refusal(), dripping.refusal())
 
             def drip() -> bool:

@@ -12,7 +12,6 @@ from target.addresses import parse_address
 from target.config import (
     ArrayConfig,
     PairConfig,
-    RemoteCopyConfig,
     VolumeConfig,
     check_iqn,
     parse_broker,
@@ -21,6 +20,7 @@ from target.config import (
     parse_volume_words,
     serial_from,
 )
+from target.link_config import RemoteCopyConfig
 
 GOOD = """
 [array]

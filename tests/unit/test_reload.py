@@ -7,7 +7,8 @@ import pytest
 from storage_model.errors import UserError
 from storage_model.pair_state import FenceLevel
 from storage_model.spec.scsi_target_port_groups import AccessState
-from target.config import ArrayConfig, PairConfig, RemoteCopyConfig, VolumeConfig
+from target.config import ArrayConfig, PairConfig, VolumeConfig
+from target.link_config import RemoteCopyConfig
 from target.portal_config import PortalGroupConfig
 from target.reload import checked_growth, state_changes, volume_changes
 
