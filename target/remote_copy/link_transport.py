@@ -7,11 +7,14 @@ replaces an older one: the peer would not dial while it thought the old one aliv
 import asyncio
 import itertools
 import logging
+import socket
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import replace
 
 from storage_model.errors import RemoteProtocolError, UserError
+from storage_model.loopback import UNPACED_CONGESTION_CONTROL, is_loopback
 from storage_model.spec.copy_frames import Frame, FrameType, Hello, PairOffer
 from target.remote_copy.copy_link import LinkDown
 from target.remote_copy.link import FrameReceived, Link, LinkEvent, LinkFailed, LinkOpened
@@ -80,7 +83,13 @@ class LinkTransport:
             return
         loop = asyncio.get_running_loop()
         try:
-            self._server = await loop.create_server(lambda: _Connection(self), *listen, reuse_address=True)
+            self._server = await loop.create_server(
+                lambda: _Connection(self), *listen, reuse_address=True, start_serving=False
+            )
+            for sock in self._server.sockets:
+                if is_loopback(sock.getsockname()[0]):
+                    _set_unpaced(sock)
+            await self._server.start_serving()
         except OSError as error:
             raise UserError(f"remote_copy.listen {listen[0]}:{listen[1]}: {error.strerror}") from None
 
@@ -125,7 +134,7 @@ class LinkTransport:
         while True:
             try:
                 async with asyncio.timeout(_CONNECT_SECONDS):  # wait_for may swallow the cancellation by stop()
-                    _, connection = await loop.create_connection(lambda: _Connection(self), *peer)
+                    _, connection = await self._connect(peer)
                 if await asyncio.shield(connection.ended):  # not cancelled with the dialler: it has yet to end
                     attempt = 0
             except (OSError, TimeoutError) as error:
@@ -137,6 +146,21 @@ class LinkTransport:
             if self._loss is not None:
                 await asyncio.wait([self._loss])
             attempt += 1
+
+    async def _connect(self, peer: tuple[str, int]) -> tuple[asyncio.Transport, "_Connection"]:
+        loop = asyncio.get_running_loop()
+        if not is_loopback(peer[0]):
+            return await loop.create_connection(lambda: _Connection(self), *peer)
+        family = socket.AF_INET6 if ":" in peer[0] else socket.AF_INET
+        sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)  # or asyncio takes it for none of TCP's
+        try:
+            sock.setblocking(False)
+            _set_unpaced(sock)  # before it connects
+            await loop.sock_connect(sock, peer)
+            return await loop.create_connection(lambda: _Connection(self), sock=sock)
+        except BaseException:
+            sock.close()
+            raise
 
     def adopt(self, connection: "_Connection", hello: Hello) -> None:
         """The handshake of a connection succeeded."""
@@ -313,6 +337,11 @@ class _Connection(asyncio.Protocol):
         if not self._opened:
             self._owner.refused(self._reason)
         self._owner.forget(self, self._reason)
+
+
+def _set_unpaced(sock: socket.socket) -> None:
+    with suppress(OSError):  # it only costs CPU time
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, UNPACED_CONGESTION_CONTROL)
 
 
 def _fail(future: asyncio.Future[Frame], reason: str) -> None:
