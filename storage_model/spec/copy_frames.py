@@ -52,6 +52,9 @@ class FrameType(IntEnum):
     """``flags`` is an :class:`Answer`; READ answers with data, PROPOSE with the voter's differing regions."""
 
 
+_TYPES = {int(each): each for each in FrameType}
+
+
 class WriteFlag(IntFlag):
     """Flags of WRITE."""
 
@@ -136,11 +139,12 @@ class FrameStream:
         if google_crc32c.value(header) != crc:
             raise RemoteProtocolError("not a remote-copy frame: header CRC32C does not match", 0)
         kind, flags, pair, request, epoch, offset, length, payload_length, payload_crc = _HEADER.unpack(header)
-        if kind not in FrameType._value2member_map_:
+        frame_type = _TYPES.get(kind)
+        if frame_type is None:
             raise RemoteProtocolError(f"frame of unknown type {kind}", 0)
         if payload_length > MAX_PAYLOAD_LENGTH:
             raise RemoteProtocolError(f"frame of {payload_length} bytes, at most {MAX_PAYLOAD_LENGTH} are allowed", 0)
-        frame = Frame(FrameType(kind), pair, request, epoch, offset, length, flags)
+        frame = Frame(frame_type, pair, request, epoch, offset, length, flags)
         return frame, payload_length, payload_crc
 
 

@@ -64,6 +64,7 @@ class Serving(asyncio.BufferedProtocol):
         self._timer: asyncio.TimerHandle | None = None
         self._linger: asyncio.TimerHandle | None = None
         self._pumping = False
+        self._resuming = False
         self._session: tuple[SessionKey, ITNexus] | None = None
         self._ending = asyncio.Lock()
 
@@ -315,7 +316,14 @@ class Serving(asyncio.BufferedProtocol):
     def _executed_later(self, command: Command, outcome: TaskOutcome) -> None:
         assert self._connection is not None
         self._connection.complete(command, outcome)
-        self._resume()
+        if not self._resuming:  # others may be done in this turn of the loop: one write for all of them
+            self._resuming = True
+            self._loop.call_soon(self._resume_soon)
+
+    def _resume_soon(self) -> None:
+        self._resuming = False
+        if self._connection is not None:
+            self._resume()
 
     def _task_management(self, event: TaskManagementReceived) -> None:
         assert self._session is not None

@@ -16,6 +16,7 @@ from dataclasses import replace
 from storage_model.errors import RemoteProtocolError, UserError
 from storage_model.loopback import UNPACED_CONGESTION_CONTROL, is_loopback
 from storage_model.spec.copy_frames import Frame, FrameType, Hello, PairOffer
+from target.iscsi import eager
 from target.remote_copy.copy_link import LinkDown
 from target.remote_copy.link import FrameReceived, Link, LinkEvent, LinkFailed, LinkOpened
 
@@ -189,25 +190,31 @@ class LinkTransport:
         log.log(level, "link to array %s refused: %s", self.hello.peer_serial, reason)
         self._refusal = reason
 
-    def spawn(self, coroutine: Awaitable[None], connection: "_Connection") -> None:
-        """Run the handler of a connection's frame to its end."""
-        _ = self._start(coroutine, connection)
+    def spawn(self, coroutine: Awaitable[None], connection: "_Connection", *, at_once: bool) -> None:
+        """Run the handler of a connection's frame to its end; ``at_once``: it hardly ever waits, and then needs no task."""
+        run = self._run(coroutine, connection)
+        if not at_once:
+            self._keep(asyncio.create_task(run))
+        elif (task := eager.start(run, _nothing)) is not None:
+            self._keep(task)
 
     def _start(self, coroutine: Awaitable[None], connection: "_Connection") -> asyncio.Task[None]:
-        async def run() -> None:
-            try:
-                await coroutine
-            except RemoteProtocolError as error:
-                connection.refuse(str(error))
-            except Exception:
-                # The peer waits for an answer that will not come: better a link that is down than a pair that hangs.
-                log.exception("a frame of array %s could not be handled", self.hello.peer_serial)
-                connection.refuse("internal error at the other array, see its log")
+        return self._keep(asyncio.create_task(self._run(coroutine, connection)))
 
-        task = asyncio.create_task(run())
+    def _keep(self, task: asyncio.Task[None]) -> asyncio.Task[None]:
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
         return task
+
+    async def _run(self, coroutine: Awaitable[None], connection: "_Connection") -> None:
+        try:
+            await coroutine
+        except RemoteProtocolError as error:
+            connection.refuse(str(error))
+        except Exception:
+            # The peer waits for an answer that will not come: better a link that is down than a pair that hangs.
+            log.exception("a frame of array %s could not be handled", self.hello.peer_serial)
+            connection.refuse("internal error at the other array, see its log")
 
 
 class _Connection(asyncio.Protocol):
@@ -264,7 +271,7 @@ class _Connection(asyncio.Protocol):
             return
         if frame.request:
             frame.request = self._owner.asked(self, frame.request)
-        self._owner.spawn(self._owner.received(frame), self)
+        self._owner.spawn(self._owner.received(frame), self, at_once=frame.type is FrameType.WRITE)
         if len(self._owner.tasks) > _HANDLERS_LIMIT and self._transport is not None:
             self._transport.pause_reading()
 
@@ -337,6 +344,10 @@ class _Connection(asyncio.Protocol):
         if not self._opened:
             self._owner.refused(self._reason)
         self._owner.forget(self, self._reason)
+
+
+def _nothing(result: None) -> None:
+    pass
 
 
 def _set_unpaced(sock: socket.socket) -> None:

@@ -39,7 +39,8 @@ class PrimaryVolume:
         if half.fetching:
             await self.fetch(offset_bytes, length_bytes)
         # Overlapping writes one after the other: so they reach both halves in the same order.
-        held = await half.ranges.exclude(offset_bytes, offset_bytes + length_bytes)
+        end = offset_bytes + length_bytes
+        held = half.ranges.exclude_now(offset_bytes, end) or await half.ranges.exclude(offset_bytes, end)
         try:
             if half.role is not PairRole.P_VOL:
                 raise CheckCondition(
@@ -92,17 +93,22 @@ class PrimaryVolume:
     async def _mirror(self, offset_bytes: int, length_bytes: int, data: Buffer | None, fua: bool) -> None:
         half = self._half
         regions = half.marks.bitmap.regions(offset_bytes, length_bytes)
-        await half.marks.begin(regions)
+        if not half.marks.begin_marked(regions):
+            await half.marks.begin(regions)
         equal = False
         try:
             flags = (WriteFlag.FUA if fua else 0) | (WriteFlag.ZEROS if data is None else 0)
             frame = self._frame(FrameType.WRITE, offset_bytes, length_bytes, flags, b"" if data is None else data)
             answer = half.link.request(frame)  # on its way while the local half is written
-            await self._write_local(offset_bytes, length_bytes, data, fua)
+            if data is None:
+                await half.volume.unmap(offset_bytes, length_bytes)
+            else:
+                await half.volume.write(offset_bytes, data, fua=fua)
             try:
                 reply = await answer
                 equal = reply.flags == Answer.DONE
-                reason = f"the other array answers a write with {Answer(reply.flags).name}"
+                if not equal:
+                    reason = f"the other array answers a write with {Answer(reply.flags).name}"
             except LinkDown as error:
                 reason = str(error)
         except VolumeError as error:

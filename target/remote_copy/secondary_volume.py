@@ -5,6 +5,8 @@ from storage_model.spec.copy_frames import Answer, Frame, FrameType, WriteFlag
 from storage_model.volume import Buffer, MediumFailure, SpaceExhausted, VolumeError
 from target.remote_copy.pair_half import MIRRORED, PairHalf
 
+_ZEROS, _FUA = int(WriteFlag.ZEROS), int(WriteFlag.FUA)  # an operation on flags costs more than the rest of a write
+
 
 class SecondaryVolume:
     """Frames of the data path, at the half while it is the S-VOL."""
@@ -45,12 +47,12 @@ class SecondaryVolume:
         if frame.type is FrameType.READ:
             data = await half.volume.read(frame.offset_bytes, frame.length_bytes)
             return Frame(FrameType.ANSWER, payload=data)
-        if not frame.flags & WriteFlag.ZEROS and len(frame.payload) != frame.length_bytes:
-            raise MediumFailure(f"WRITE of {frame.length_bytes} bytes that carries {len(frame.payload)}")
-        if frame.flags & WriteFlag.ZEROS:
+        if frame.flags & _ZEROS:
             await half.volume.unmap(frame.offset_bytes, frame.length_bytes)
+        elif len(frame.payload) != frame.length_bytes:
+            raise MediumFailure(f"WRITE of {frame.length_bytes} bytes that carries {len(frame.payload)}")
         else:
-            await half.volume.write(frame.offset_bytes, frame.payload, fua=bool(frame.flags & WriteFlag.FUA))
+            await half.volume.write(frame.offset_bytes, frame.payload, fua=frame.flags & _FUA != 0)
         return Frame(FrameType.ANSWER)
 
     async def _take_over_state(self, state: PairState, epoch: int) -> None:
