@@ -37,6 +37,7 @@ class FrameType(IntEnum):
     """The last frame before the sender hangs up; the payload is its reason."""
     WRITE = 16
     READ = 17
+    """With :attr:`WriteFlag.ZEROS` a hole may be answered by no payload."""
     FLUSH = 18
     REQUEST = 19
     """A pair-control request, for the array that serialises the pair; payload: PairRequest."""

@@ -194,9 +194,9 @@ class LinkTransport:
         """Run the handler of a connection's frame to its end; ``at_once``: it hardly ever waits, and then needs no task."""
         run = self._run(coroutine, connection)
         if not at_once:
-            self._keep(asyncio.create_task(run))
+            _ = self._keep(asyncio.create_task(run))
         elif (task := eager.start(run, _nothing)) is not None:
-            self._keep(task)
+            _ = self._keep(task)
 
     def _start(self, coroutine: Awaitable[None], connection: "_Connection") -> asyncio.Task[None]:
         return self._keep(asyncio.create_task(self._run(coroutine, connection)))

@@ -4,6 +4,7 @@
 marks are made durable, and the decided epoch becomes what host I/O obeys.
 """
 
+import logging
 import zlib
 from asyncio import Task, create_task, current_task
 from collections.abc import Callable
@@ -19,6 +20,8 @@ from target.remote_copy.copy_link import LinkDown
 from target.remote_copy.copy_task import CopyTask
 from target.remote_copy.pair_half import MIRRORED, PairHalf
 from target.remote_copy.primary_volume import PrimaryVolume
+
+log = logging.getLogger("pairvol.pair")
 
 
 class PairDecision:
@@ -159,7 +162,14 @@ class PairDecision:
     async def _copy(self, value: PairEpoch) -> None:
         half = self._half
         differing = len(half.marks)
-        if not await CopyTask(half, self._primary).run():
+        copy = CopyTask(half, self._primary)
+        try:
+            whole = await copy.run()
+        finally:
+            said = copy.progress.line(half.pace.clock())
+            left = f"; {len(half.marks)} of {differing} are left" if len(half.marks) else ""
+            log.info("pair %s: %s%s", half.identity.name, said, left)
+        if not whole:
             return
         if differing:
             await self._primary.forget_equal()

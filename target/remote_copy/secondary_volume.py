@@ -45,6 +45,10 @@ class SecondaryVolume:
         if frame.offset_bytes + frame.length_bytes > half.volume.size_bytes:
             raise MediumFailure(f"{frame.type.name} beyond the end of the volume")
         if frame.type is FrameType.READ:
+            if frame.flags & _ZEROS and not any(
+                extent.mapped for extent in await half.volume.block_status(frame.offset_bytes, frame.length_bytes)
+            ):
+                return Frame(FrameType.ANSWER)
             data = await half.volume.read(frame.offset_bytes, frame.length_bytes)
             return Frame(FrameType.ANSWER, payload=data)
         if frame.flags & _ZEROS:
