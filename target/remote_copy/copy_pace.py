@@ -40,7 +40,7 @@ class CopyPace:
         if not self.bytes_per_second:
             return
         async with self._turn:
-            while (rate := self.bytes_per_second) and (owed := self._owed(rate)) > 0:
+            while (rate := self.bytes_per_second) and (owed := self._owed(rate)) >= 1:
                 await self._sleep(min(owed / rate, NAP_SECONDS))
             self._earned -= count
 

@@ -20,6 +20,9 @@ CHUNK_REGIONS = 16
 """Neighbouring regions that travel together: 1 MiB. A host's write there waits for so much at most."""
 RUN_REGIONS = 256
 """Neighbouring regions that are looked at together, and travel in one frame where they are a hole: 16 MiB."""
+CHECKPOINT_REGIONS = 1024
+"""So much is copied between two flushes of both media, after which the marks are durably gone: what a crash of either
+array makes the next resync repeat (64 MiB)."""
 WINDOW = 4
 """Chunks under way at once; with their copies in the link's buffers, some 8 MiB."""
 CHUNK_SECONDS = 0.1
@@ -33,6 +36,7 @@ class CopyTask:
         self._half = half
         self._primary = primary
         self._next = 0
+        self._unflushed = 0
         self.progress = half.progress = CopyProgress(len(half.marks), half.pace.clock())
 
     async def run(self) -> bool:
@@ -101,6 +105,11 @@ class CopyTask:
                 if half.state is not PairState.COPY:
                     return
                 await self._copy(chunk, hole=hole)
+                self._unflushed += len(chunk)
+                if self._unflushed >= CHECKPOINT_REGIONS:
+                    self._unflushed = 0
+                    await self._primary.forget_equal()
+                    await half.marks.save()
             except (LinkDown, VolumeError) as error:
                 # The others end by themselves: cancelled, one could leave the gate with its write still under way.
                 await half.suspend(f"copying: {error}")

@@ -130,7 +130,6 @@ class LinkTransport:
         return ours
 
     async def _dial(self, peer: tuple[str, int]) -> None:
-        loop = asyncio.get_running_loop()
         attempt = 0
         while True:
             try:
@@ -191,7 +190,7 @@ class LinkTransport:
         self._refusal = reason
 
     def spawn(self, coroutine: Awaitable[None], connection: "_Connection", *, at_once: bool) -> None:
-        """Run the handler of a connection's frame to its end; ``at_once``: it hardly ever waits, and then needs no task."""
+        """Run the handler of a frame to its end; ``at_once``: it hardly ever waits, and then needs no task."""
         run = self._run(coroutine, connection)
         if not at_once:
             _ = self._keep(asyncio.create_task(run))

@@ -163,6 +163,9 @@ class PairDecision:
         half = self._half
         differing = len(half.marks)
         copy = CopyTask(half, self._primary)
+        # This half's marks are durable: the other one's, as they were when the copy began, must not count a second time
+        # when it breaks off.
+        await self._tell(value.epoch, PairState.COPY)
         try:
             whole = await copy.run()
         finally:
@@ -176,20 +179,20 @@ class PairDecision:
         async with half.changing:
             if half.register.in_doubt or not await half.save_mirroring(value.epoch):
                 return
-            await self._tell_mirroring(value.epoch)
+            await self._tell(value.epoch, PairState.PAIR)
         self._mirroring(value)
 
-    async def _tell_mirroring(self, epoch: int) -> None:
+    async def _tell(self, epoch: int, state: PairState) -> None:
         half = self._half
         if half.peer is None:
             return
-        frame = Frame(FrameType.STATE, half.peer.ldev, epoch=epoch, length_bytes=PairState.PAIR)
+        frame = Frame(FrameType.STATE, half.peer.ldev, epoch=epoch, length_bytes=state)
         try:
             reply = await half.link.request(frame)
         except LinkDown:
             return  # the loss of the link suspends the pair by itself
         if reply.flags != Answer.DONE:
-            await half.suspend(f"the other array does not follow into PAIR: {Answer(reply.flags).name}")
+            await half.suspend(f"the other array does not follow into {state.name}: {Answer(reply.flags).name}")
 
     async def give_vote(self, frame: Frame) -> Frame:
         """Answer a PROPOSE. Raises RemoteProtocolError."""

@@ -157,7 +157,7 @@ class PrimaryVolume:
 
     async def fetch(self, offset_bytes: int, length_bytes: int) -> None:
         """Bring the regions up to date that only the S-VOL has; raises NotReady when it cannot be reached."""
-        half, marks = self._half, self._half.marks
+        marks = self._half.marks
         regions = marks.bitmap.regions(offset_bytes, length_bytes)
         first = marks.next_lasting(regions.start)
         while first is not None and first < regions.stop:

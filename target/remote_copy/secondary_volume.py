@@ -63,6 +63,8 @@ class SecondaryVolume:
         half = self._half
         if state is PairState.PSUE:
             await half.suspend("the other array says so")
+        elif state is PairState.COPY:
+            await half.marks.reset(marked=False)  # the P-VOL has them all, and clears them one by one
         elif state is PairState.PAIR and await half.save_mirroring(epoch):
             await half.marks.reset(marked=False)
 
