@@ -49,6 +49,8 @@ class FrameType(IntEnum):
     """Either array tells what it knows of the pair when the link comes up."""
     READY = 23
     """May the receiver's volume become half of a pair? Asked before the vote, which cannot be taken back."""
+    DIGEST = 24
+    """Asks for the BLAKE2b digests of a range, 16 bytes for each of its regions."""
     ANSWER = 32
     """``flags`` is an :class:`Answer`; READ answers with data, PROPOSE with the voter's differing regions."""
 

@@ -1,4 +1,4 @@
-"""How fast a copy may go, and how far it is. [C]
+"""How fast a copy or a comparison may go, and how far it is. [C]
 
 The limit is a number that may change while a copy runs. Waiting is the array's business: a port with a clock.
 """
@@ -83,3 +83,21 @@ class CopyProgress:
             f"copied {self.regions} regions, {self.sent_bytes} bytes sent, {self.fetched_bytes} fetched,"
             f" in {now - self.started:.3f} s ({self.hole_regions} regions were holes)"
         )
+
+
+@dataclass(slots=True)
+class VerifyProgress:
+    """Counts of regions; ``reason`` says why it ended early, if it did."""
+
+    regions: int
+    compared: int = 0
+    differing: int = 0
+    busy: int = 0
+    """Not compared, because they were being written at both times."""
+    ended: bool = False
+    reason: str = ""
+
+    def line(self) -> str:
+        """For the log."""
+        counts = f"{self.compared} of {self.regions} regions compared, {self.differing} differ, {self.busy} were busy"
+        return f"{counts}; ended early: {self.reason}" if self.reason else counts

@@ -1,9 +1,11 @@
 """The S-VOL's data path: apply what the P-VOL's array sends, and say so. [C]"""
 
+from storage_model.differential_bitmap import REGION_BYTES
 from storage_model.pair_state import PairRole, PairState
 from storage_model.spec.copy_frames import Answer, Frame, FrameType, WriteFlag
 from storage_model.volume import Buffer, MediumFailure, SpaceExhausted, VolumeError
 from target.remote_copy.pair_half import MIRRORED, PairHalf
+from target.remote_copy.verify_task import CHUNK_REGIONS, digests
 
 _ZEROS, _FUA = int(WriteFlag.ZEROS), int(WriteFlag.FUA)  # an operation on flags costs more than the rest of a write
 
@@ -44,6 +46,11 @@ class SecondaryVolume:
             return Frame(FrameType.ANSWER)
         if frame.offset_bytes + frame.length_bytes > half.volume.size_bytes:
             raise MediumFailure(f"{frame.type.name} beyond the end of the volume")
+        if frame.type is FrameType.DIGEST:
+            if frame.length_bytes > CHUNK_REGIONS * REGION_BYTES:
+                raise MediumFailure(f"digests of {frame.length_bytes} bytes at once")
+            data = await half.volume.read(frame.offset_bytes, frame.length_bytes)
+            return Frame(FrameType.ANSWER, payload=digests(data))
         if frame.type is FrameType.READ:
             if frame.flags & _ZEROS and not any(
                 extent.mapped for extent in await half.volume.block_status(frame.offset_bytes, frame.length_bytes)
