@@ -119,7 +119,7 @@ async def iperf3_rate() -> float:
     )
     try:
         for attempt in range(100):  # until it listens
-            with contextlib.suppress(BenchmarkError):
+            with contextlib.suppress(BenchmarkError, KeyError):  # it says so when nobody listens yet
                 said = await run(["iperf3", "-c", "127.0.0.1", "-p", port, "-t", "2", "-C", "reno", "-J"])
                 return float(json.loads(said)["end"]["sum_received"]["bits_per_second"]) / 8
             await asyncio.sleep(0.02 * (attempt + 1))

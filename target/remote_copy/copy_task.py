@@ -5,7 +5,7 @@ S-VOL has. Either way the P-VOL's array drives it. A region loses its mark when 
 breaks off goes on with what was left.
 """
 
-from asyncio import TaskGroup
+from asyncio import Event, TaskGroup, wait
 
 from storage_model.differential_bitmap import REGION_BYTES
 from storage_model.pair_state import PairState
@@ -37,13 +37,19 @@ class CopyTask:
         self._primary = primary
         self._next = 0
         self._unflushed = 0
+        self._due = Event()
+        self._over = False
         self.progress = half.progress = CopyProgress(len(half.marks), half.pace.clock())
 
     async def run(self) -> bool:
         """True when no region differs any more; False if the pair left COPY, in which case the marks stay."""
         async with TaskGroup() as group:
-            for _ in range(WINDOW):
-                group.create_task(self._work())
+            workers = [group.create_task(self._work()) for _ in range(WINDOW)]
+            checkpoints = group.create_task(self._checkpoints())
+            await wait(workers)
+            self._over = True
+            self._due.set()
+            await checkpoints
         return self._half.state is PairState.COPY and not len(self._half.marks)
 
     async def _work(self) -> None:
@@ -57,6 +63,25 @@ class CopyTask:
                 continue
             for piece, hole in await self._pieces(run):
                 await self._each([piece] if hole else self._chunks(piece), hole=hole)
+
+    async def _checkpoints(self) -> None:
+        """Beside the copying: one at a time, as often as the media allow it."""
+        half = self._half
+        while True:
+            await self._due.wait()
+            self._due.clear()
+            if self._over or half.state is not PairState.COPY:
+                return
+            self._unflushed = 0
+            await half.gate.enter()
+            try:
+                if half.state is PairState.COPY:
+                    await self._primary.forget_equal()
+                    await half.marks.save()
+            except VolumeError as error:
+                await half.suspend(f"copying: {error}")
+            finally:
+                half.gate.leave()
 
     def _take(self) -> range:
         marks = self._half.marks
@@ -107,9 +132,7 @@ class CopyTask:
                 await self._copy(chunk, hole=hole)
                 self._unflushed += len(chunk)
                 if self._unflushed >= CHECKPOINT_REGIONS:
-                    self._unflushed = 0
-                    await self._primary.forget_equal()
-                    await half.marks.save()
+                    self._due.set()
             except (LinkDown, VolumeError) as error:
                 # The others end by themselves: cancelled, one could leave the gate with its write still under way.
                 await half.suspend(f"copying: {error}")

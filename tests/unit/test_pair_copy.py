@@ -7,7 +7,7 @@ import pytest
 
 from storage_model.differential_bitmap import REGION_BYTES
 from storage_model.pair_state import PairState, PairVerb
-from storage_model.spec.copy_frames import Frame, FrameType, WriteFlag
+from storage_model.spec.copy_frames import FrameType, WriteFlag
 from target.remote_copy import copy_task
 from tests.unit.pair_in_memory import BLOCK, REGIONS, Pair, Site, is_type
 
@@ -111,15 +111,17 @@ async def test_a_crash_in_mid_resync_repeats_only_what_was_left(
     await pair.arm()
     changed = range(0, REGIONS, 2)  # no neighbours: a frame each
     await write_regions(pair.a, *changed)
-    arrived = 0
+    turns, never = iter(range(4)), asyncio.Event()
 
-    def at_the_last_two(frame: Frame) -> bool:
-        nonlocal arrived
-        arrived += frame.type is FrameType.WRITE
-        return arrived == len(changed) - 1
+    async def spend(count: int) -> None:
+        if next(turns, None) is None:
+            await never.wait()
 
-    pair.wire.cut_at(at_the_last_two, delivered=False)
+    pair.a.half.pace.spend = spend  # type: ignore[method-assign]
     await pair.a.do(PairVerb.RESYNC)
+    await pair.quiet()
+    pair.wire.cut()
+    never.set()
     await pair.quiet()
     assert pair.a.half.state is PairState.PSUE
     left = len(pair.a.half.marks)
