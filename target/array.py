@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+import time
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict, TypeVar
@@ -23,6 +24,7 @@ from target.medium_operations import MediumOperations
 from target.metadata_store import MetadataStore, ReservationNotes
 from target.portal_config import every_group
 from target.reload import checked_growth, state_changes, volume_changes
+from target.remote_copy.copy_pace import CopyPace
 from target.remote_copy.link_transport import LinkTransport
 from target.remote_copy.pair_control import PairControl
 from target.remote_copy.pair_half import PairHalf, PairIdentity
@@ -48,6 +50,10 @@ MAX_PAIRED_BYTES = 4 << 40
 """Of a volume with a pair: its differential bitmap travels to the other array in one frame."""
 
 T = TypeVar("T")
+
+
+def _pace(bytes_per_second: int) -> CopyPace:
+    return CopyPace(bytes_per_second, time.monotonic, asyncio.sleep)
 
 
 async def _within(task: "asyncio.Task[T]", seconds: float) -> T:
@@ -92,6 +98,7 @@ class Array:
         self._server = DeviceServer(self._units, target_iqn=config.iqn)
         self._portal: IscsiPortal | None = None
         self._access = AccessControl(random_bytes=os.urandom)
+        self._pace = _pace(config.copy_rate)
         self._peer_identity: str | None = None
         self._meeting: asyncio.Task[None] | None = None
         self.urls: list[str] = []
@@ -245,6 +252,7 @@ class Array:
             bitmap.mark_all()
         marks = RegionMarks(bitmap, file)
         half = PairHalf(identity, volume, record, marks, self._store, self._link, self._publish)
+        half.pace = self._pace if pair.copy_rate is None else _pace(pair.copy_rate)
         control = PairControl(half, PrimaryVolume(half), SecondaryVolume(half), _within)
         self._controls[pair.name] = self._by_ldev[config.ldev] = control
         offer = PairOffer(pair.name, config.ldev, volume.size_bytes, volume.block_length, config.quorum)

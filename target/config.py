@@ -26,6 +26,7 @@ DEFAULT_BACKGROUND_RATE = 128 << 20
 MINIMUM_BACKGROUND_RATE = 1 << 20
 MAX_PHYSICAL_BLOCK_BYTES = 1 << 20
 
+MINIMUM_COPY_RATE = 64 << 10
 _UNITS = {"": 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40, "PiB": 1 << 50}
 _SIZE = re.compile(r"([0-9]{1,19})\s*([A-Za-z]*)")
 _IQN = re.compile(r"iqn\.\d{4}-\d{2}\.[a-z0-9.-]+(:[A-Za-z0-9.:_-]+)?|eui\.[0-9A-Fa-f]{16}|naa\.[0-9A-Fa-f]{16,32}")
@@ -63,6 +64,8 @@ class PairConfig:
     group: str
     volume: str
     fence: FenceLevel
+    copy_rate: int | None = None
+    """Bytes per second at which it is copied; None: its part of the array's. 0: as fast as it goes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +87,8 @@ class ArrayConfig:
     """Further ones, and settings of group 1, whose portals ``portals`` are (see ``portal_config.every_group``)."""
     background_rate: int = DEFAULT_BACKGROUND_RATE
     """Bytes per second that SANITIZE and FORMAT UNIT write, of all volumes together."""
+    copy_rate: int = 0
+    """Bytes per second of the initial copies and resyncs that this array drives, together; 0: as fast as they go."""
 
 
 def parse_size(text: str, where: str) -> int:
@@ -103,6 +108,16 @@ def parse_background_rate(text: str, where: str) -> int:
     rate = parse_size(text, where)
     if rate < MINIMUM_BACKGROUND_RATE:
         raise UserError(f"{where}: {text} a second is too slow (at least 1MiB)")
+    return rate
+
+
+def parse_copy_rate(text: str, where: str) -> int:
+    """Bytes per second; 0 for ``unlimited``. Below the minimum a region would take longer than the link waits for."""
+    if text.strip() == "unlimited":
+        return 0
+    rate = parse_size(text, where)
+    if rate < MINIMUM_COPY_RATE:
+        raise UserError(f"{where}: {text} a second is too slow (at least 64KiB, or unlimited)")
     return rate
 
 
@@ -240,8 +255,11 @@ def _array(array: _Table, source: str) -> ArrayConfig:
     background_rate = DEFAULT_BACKGROUND_RATE
     if rate is not None:
         background_rate = parse_background_rate(rate, array.where("background_rate"))
+    copy_rate = parse_copy_rate(array.take("copy_rate", str, "unlimited"), array.where("copy_rate"))
     array.end()
-    return ArrayConfig(iqn, serial, state_dir, portals, source=source, background_rate=background_rate)
+    return ArrayConfig(
+        iqn, serial, state_dir, portals, source=source, background_rate=background_rate, copy_rate=copy_rate
+    )
 
 
 def _broker(events: _Table) -> str | None:
@@ -326,6 +344,8 @@ def _pairs(source: str, entries: list[Any], volumes: Mapping[str, VolumeConfig])
         group = _check_name(table.take("group", str, name), table.where("group"))
         volume = table.take("volume", str, required=True)
         fence = table.take("fence", str, "never")
+        rate = table.take("copy_rate", str)
+        copy_rate = None if rate is None else parse_copy_rate(rate, table.where("copy_rate"))
         table.end()
         if name in pairs:
             raise UserError(f"{table.where('name')} = {name!r} is used twice")
@@ -343,5 +363,5 @@ def _pairs(source: str, entries: list[Any], volumes: Mapping[str, VolumeConfig])
         if fence.upper() not in FenceLevel.__members__:
             raise UserError(f"{table.where('fence')} = {fence!r} must be never, data or status")
         paired.add(volume)
-        pairs[name] = PairConfig(name, group, volume, FenceLevel[fence.upper()])
+        pairs[name] = PairConfig(name, group, volume, FenceLevel[fence.upper()], copy_rate)
     return tuple(pairs.values())

@@ -49,6 +49,8 @@ iscsi-test-cu libiscsi-bin conformance tests by libiscsi
 tgtd tgt benchmarks beside other targets
 istgt istgt benchmarks beside other targets
 nbdkit nbdkit benchmarks beside an NBD server
+nbdcopy libnbd-bin what copies of pairs cost, beside a plain copier
+iperf3 iperf3 what copies of pairs cost, beside the bare network
 qemu-img qemu-utils tests with QEMU's iSCSI initiator
 /usr/lib/*/qemu/block-iscsi.so qemu-block-extra tests with QEMU's iSCSI initiator
 mosquitto mosquitto the MQTT broker of the demo and of its tests

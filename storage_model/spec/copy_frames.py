@@ -51,6 +51,7 @@ class FrameType(IntEnum):
     """The payload proves that the sender has the common key."""
     WRITE = 16
     READ = 17
+    """With :attr:`WriteFlag.ZEROS` a hole may be answered by no payload."""
     FLUSH = 18
     REQUEST = 19
     """A pair-control request, for the array that serialises the pair; payload: PairRequest."""
@@ -62,8 +63,13 @@ class FrameType(IntEnum):
     """Either array tells what it knows of the pair when the link comes up."""
     READY = 23
     """May the receiver's volume become half of a pair? Asked before the vote, which cannot be taken back."""
+    DIGEST = 24
+    """Asks for the BLAKE2b digests of a range, 16 bytes for each of its regions."""
     ANSWER = 32
     """``flags`` is an :class:`Answer`; READ answers with data, PROPOSE with the voter's differing regions."""
+
+
+_TYPES = {int(each): each for each in FrameType}
 
 
 class WriteFlag(IntFlag):
@@ -184,13 +190,14 @@ class FrameStream:
         if google_crc32c.value(header) != crc:
             raise RemoteProtocolError("not a remote-copy frame: header CRC32C does not match", 0)
         kind, flags, pair, request, epoch, offset, length, payload_length, payload_crc = _HEADER.unpack(header)
-        if kind not in FrameType._value2member_map_:
+        frame_type = _TYPES.get(kind)
+        if frame_type is None:
             raise RemoteProtocolError(f"frame of unknown type {kind}", 0)
         if payload_length > self.max_payload_length:
             raise RemoteProtocolError(
                 f"frame of {payload_length} bytes, at most {self.max_payload_length} are allowed", 0
             )
-        frame = Frame(FrameType(kind), pair, request, epoch, offset, length, flags)
+        frame = Frame(frame_type, pair, request, epoch, offset, length, flags)
         return frame, payload_length, payload_crc
 
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from storage_model.nexus import ITNexus, normalised_name
 from storage_model.spec.iscsi_pdu import AsyncEvent, LoginStatus
 from storage_model.spec.scsi_task import TaskFunction, TaskFunctionResponse
+from target import eager
 from target.addresses import format_address
-from target.iscsi import eager
 from target.iscsi.connection import Connection, Phase
 from target.iscsi.events import (
     ConnectionEnded,
@@ -64,6 +64,7 @@ class Serving(asyncio.BufferedProtocol):
         self._timer: asyncio.TimerHandle | None = None
         self._linger: asyncio.TimerHandle | None = None
         self._pumping = False
+        self._resuming = False
         self._session: tuple[SessionKey, ITNexus] | None = None
         self._ending = asyncio.Lock()
 
@@ -315,7 +316,14 @@ class Serving(asyncio.BufferedProtocol):
     def _executed_later(self, command: Command, outcome: TaskOutcome) -> None:
         assert self._connection is not None
         self._connection.complete(command, outcome)
-        self._resume()
+        if not self._resuming:  # others may be done in this turn of the loop: one write for all of them
+            self._resuming = True
+            self._loop.call_soon(self._resume_soon)
+
+    def _resume_soon(self) -> None:
+        self._resuming = False
+        if self._connection is not None:
+            self._resume()
 
     def _task_management(self, event: TaskManagementReceived) -> None:
         assert self._session is not None

@@ -9,16 +9,19 @@ import itertools
 import logging
 import os
 import random
+import socket
 import ssl
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import replace
-from ipaddress import ip_address
 
 from storage_model.errors import RemoteProtocolError, UserError
+from storage_model.loopback import UNPACED_CONGESTION_CONTROL, is_loopback
 from storage_model.secret import Secret
 from storage_model.spec.copy_frames import KEY_FEATURE, Frame, FrameType, Hello, PairOffer
+from target import eager
 from target.remote_copy.copy_link import LinkDown
 from target.remote_copy.link import SILENCE_LIMIT, FrameReceived, Link, LinkEvent, LinkFailed, LinkOpened
 from target.remote_copy.link_tls import LinkTls, certificate_fault
@@ -93,7 +96,7 @@ class LinkTransport:
     async def start(self, listen: tuple[str, int], peer: tuple[str, int]) -> None:
         """Listen at one address, or dial the other and go on dialling; raises UserError if the address is taken."""
         host = peer[0] if self.dials else listen[0]
-        if self.key is None and self.tls is None and not _loopback(host):
+        if self.key is None and self.tls is None and host != "localhost" and not is_loopback(host):
             log.warning(
                 "the remote-copy link is open to everybody who can reach %s: give both arrays a key or certificates"
                 " (remote_copy.key_file, certificate_file)",
@@ -105,7 +108,13 @@ class LinkTransport:
             return
         loop = asyncio.get_running_loop()
         try:
-            self._server = await loop.create_server(lambda: _Connection(self), *listen, reuse_address=True)
+            self._server = await loop.create_server(
+                lambda: _Connection(self), *listen, reuse_address=True, start_serving=False
+            )
+            for sock in self._server.sockets:
+                if is_loopback(sock.getsockname()[0]):
+                    _set_unpaced(sock)
+            await self._server.start_serving()
         except OSError as error:
             raise UserError(f"remote_copy.listen {listen[0]}:{listen[1]}: {error.strerror}") from None
 
@@ -145,12 +154,11 @@ class LinkTransport:
         return ours
 
     async def _dial(self, peer: tuple[str, int]) -> None:
-        loop = asyncio.get_running_loop()
         attempt = 0
         while True:
             try:
                 async with asyncio.timeout(_CONNECT_SECONDS):  # wait_for may swallow the cancellation by stop()
-                    _, connection = await loop.create_connection(lambda: _Connection(self), *peer)
+                    _, connection = await self._connect(peer)
                 if await asyncio.shield(connection.ended):  # not cancelled with the dialler: it has yet to end
                     attempt = 0
             except (OSError, TimeoutError) as error:
@@ -164,6 +172,21 @@ class LinkTransport:
             if self._loss is not None:
                 await asyncio.wait([self._loss])
             attempt += 1
+
+    async def _connect(self, peer: tuple[str, int]) -> tuple[asyncio.Transport, "_Connection"]:
+        loop = asyncio.get_running_loop()
+        if not is_loopback(peer[0]):
+            return await loop.create_connection(lambda: _Connection(self), *peer)
+        family = socket.AF_INET6 if ":" in peer[0] else socket.AF_INET
+        sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)  # or asyncio takes it for none of TCP's
+        try:
+            sock.setblocking(False)
+            _set_unpaced(sock)  # before it connects
+            await loop.sock_connect(sock, peer)
+            return await loop.create_connection(lambda: _Connection(self), sock=sock)
+        except BaseException:
+            sock.close()
+            raise
 
     def admit(self, connection: "_Connection", address: str) -> None:
         """A connection has come in. Of too many strangers the oldest goes, of the address that has most of them."""
@@ -212,25 +235,31 @@ class LinkTransport:
         log.log(level, "link to array %s refused: %s", self.hello.peer_serial, reason)
         self._refusal = reason
 
-    def spawn(self, coroutine: Awaitable[None], connection: "_Connection") -> None:
-        """Run the handler of a connection's frame to its end."""
-        _ = self._start(coroutine, connection)
+    def spawn(self, coroutine: Awaitable[None], connection: "_Connection", *, at_once: bool) -> None:
+        """Run the handler of a frame to its end; ``at_once``: it hardly ever waits, and then needs no task."""
+        run = self._run(coroutine, connection)
+        if not at_once:
+            _ = self._keep(asyncio.create_task(run))
+        elif (task := eager.start(run, _nothing)) is not None:
+            _ = self._keep(task)
 
     def _start(self, coroutine: Awaitable[None], connection: "_Connection") -> asyncio.Task[None]:
-        async def run() -> None:
-            try:
-                await coroutine
-            except RemoteProtocolError as error:
-                connection.refuse(str(error))
-            except Exception:
-                # The peer waits for an answer that will not come: better a link that is down than a pair that hangs.
-                log.exception("a frame of array %s could not be handled", self.hello.peer_serial)
-                connection.refuse("internal error at the other array, see its log")
+        return self._keep(asyncio.create_task(self._run(coroutine, connection)))
 
-        task = asyncio.create_task(run())
+    def _keep(self, task: asyncio.Task[None]) -> asyncio.Task[None]:
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
         return task
+
+    async def _run(self, coroutine: Awaitable[None], connection: "_Connection") -> None:
+        try:
+            await coroutine
+        except RemoteProtocolError as error:
+            connection.refuse(str(error))
+        except Exception:
+            # The peer waits for an answer that will not come: better a link that is down than a pair that hangs.
+            log.exception("a frame of array %s could not be handled", self.hello.peer_serial)
+            connection.refuse("internal error at the other array, see its log")
 
 
 class _Connection(asyncio.Protocol):
@@ -334,7 +363,7 @@ class _Connection(asyncio.Protocol):
             return
         if frame.request:
             frame.request = self._owner.asked(self, frame.request)
-        self._owner.spawn(self._owner.received(frame), self)
+        self._owner.spawn(self._owner.received(frame), self, at_once=frame.type is FrameType.WRITE)
         if len(self._owner.tasks) > _HANDLERS_LIMIT and self._transport is not None:
             self._transport.pause_reading()
 
@@ -412,6 +441,15 @@ class _Connection(asyncio.Protocol):
         self._owner.forget(self, self._reason)
 
 
+def _nothing(result: None) -> None:
+    pass
+
+
+def _set_unpaced(sock: socket.socket) -> None:
+    with suppress(OSError):  # it only costs CPU time
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, UNPACED_CONGESTION_CONTROL)
+
+
 def _fail(future: asyncio.Future[Frame], reason: str) -> None:
     if not future.done():
         future.set_exception(LinkDown(reason))
@@ -425,10 +463,3 @@ def _tls_reason(error: Exception) -> str:
     if isinstance(error, ssl.SSLError) and error.reason:
         return f"TLS: {error.reason.replace('_', ' ').lower()}"
     return f"TLS: {error or type(error).__name__}"
-
-
-def _loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -20,10 +20,12 @@ from storage_model.spec.pair_cdb import PairStatus
 from storage_model.spec.scsi_task import ScsiStatus
 from target.remote_copy.background_tasks import BackgroundTasks
 from target.remote_copy.copy_link import LinkDown
+from target.remote_copy.copy_pace import VerifyProgress
 from target.remote_copy.pair_decision import PairDecision, decode_epoch
 from target.remote_copy.pair_half import MIRRORED, PairHalf
 from target.remote_copy.primary_volume import PrimaryVolume
 from target.remote_copy.secondary_volume import SecondaryVolume
+from target.remote_copy.verify_task import VerifyTask
 
 log = logging.getLogger("pairvol.pair")
 
@@ -267,6 +269,21 @@ class PairControl:
             log.warning("pair %s stays mirroring after the owner's RELEASE: %s", self.half.identity.name, error)
 
     # ------------------------------------------------------------------------------------------------ the other array
+
+    def verify(self) -> VerifyProgress:
+        """Compare both copies, in the background; what differs is marked, for the next resync. Raises PairRefused.
+
+        At the P-VOL's array, in PAIR; one at a time. The progress goes on counting, and is ``half.verified`` as well.
+        """
+        half = self.half
+        if half.role is not PairRole.P_VOL or half.state is not PairState.PAIR:
+            raise PairRefused(Refusal.BUSY, "copies are compared at the P-VOL's array, in PAIR")
+        if half.verified is not None and not half.verified.ended:
+            raise PairRefused(Refusal.BUSY, "they are being compared")
+        task = VerifyTask(half)
+        half.verified = task.progress
+        self._tasks.keep(create_task(task.run()))
+        return task.progress
 
     def link_opened(self, offer: PairOffer | None) -> None:
         """The link is up; ``offer`` is what the other array says of its half, if it has one."""

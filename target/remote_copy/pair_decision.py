@@ -4,6 +4,7 @@
 marks are made durable, and the decided epoch becomes what host I/O obeys.
 """
 
+import logging
 import zlib
 from asyncio import Task, create_task, current_task
 from collections.abc import Callable
@@ -19,6 +20,8 @@ from target.remote_copy.copy_link import LinkDown
 from target.remote_copy.copy_task import CopyTask
 from target.remote_copy.pair_half import MIRRORED, PairHalf
 from target.remote_copy.primary_volume import PrimaryVolume
+
+log = logging.getLogger("pairvol.pair")
 
 
 class PairDecision:
@@ -159,27 +162,37 @@ class PairDecision:
     async def _copy(self, value: PairEpoch) -> None:
         half = self._half
         differing = len(half.marks)
-        if not await CopyTask(half, self._primary).run():
+        copy = CopyTask(half, self._primary)
+        # This half's marks are durable: the other one's, as they were when the copy began, must not count a second time
+        # when it breaks off.
+        await self._tell(value.epoch, PairState.COPY)
+        try:
+            whole = await copy.run()
+        finally:
+            said = copy.progress.line(half.pace.clock())
+            left = f"; {len(half.marks)} of {differing} are left" if len(half.marks) else ""
+            log.info("pair %s: %s%s", half.identity.name, said, left)
+        if not whole:
             return
         if differing:
             await self._primary.forget_equal()
         async with half.changing:
             if half.register.in_doubt or not await half.save_mirroring(value.epoch):
                 return
-            await self._tell_mirroring(value.epoch)
+            await self._tell(value.epoch, PairState.PAIR)
         self._mirroring(value)
 
-    async def _tell_mirroring(self, epoch: int) -> None:
+    async def _tell(self, epoch: int, state: PairState) -> None:
         half = self._half
         if half.peer is None:
             return
-        frame = Frame(FrameType.STATE, half.peer.ldev, epoch=epoch, length_bytes=PairState.PAIR)
+        frame = Frame(FrameType.STATE, half.peer.ldev, epoch=epoch, length_bytes=state)
         try:
             reply = await half.link.request(frame)
         except LinkDown:
             return  # the loss of the link suspends the pair by itself
         if reply.flags != Answer.DONE:
-            await half.suspend(f"the other array does not follow into PAIR: {Answer(reply.flags).name}")
+            await half.suspend(f"the other array does not follow into {state.name}: {Answer(reply.flags).name}")
 
     async def give_vote(self, frame: Frame) -> Frame:
         """Answer a PROPOSE. Raises RemoteProtocolError."""

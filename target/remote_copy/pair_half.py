@@ -21,6 +21,7 @@ from storage_model.spec.scsi_sense import AscAscq, SenseKey
 from storage_model.spec.scsi_task import ScsiStatus
 from storage_model.volume import Volume
 from target.remote_copy.copy_link import CopyLink
+from target.remote_copy.copy_pace import CopyPace, CopyProgress, VerifyProgress
 from target.remote_copy.region_marks import RegionMarks
 from target.remote_copy.write_gate import WriteGate
 from target.scsi.block_range_lock import BlockRangeLock
@@ -80,6 +81,12 @@ class PairHalf:
         self.changing = Lock()
         """Held by whoever changes the pair: one change at a time."""
         self.copying: Task[None] | None = None
+        self.pace = CopyPace()
+        """How fast copies go; the array may share one between pairs."""
+        self.progress: CopyProgress | None = None
+        """Of the copy under way, or of the last one."""
+        self.verified: VerifyProgress | None = None
+        """Of the comparison under way, or of the last one."""
         self.peer: PairOffer | None = None
         """What the other array says of its half; None while the link is down or the peer has no such pair."""
         self.peer_suspended = False

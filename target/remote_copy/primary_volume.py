@@ -39,7 +39,8 @@ class PrimaryVolume:
         if half.fetching:
             await self.fetch(offset_bytes, length_bytes)
         # Overlapping writes one after the other: so they reach both halves in the same order.
-        held = await half.ranges.exclude(offset_bytes, offset_bytes + length_bytes)
+        end = offset_bytes + length_bytes
+        held = half.ranges.exclude_now(offset_bytes, end) or await half.ranges.exclude(offset_bytes, end)
         try:
             if half.role is not PairRole.P_VOL:
                 raise CheckCondition(
@@ -92,17 +93,22 @@ class PrimaryVolume:
     async def _mirror(self, offset_bytes: int, length_bytes: int, data: Buffer | None, fua: bool) -> None:
         half = self._half
         regions = half.marks.bitmap.regions(offset_bytes, length_bytes)
-        await half.marks.begin(regions)
+        if not half.marks.begin_marked(regions):
+            await half.marks.begin(regions)
         equal = False
         try:
             flags = (WriteFlag.FUA if fua else 0) | (WriteFlag.ZEROS if data is None else 0)
             frame = self._frame(FrameType.WRITE, offset_bytes, length_bytes, flags, b"" if data is None else data)
             answer = half.link.request(frame)  # on its way while the local half is written
-            await self._write_local(offset_bytes, length_bytes, data, fua)
+            if data is None:
+                await half.volume.unmap(offset_bytes, length_bytes)
+            else:
+                await half.volume.write(offset_bytes, data, fua=fua)
             try:
                 reply = await answer
                 equal = reply.flags == Answer.DONE
-                reason = f"the other array answers a write with {Answer(reply.flags).name}"
+                if not equal:
+                    reason = f"the other array answers a write with {Answer(reply.flags).name}"
             except LinkDown as error:
                 reason = str(error)
         except VolumeError as error:
@@ -151,32 +157,56 @@ class PrimaryVolume:
 
     async def fetch(self, offset_bytes: int, length_bytes: int) -> None:
         """Bring the regions up to date that only the S-VOL has; raises NotReady when it cannot be reached."""
-        half = self._half
-        for region in half.marks.bitmap.regions(offset_bytes, length_bytes):
-            if not half.marks.lasting(region):
-                continue
-            start = region * REGION_BYTES
-            end = min(start + REGION_BYTES, half.volume.size_bytes)
-            held = await half.ranges.exclude(start, end)
-            try:
-                if half.marks.lasting(region):
-                    await self._fetch_region(start, end - start)
-                    half.marks.copied(region)
-            finally:
-                half.ranges.release(held)
+        marks = self._half.marks
+        regions = marks.bitmap.regions(offset_bytes, length_bytes)
+        first = marks.next_lasting(regions.start)
+        while first is not None and first < regions.stop:
+            end = first + 1
+            while end < regions.stop and marks.lasting(end):
+                end += 1
+            await self._fetch_run(range(first, end))
+            first = marks.next_lasting(end)
 
-    async def _fetch_region(self, start: int, length: int) -> None:
+    async def _fetch_run(self, run: range) -> None:
+        """Neighbouring regions in one frame, without those that somebody else has brought meanwhile."""
+        half, marks = self._half, self._half.marks
+        held = await half.ranges.exclude(run.start * REGION_BYTES, run.stop * REGION_BYTES)
+        try:
+            missing = [region for region in run if marks.lasting(region)]
+            if not missing:
+                return
+            start = missing[0] * REGION_BYTES
+            length = min((missing[-1] + 1) * REGION_BYTES, half.volume.size_bytes) - start
+            if len(missing) == missing[-1] + 1 - missing[0]:
+                await self._fetch_bytes(start, length)
+            else:  # a region between them is newer here than there
+                for region in missing:
+                    at = region * REGION_BYTES
+                    await self._fetch_bytes(at, min(REGION_BYTES, half.volume.size_bytes - at))
+            for region in missing:
+                marks.copied(region)
+            if half.progress is not None:
+                half.progress.regions += len(missing)
+        finally:
+            half.ranges.release(held)
+
+    async def _fetch_bytes(self, start: int, length: int) -> None:
         half = self._half
         if half.state is PairState.PSUE:
             raise NotReady("the region is at the other array only, and the pair is suspended")
         try:
-            reply = await half.link.request(self._frame(FrameType.READ, start, length))
+            reply = await half.link.request(self._frame(FrameType.READ, start, length, WriteFlag.ZEROS))
         except LinkDown as error:
             await half.suspend(str(error))
             raise NotReady(f"the region is at the other array only: {error}") from None
+        if reply.flags == Answer.DONE and not len(reply.payload):
+            await half.volume.unmap(start, length)
+            return
         if reply.flags != Answer.DONE or len(reply.payload) != length:
             await half.suspend(f"the other array answers a read with {Answer(reply.flags).name}")
             raise NotReady("the region is at the other array only, and it cannot be read there")
+        if half.progress is not None:
+            half.progress.fetched_bytes += length
         await half.volume.write(start, reply.payload)
 
     def _frame(

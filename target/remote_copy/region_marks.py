@@ -12,10 +12,13 @@ from typing import Protocol
 
 from storage_model.differential_bitmap import DifferentialBitmap
 
-PASSING_LIMIT = 1024
-"""Marked regions beyond which both media are flushed to forget the equal ones: what a crash makes a resync copy at most
-without need (64 MiB), but for those with writes under way.
+PASSING_LIMIT = 4096
+"""Marked regions beyond which both media are flushed to forget equal ones: what a crash makes a resync copy at most
+without need (256 MiB), but for those with writes under way.
 """
+
+AHEAD = 16
+"""Regions that are marked together when writes go through the volume in order: one durable mark per MiB."""
 
 
 class MarkStore(Protocol):
@@ -53,24 +56,47 @@ class RegionMarks:
             region = self.bitmap.next_marked(region + 1)
         return region
 
-    async def begin(self, regions: Iterable[int]) -> None:
+    async def begin(self, regions: range) -> None:
         """A mirrored write starts in these regions; they are durably marked on return."""
-        fresh = False
+        if self.begin_marked(regions):
+            return
         passing = self._passing
         for region in regions:
-            self._forgettable.discard(region)
             count = passing.get(region)
             if count is not None:
                 passing[region] = count + 1
+                self._forgettable.discard(region)
             elif self.bitmap.mark(region):
                 passing[region] = 1
-                fresh = True
-        if fresh or self._saved != self._asked:
-            try:
-                await self.save()
-            except BaseException:
-                self.end(regions, equal=True)  # the write does not start
-                raise
+                if region - 1 in passing:
+                    self._mark_ahead(region)
+        try:
+            await self.save()
+        except BaseException:
+            self.end(regions, equal=True)  # the write does not start
+            raise
+
+    def begin_marked(self, regions: range) -> bool:
+        """As :meth:`begin` where that need not wait, because all is durably marked already; False: nothing was done."""
+        passing = self._passing
+        if self._saved != self._asked:
+            return False
+        for region in regions:
+            if region not in passing and region not in self.bitmap:
+                return False
+        for region in regions:
+            count = passing.get(region)
+            if count is not None:
+                passing[region] = count + 1
+        if self._forgettable:
+            self._forgettable.difference_update(regions)
+        return True
+
+    def _mark_ahead(self, region: int) -> None:
+        """The regions that are likely to be written next: equal so far, and durably marked with the same save."""
+        for following in range(region + 1, min(region + AHEAD, self.bitmap.region_count)):
+            if self.bitmap.mark(following):
+                self._passing[following] = 0
 
     def end(self, regions: Iterable[int], *, equal: bool) -> None:
         """A mirrored write ended; ``equal`` if both copies have it."""

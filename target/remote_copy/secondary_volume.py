@@ -1,9 +1,13 @@
 """The S-VOL's data path: apply what the P-VOL's array sends, and say so. [C]"""
 
+from storage_model.differential_bitmap import REGION_BYTES
 from storage_model.pair_state import PairRole, PairState
 from storage_model.spec.copy_frames import Answer, Frame, FrameType, WriteFlag
 from storage_model.volume import Buffer, MediumFailure, SpaceExhausted, VolumeError
 from target.remote_copy.pair_half import MIRRORED, PairHalf
+from target.remote_copy.verify_task import CHUNK_REGIONS, digests
+
+_ZEROS, _FUA = int(WriteFlag.ZEROS), int(WriteFlag.FUA)  # an operation on flags costs more than the rest of a write
 
 
 class SecondaryVolume:
@@ -42,21 +46,32 @@ class SecondaryVolume:
             return Frame(FrameType.ANSWER)
         if frame.offset_bytes + frame.length_bytes > half.volume.size_bytes:
             raise MediumFailure(f"{frame.type.name} beyond the end of the volume")
+        if frame.type is FrameType.DIGEST:
+            if frame.length_bytes > CHUNK_REGIONS * REGION_BYTES:
+                raise MediumFailure(f"digests of {frame.length_bytes} bytes at once")
+            data = await half.volume.read(frame.offset_bytes, frame.length_bytes)
+            return Frame(FrameType.ANSWER, payload=digests(data))
         if frame.type is FrameType.READ:
+            if frame.flags & _ZEROS and not any(
+                extent.mapped for extent in await half.volume.block_status(frame.offset_bytes, frame.length_bytes)
+            ):
+                return Frame(FrameType.ANSWER)
             data = await half.volume.read(frame.offset_bytes, frame.length_bytes)
             return Frame(FrameType.ANSWER, payload=data)
-        if not frame.flags & WriteFlag.ZEROS and len(frame.payload) != frame.length_bytes:
-            raise MediumFailure(f"WRITE of {frame.length_bytes} bytes that carries {len(frame.payload)}")
-        if frame.flags & WriteFlag.ZEROS:
+        if frame.flags & _ZEROS:
             await half.volume.unmap(frame.offset_bytes, frame.length_bytes)
+        elif len(frame.payload) != frame.length_bytes:
+            raise MediumFailure(f"WRITE of {frame.length_bytes} bytes that carries {len(frame.payload)}")
         else:
-            await half.volume.write(frame.offset_bytes, frame.payload, fua=bool(frame.flags & WriteFlag.FUA))
+            await half.volume.write(frame.offset_bytes, frame.payload, fua=frame.flags & _FUA != 0)
         return Frame(FrameType.ANSWER)
 
     async def _take_over_state(self, state: PairState, epoch: int) -> None:
         half = self._half
         if state is PairState.PSUE:
             await half.suspend("the other array says so")
+        elif state is PairState.COPY:
+            await half.marks.reset(marked=False)  # the P-VOL has them all, and clears them one by one
         elif state is PairState.PAIR and await half.save_mirroring(epoch):
             await half.marks.reset(marked=False)
 

@@ -53,7 +53,7 @@ class BlockRangeLock:
     async def exclude(self, first: int, end: int) -> BlockRange:
         """Enter a range alone, after everybody who is in it."""
         # Registered before it waits: later writes queue behind it, so that it cannot starve.
-        before = [held for held in (*self.exclusive, *self._shared) if held.overlaps(first, end)]
+        before = self._overlapping(first, end)
         mine = BlockRange(first, end, True)
         self.exclusive.append(mine)
         try:
@@ -64,6 +64,20 @@ class BlockRangeLock:
             self.release(mine)
             raise
         return mine
+
+    def exclude_now(self, first: int, end: int) -> BlockRange | None:
+        """As :meth:`exclude` when nobody is in the range; None: it would have to wait."""
+        if self._overlapping(first, end):
+            return None
+        mine = BlockRange(first, end, True)
+        self.exclusive.append(mine)
+        return mine
+
+    def _overlapping(self, first: int, end: int) -> list[BlockRange]:
+        before = [held for held in self.exclusive if first < held.end and held.first < end]
+        if self._shared:
+            before += [held for held in self._shared if first < held.end and held.first < end]
+        return before
 
     def release(self, held: BlockRange) -> None:
         if held.exclusive:

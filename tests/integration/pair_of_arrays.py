@@ -29,6 +29,7 @@ class PairSpec:
     size: str = "4MiB"
     fence: str = "never"
     quorum: bool = False
+    copy_rate: str = "unlimited"
 
 
 def free_port() -> int:
@@ -71,6 +72,7 @@ class ArrayUnderTest:
             name = "{pair.name}"
             volume = "{pair.name}"
             fence = "{pair.fence}"
+            copy_rate = "{pair.copy_rate}"
             """
         self.config.write_text(text)
         self.process: ChildProcess | None = None

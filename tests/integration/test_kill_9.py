@@ -3,6 +3,7 @@ checked.
 """
 
 import asyncio
+import re
 import struct
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -138,3 +139,35 @@ async def test_a_copy_that_broke_off_goes_on_where_it_was(tmp_path: Path) -> Non
         await arrays.a.until(0, PairState.PAIR)
         await arrays.b.until(0, PairState.PAIR)
         assert arrays.equal()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", ["P-VOL's array", "S-VOL's array"])
+async def test_a_crash_in_mid_resync_repeats_only_what_was_left(tmp_path: Path, victim: str) -> None:
+    """kill -9 after more than 64 MiB of 192 MiB: what was copied before the last checkpoint does not travel again."""
+    regions = 192 * 16
+    async with pair_of_arrays(tmp_path, PairSpec("data", size="192MiB", copy_rate="64MiB")) as arrays:
+        await arrays.create()  # of a hole: it takes no time
+        await arrays.a.control(0, PairOut.SPLIT)
+        for lba in range(0, 192 << 11, 2048):
+            await arrays.a.write(0, lba, lba.to_bytes(4, "big") * (1 << 18))
+        await arrays.a.control(0, PairOut.RESYNC)
+
+        async def past_the_first_checkpoint() -> bool:
+            return (await arrays.a.status(0)).differing_bytes < 96 << 20
+
+        await eventually(past_the_first_checkpoint, within=30, what="half of it copied")
+        died = arrays.a if victim.startswith("P") else arrays.b
+        await died.kill()
+        if died is arrays.b:
+            await arrays.a.until(0, PairState.PSUE)
+        await died.start()
+        await arrays.linked()
+        await arrays.a.control(0, PairOut.RESYNC, PairOption.GOOD_P_VOL)
+        await arrays.a.until(0, PairState.PAIR)
+        await arrays.b.until(0, PairState.PAIR)
+        assert arrays.equal()
+        copies = re.findall(r"copied (\d+) regions, (\d+) bytes sent", arrays.a.log)
+        repeated, sent = (int(figure) for figure in copies[-1])
+        assert 0 < repeated <= regions - 1024
+        assert sent == repeated * (64 << 10)

@@ -352,3 +352,19 @@ def test_serial_of_an_array_that_was_given_none() -> None:
     serial = serial_from("iqn.2026-11.org.pairvol:array")
     assert serial == serial_from("iqn.2026-11.org.pairvol:array") and len(serial) == 5
     assert serial != serial_from("iqn.2026-11.org.pairvol:other")
+
+
+def test_rate_of_copies_of_the_array_and_of_a_pair() -> None:
+    text = GOOD.replace('serial = "30095"', 'serial = "30095"\ncopy_rate = "50MiB"', 1)
+    text = text.replace('volume = "quorum"', 'volume = "quorum"\ncopy_rate = "1MiB"', 1)
+    config = parse_config(text, "f")
+    assert config.copy_rate == 50 << 20
+    assert [pair.copy_rate for pair in config.pairs] == [1 << 20, None]
+    text = text.replace('copy_rate = "1MiB"', 'copy_rate = "unlimited"')
+    assert parse_config(text, "f").pairs[0].copy_rate == 0
+
+
+@pytest.mark.parametrize("rate", ["fast", "63KiB", "0"])
+def test_rate_of_copies_that_cannot_be(rate: str) -> None:
+    with pytest.raises(UserError, match=r"f: pairs\[0\]\.copy_rate"):
+        parse_config(GOOD.replace('volume = "quorum"', f'volume = "quorum"\ncopy_rate = "{rate}"', 1), "f")

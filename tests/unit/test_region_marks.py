@@ -46,6 +46,12 @@ def medium() -> Medium:
     return Medium()
 
 
+@pytest.fixture(autouse=True)
+def nothing_ahead(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if "ahead" not in request.node.name:
+        monkeypatch.setattr(region_marks, "AHEAD", 1)
+
+
 @pytest.fixture
 def marks(medium: Medium) -> RegionMarks:
     return RegionMarks(DifferentialBitmap(SIZE), medium)
@@ -256,3 +262,40 @@ async def test_cancelled_write_lets_the_next_one_save(marks: RegionMarks, medium
     medium.let.set()
     await asyncio.wait_for(marks.begin(range(1)), 5)
     assert 0 in medium.restarted(SIZE).bitmap
+
+
+async def test_writes_in_order_mark_ahead(marks: RegionMarks, medium: Medium) -> None:
+    for region in range(100, 164):
+        await marks.begin(range(region, region + 1))
+        marks.end(range(region, region + 1), equal=True)
+        assert medium.restarted(SIZE).lasting(region)
+    assert medium.saves == 5  # the first region alone, then 16 at a time
+    assert len(marks) == 0
+
+
+async def test_what_is_marked_ahead_is_equal_until_it_is_written_alone(marks: RegionMarks, medium: Medium) -> None:
+    await marks.begin(range(2))
+    marks.end(range(2), equal=True)
+    assert 10 in medium.restarted(SIZE).bitmap
+    assert not marks.lasting(10)
+    await marks.last(range(10, 11))
+    assert marks.lasting(10) and medium.saves == 1
+    marks.begin_forgetting()
+    marks.forget()
+    assert list(marks.bitmap) == [10]
+
+
+async def test_scattered_writes_and_the_end_of_the_volume_mark_nothing_ahead_of_them(marks: RegionMarks) -> None:
+    for region in (5, 100, 4998, 4999):
+        await marks.begin(range(region, region + 1))
+    assert list(marks.bitmap) == [5, 100, 4998, 4999]
+
+
+async def test_begin_marked_does_not_trust_a_mark_that_is_being_saved(marks: RegionMarks, medium: Medium) -> None:
+    medium.let.clear()
+    first = asyncio.create_task(marks.begin(range(1)))
+    await turns()
+    assert not marks.begin_marked(range(1))
+    medium.let.set()
+    await first
+    assert marks.begin_marked(range(1)) and not marks.begin_marked(range(2))
