@@ -15,11 +15,11 @@ from initiator_shim.pair_display import (
     goal_reached,
     owners,
     parse_state,
-    refusal_number,
     remarks,
     select,
     table,
 )
+from initiator_shim.pair_exit_codes import refusal_number
 from initiator_shim.pairctl import main
 from storage_model.errors import UserError
 from storage_model.nexus import ITNexus
