@@ -29,6 +29,7 @@ class PairSpec:
     size: str = "4MiB"
     fence: str = "never"
     quorum: bool = False
+    group: str = ""
 
 
 def free_port() -> int:
@@ -72,6 +73,8 @@ class ArrayUnderTest:
             volume = "{pair.name}"
             fence = "{pair.fence}"
             """
+            if pair.group:
+                text += f'group = "{pair.group}"\n'
         self.config.write_text(text)
         self.process: ChildProcess | None = None
         self.session: IscsiSession | None = None
