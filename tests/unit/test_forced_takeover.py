@@ -1,4 +1,4 @@
-"""A forced takeover: the operator's word in place of the other array's vote, and what becomes of the half left behind."""
+"""A forced takeover: the operator's word in place of the other array's vote, and the half that is left behind."""
 
 import pytest
 
