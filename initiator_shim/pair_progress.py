@@ -59,6 +59,12 @@ def copying(units: Sequence[PairUnit]) -> bool:
     return any(unit.status.state is PairState.COPY for unit in units)
 
 
+def fitting(lines: Sequence[str], columns: int, rows: int) -> list[str]:
+    """What a terminal of this size can show: a line that it wraps or scrolls away could not be drawn over."""
+    shown = list(lines) if len(lines) < rows else [*lines[: max(0, rows - 2)], f"({len(lines)} pairs)"]
+    return [line[: max(1, columns - 1)] for line in shown]
+
+
 def redraw(lines: Sequence[str], lines_before: int) -> str:
     """Terminal output that puts ``lines`` in the place of the ones drawn before."""
     up = f"\x1b[{lines_before}A" if lines_before else ""

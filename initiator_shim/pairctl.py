@@ -6,6 +6,7 @@ import json
 import os
 import re
 import secrets
+import shutil
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -38,7 +39,7 @@ from initiator_shim.pair_exit_codes import (
     volchk_status,
 )
 from initiator_shim.pair_orders import find_pairs, order, take_over
-from initiator_shim.pair_progress import CopyProgress, copying, redraw
+from initiator_shim.pair_progress import CopyProgress, copying, fitting, redraw
 from initiator_shim.secret_files import chap_credentials
 from initiator_shim.session_errors import SessionError
 from storage_model.errors import PairvolError, UserError
@@ -128,9 +129,11 @@ async def _volchk(session: IscsiSession, given: argparse.Namespace) -> int:
         return number
     for unit in units:
         status = unit.status
-        state = state_label(status.role, status.state)
-        fence = f" fence = {status.fence.name}" if status.state is not PairState.SMPL else ""
-        print(f"pairvolchk : {status.pair_name} : Volstat is {status.role.label}.[status = {state}{fence}]")
+        state = f"[status = {state_label(status.role, status.state)} fence = {status.fence.name}]"
+        print(
+            f"pairvolchk : {status.pair_name} : Volstat is {status.role.label}."
+            + (state if status.state is not PairState.SMPL else "")
+        )
     return number
 
 
@@ -145,6 +148,7 @@ async def _watch(session: IscsiSession, given: argparse.Namespace) -> int:
         if given.json:
             lines = [json.dumps(as_json(unit)) for unit in units]
         if sys.stdout.isatty() and not given.json:
+            lines = fitting(lines, *shutil.get_terminal_size())
             print(redraw(lines, drawn), end="", flush=True)
             drawn = len(lines)
         else:

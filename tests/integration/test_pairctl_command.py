@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import os
+import signal
 import sys
 from pathlib import Path
 
@@ -110,6 +112,32 @@ async def test_takeover(tmp_path: Path) -> None:
         await arrays.b.until(0, PairState.PAIR)
         assert arrays.b.file("data0")[100 * 512 : 101 * 512] == b"a" * 512
         assert arrays.b.file("data0")[900 * 512 : 901 * 512] == bytes(512)
+
+
+async def test_watch_until_ctrl_c_and_a_link_by_the_name_of_a_verb(tmp_path: Path) -> None:
+    async with pair_of_arrays(tmp_path, PairSpec("data0")) as arrays:
+        url = f"iscsi://127.0.0.1:{arrays.a.port}"
+        link = tmp_path / "pairvolchk"
+        link.symlink_to(ROOT / "initiator_shim" / "pairctl.py")
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, str(link), "-a", url, "data0", "-ss", env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdout=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        output, _ = await process.communicate()
+        assert (process.returncode, output) == (11, b"pairvolchk : data0 : Volstat is SMPL.\n")
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "initiator_shim.pairctl", "-a", url, "watch", "--follow", "--json",
+            "--interval", "0.1", cwd=ROOT, stdout=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        assert process.stdout is not None
+        async with asyncio.timeout(30):
+            assert json.loads(await process.stdout.readline())["state"] == "SMPL"
+            await arrays.create()
+            state = ""
+            while state != "PAIR":
+                state = json.loads(await process.stdout.readline())["state"]
+            process.send_signal(signal.SIGINT)
+            assert await process.wait() == 130
 
 
 async def test_what_cannot_be_done(tmp_path: Path) -> None:

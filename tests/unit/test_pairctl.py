@@ -22,7 +22,7 @@ from initiator_shim.pair_display import (
     table,
 )
 from initiator_shim.pair_exit_codes import refusal_number, volchk_status
-from initiator_shim.pair_progress import CopyProgress, readable_bytes, redraw
+from initiator_shim.pair_progress import CopyProgress, fitting, readable_bytes, redraw
 from initiator_shim.pair_takeover import Plan, TakeoverImpossible, TakeoverResult, Way, plan_takeover, takeover_number
 from initiator_shim.pairctl import main
 from storage_model.errors import UserError
@@ -348,6 +348,8 @@ def test_progress_of_a_copy() -> None:
     ]
     assert progress.lines([PairUnit(1, P_VOL)], 15.0)[0].endswith("] 100 %")
     assert progress.lines([PairUnit(1, UNPAIRED)], 16.0) == ["quorum0      SMPL  ----"]
+    assert fitting(["abcdef", "b"], 4, 3) == ["abc", "b"]
+    assert fitting(["a", "b", "c"], 80, 3) == ["a", "(3 pairs)"]
     assert redraw(["a", "b"], 2) == "\x1b[2A\r\x1b[Ja\nb\n"
     assert [readable_bytes(n) for n in (0, 1536, 1 << 50)] == ["0 B", "1.5 KiB", "1024.0 TiB"]
 
