@@ -110,7 +110,10 @@ async def take_over(
         name = unit.status.pair_name
         if plan.way is Way.FORCE:
             options = PairOption.FORCE if incomplete else PairOption.NONE
-            number = await _step(port, unit, PairControlOut(PairOut.TAKEOVER, options), timeout, tell, owner)
+            # In a group, the owner is that of the quorum volume; a pair that is asked for alone may say what it is.
+            claimed = len(units) == 1 or bool(unit.status.flags & StatusFlag.QUORUM)
+            command = PairControlOut(PairOut.TAKEOVER, options)
+            number = await _step(port, unit, command, timeout, tell, owner if claimed else None)
         elif plan.way is Way.STAY:
             number = 0
         else:
