@@ -1,24 +1,79 @@
 """``pairctl``'s command line. [IO]"""
 
 import argparse
+from pathlib import PurePath
+from typing import NoReturn, TypeAlias
 
 from initiator_shim.pair_display import STATES
+from initiator_shim.pair_exit_codes import ANSWERING, EX_ENORMT, USER_ERROR
 from initiator_shim.secret_files import add_chap_arguments
+from storage_model.errors import UserError
 from storage_model.pair_state import FenceLevel
 from storage_model.spec.pair_cdb import PairControlOut, PairOption, PairOut
 
-EXIT_OK, EXIT_REFUSED, EXIT_FAILED, EXIT_TIMED_OUT = 0, 1, 2, 3
+ALIASES = {
+    "display": ("status", "pairdisplay"),
+    "create": ("paircreate",),
+    "split": ("pairsplit",),
+    "resync": ("pairresync",),
+    "delete": (),
+    "takeover": ("horctakeover",),
+    "volchk": ("pairvolchk",),
+    "evtwait": ("pairevtwait",),
+    "wait": (),
+    "watch": (),
+}
+"""What else each verb is called, also as the name of the program (a symbolic link to pairctl)."""
 
 EPILOG = """\
-NAME is a pair or a group; of a group, the verb goes to each of its pairs. --array names the array that is asked; the
-verbs may be given to either array of a pair. --array, --timeout-seconds and the options about CHAP may also come behind
-the verb.
+NAME is a pair or a group; of a group, the verb goes to each of its pairs, and to none if one of them is not in a state
+for it. -g GROUP and -d PAIR say which of the two it is. --array names the array that is asked; the verbs may be given
+to either array of a pair. --array, --timeout-seconds and the options about CHAP may also come behind the verb.
+CCI's names (paircreate, pairsplit ...) are the same verbs, also as names of symbolic links to pairctl.
 
 exit status:
-  0  done
-  1  the array refused the verb; the message has CCI's number: 221 command rejected, 228 invalid state
-  2  wrong arguments, no such pair, or the array cannot be reached
-  3  wait: the state was not reached in time
+  0    done
+  2    wrong arguments, no such pair, or the array cannot be reached
+  3    wait: the state was not reached in time
+  130  Ctrl-C
+  221  the array rejects the command (CCI's EX_CMDRJE): 221 command rejected, 228 invalid state
+  228  the pair is not in a state for it (EX_INVSTP)
+volchk, evtwait and takeover answer by their exit status (pairctl VERB --help), with 242 in the place of 2.
+"""
+_VOLCHK = """\
+exit status:
+  1  SMPL, 2  P-VOL, 3  S-VOL
+with -ss:
+  11  SMPL
+  22  P-VOL in COPY, 23 PAIR, 24 PSUS, 25 PSUE, 26 PDUB (a group's pairs are in different states)
+  32  S-VOL in COPY, 33 PAIR, 34 PSUS (SSUS), 35 PSUE, 36 PDUB
+  236 the volumes of the group are in different roles (EX_ENQVOL)
+  242 nobody to ask: wrong arguments, no such pair, or the array cannot be reached (EX_ENORMT)
+"""
+_EVTWAIT = """\
+exit status:
+  0    every pair is in the state
+  233  not in time (EX_EWSTOT)
+  234  a pair is suspended by an error, and will not reach the state by itself (EX_EWSUSE)
+  242  nobody to ask: wrong arguments, no such pair, or the array cannot be reached (EX_ENORMT)
+"""
+_TAKEOVER = """\
+Give it to the array that shall have the P-VOL. A pair in PAIR is split and swapped, one in PSUS is swapped. Without the
+other array it needs --force, which asks for the name to be typed in. By force, what the other array wrote since then
+stays there, outdated, until a resync names the good side: pairctl resync NAME --good p or --good s.
+
+exit status (of a group: the highest):
+  0    nop: the volume is the P-VOL already
+  1    swap: P-VOL and S-VOL have changed places
+  2    SVOL: the S-VOL was made the P-VOL by force
+  3    PVOL-SMPL: never given here
+  4    PVOL-PSUE: the P-VOL takes writes again, by force
+  5    SVOL-SSUS: the pair is suspended, but the places were not changed
+  221  the array rejects the command
+  223  both volumes were written (EX_VOLCRE): resync --swap --good p or --good s
+  225  the S-VOL is not current, or the other array cannot be asked (EX_VOLCUR)
+  228  the pair is not in a state for it
+  242  nobody to ask: wrong arguments, not confirmed, no such pair, or the array cannot be reached
 """
 
 
@@ -31,19 +86,48 @@ def pair_command(given: argparse.Namespace) -> PairControlOut:
             options |= PairOption.NO_COPY if given.no_copy else PairOption.NONE
             fence = FenceLevel[given.fence.upper()] if given.fence else None
             return PairControlOut(PairOut.CREATE, options, fence)
-        case "split":
+        case "split" if not given.simplex:
             return PairControlOut(PairOut.SPLIT, PairOption.S_VOL_WRITABLE if given.writable else PairOption.NONE)
         case "resync":
             if given.good is not None:
                 options = PairOption.GOOD_P_VOL if given.good == "p" else PairOption.GOOD_S_VOL
-            return PairControlOut(PairOut.SWAP_RESYNC if given.swap else PairOut.RESYNC, options)
-        case "delete":
+            options |= PairOption.FORCE if given.force else PairOption.NONE
+            return PairControlOut(PairOut.SWAP_RESYNC if given.swap or given.swapp else PairOut.RESYNC, options)
+        case "delete" | "split":
             return PairControlOut(PairOut.DELETE, PairOption.FORCE if given.force else PairOption.NONE)
     raise AssertionError(given.verb)
 
 
-def argument_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+class _Parser(argparse.ArgumentParser):
+    """Ends with ``failure_status`` on wrong arguments: 2 is an answer of some verbs."""
+
+    failure_status = USER_ERROR
+
+    def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
+        super().exit(self.failure_status if status == USER_ERROR else status, message)
+
+
+def parse_arguments(arguments: list[str], program: str = "pairctl") -> argparse.Namespace:
+    """Of the program by this name, which may be a verb's. Raises SystemExit, and UserError for what only we know."""
+    name = PurePath(program).name
+    if any(name in names for names in ALIASES.values()):
+        arguments = [name, *arguments]
+    verb = next((verb for verb in ALIASES if {verb, *ALIASES[verb]} & set(arguments)), "")
+    return argument_parser(EX_ENORMT if verb in ANSWERING else USER_ERROR).parse_args(arguments)
+
+
+def chosen_name(given: argparse.Namespace) -> str:
+    """What the pairs are called on the command line. Raises UserError unless it is said exactly once."""
+    names = [name for name in (given.name, given.group, given.pair) if name is not None]
+    if len(names) == 2 and given.name is None:
+        return f"{given.group} -d {given.pair}"
+    if len(names) != 1:
+        raise UserError(f"{given.verb}: one of NAME, -g GROUP and -d PAIR must say which pairs")
+    return str(names[0])
+
+
+def argument_parser(failure_status: int = USER_ERROR) -> argparse.ArgumentParser:
+    parser = _Parser(
         prog="pairctl",
         description="Controls the pair volumes of an array, in-band over iSCSI.",
         epilog=EPILOG,
@@ -52,28 +136,79 @@ def argument_parser() -> argparse.ArgumentParser:
     _add_session(parser, "iscsi://127.0.0.1:3260", 10.0)
     add_chap_arguments(parser)
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    _add_status(verbs.add_parser("status", help="show the pairs of the array (pairdisplay)"))
-    create = _add_verb(verbs, "create", "make a pair: SMPL to COPY (paircreate)")
-    create.add_argument("--remote-p-vol", action="store_true", help="the other array's volume becomes the P-VOL (-vr)")
-    create.add_argument("--fence", choices=["never", "data", "status"], help="fence level (default: as configured)")
-    create.add_argument("--no-copy", action="store_true", help="both volumes are known to be equal (-nocopy)")
-    split = _add_verb(verbs, "split", "suspend: COPY or PAIR to PSUS (pairsplit)")
-    split.add_argument("-rw", dest="writable", action="store_true", help="open the S-VOL for writes")
-    resync = _add_verb(verbs, "resync", "resynchronise: PSUS to COPY (pairresync)")
-    resync.add_argument("--swap", action="store_true", help="given at the S-VOL: exchange the roles (-swaps)")
-    resync.add_argument(
-        "--good", choices=["p", "s"], help="this half is right, discard what the other has of its own (also from PSUE)"
-    )
-    delete = _add_verb(verbs, "delete", "end the pair: back to SMPL (pairsplit -S)")
-    delete.add_argument("--force", action="store_true", help="at this array alone, when the other cannot be reached")
-    wait = _add_verb(verbs, "wait", "wait until the pair is in a state (pairevtwait)")
+    _add_display(_add_verb(verbs, "display", "show the pairs of the array (pairdisplay)"))
+    _add_changes(verbs)
+    _add_takeover(_add_verb(verbs, "takeover", "make this array's volume the P-VOL (horctakeover)", _TAKEOVER))
+    volchk = _add_verb(verbs, "volchk", "tell the role, and the state, by the exit status (pairvolchk)", _VOLCHK)
+    volchk.add_argument("-ss", dest="with_state", action="store_true", help="the state as well")
+    volchk.add_argument("--json", action="store_true", help="a JSON object instead of a line")
+    evtwait = _add_verb(verbs, "evtwait", "wait until the pairs are in a state (pairevtwait)", _EVTWAIT)
+    evtwait.add_argument("-s", dest="state", required=True, metavar="STATE", help=f"one of {', '.join(STATES)}")
+    evtwait.add_argument("-t", dest="timeout", type=float, default=60.0, metavar="N", help="seconds (default 60)")
+    wait = verbs.add_parser("wait", help="wait until the pair is in a state: evtwait, with the exit status of pairctl")
+    wait.add_argument("name", metavar="NAME", help="a pair or a group")
     wait.add_argument("state", metavar="STATE", help=f"one of {', '.join(STATES)}")
     wait.add_argument("--timeout", type=float, default=60.0, metavar="S", help="seconds (default %(default)s)")
-    for verb in verbs.choices.values():
+    wait.set_defaults(verb="wait", group=None, pair=None)
+    _add_watch(_add_verb(verbs, "watch", "show how far the pairs are with copying, until none copies"))
+    parser.failure_status = failure_status
+    for verb in set(verbs.choices.values()):
         # Only what is given there: a default would undo what was given before the verb.
         _add_session(verb, argparse.SUPPRESS, argparse.SUPPRESS)
         add_chap_arguments(verb, argparse.SUPPRESS)
+        verb.failure_status = failure_status
     return parser
+
+
+Verbs: TypeAlias = "argparse._SubParsersAction[_Parser]"
+
+
+def _add_changes(verbs: Verbs) -> None:
+    """create, split, resync and delete."""
+    create = _add_verb(verbs, "create", "make a pair: SMPL to COPY (paircreate)")
+    place = create.add_mutually_exclusive_group()
+    place.add_argument("-vl", dest="remote_p_vol", action="store_false", help="this array's volume becomes the P-VOL")
+    place.add_argument("--remote-p-vol", "-vr", action="store_true", help="the other array's volume becomes the P-VOL")
+    create.set_defaults(remote_p_vol=False)
+    levels = ["never", "data", "status"]
+    create.add_argument("--fence", "-f", choices=levels, help="fence level (default: as configured)")
+    create.add_argument("--no-copy", "-nocopy", action="store_true", help="both volumes are known to be equal")
+    split = _add_verb(verbs, "split", "suspend: COPY or PAIR to PSUS (pairsplit)")
+    way = split.add_mutually_exclusive_group()
+    way.add_argument("-r", dest="writable", action="store_false", help="the S-VOL can be read (the default)")
+    way.add_argument("-rw", dest="writable", action="store_true", help="open the S-VOL for writes")
+    way.add_argument("-S", dest="simplex", action="store_true", help="end the pair: back to SMPL, as delete does")
+    split.set_defaults(writable=False)
+    split.add_argument("--force", action="store_true", help="with -S: at this array alone")
+    resync = _add_verb(verbs, "resync", "resynchronise: PSUS to COPY (pairresync)")
+    swaps = resync.add_mutually_exclusive_group()
+    swaps.add_argument("--swap", "-swaps", action="store_true", help="given at the S-VOL: exchange the roles")
+    swaps.add_argument("-swapp", action="store_true", help="given at the P-VOL: exchange the roles; needs --peer")
+    resync.add_argument(
+        "--good", choices=["p", "s"], help="this half is right, discard what the other has of its own (also from PSUE)"
+    )
+    resync.add_argument("--force", action="store_true", help="with --good: even if that half was never complete")
+    _add_peer(resync, "with -swapp: the S-VOL's array, which is told")
+    delete = _add_verb(verbs, "delete", "end the pair: back to SMPL (pairsplit -S)")
+    delete.add_argument("--force", action="store_true", help="at this array alone, when the other cannot be reached")
+
+
+def _add_takeover(takeover: argparse.ArgumentParser) -> None:
+    takeover.add_argument("--force", action="store_true", help="without the other array, which cannot be reached")
+    takeover.add_argument("--yes-i-know", metavar="NAME", help="with --force: the name once more, instead of typing it")
+    takeover.add_argument(
+        "--incomplete", action="store_true", help="with --force: even if this half is outdated or was never complete"
+    )
+    takeover.add_argument(
+        "--owner", metavar="IQN,i,0xISID", help="with --force, of a quorum pair: the initiator port that shall own it"
+    )
+    takeover.add_argument("--json", action="store_true", help="a JSON list, one object for each pair")
+
+
+def _add_watch(watch: argparse.ArgumentParser) -> None:
+    watch.add_argument("--interval", type=float, default=1.0, metavar="S", help="seconds (default %(default)s)")
+    watch.add_argument("--follow", action="store_true", help="go on until Ctrl-C")
+    watch.add_argument("--json", action="store_true", help="one JSON object a line, for each pair that has changed")
 
 
 def _add_session(parser: argparse.ArgumentParser, array: str, timeout_seconds: float | str) -> None:
@@ -95,18 +230,27 @@ def _add_session(parser: argparse.ArgumentParser, array: str, timeout_seconds: f
     )
 
 
-def _add_status(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("name", nargs="?", metavar="NAME", help="only this pair or group")
+def _add_display(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="a JSON list, one object for each pair")
     parser.add_argument("-v", "--verbose", action="store_true", help="also the epoch and owner of quorum pairs")
-    parser.add_argument(
-        "--peer", metavar="iscsi://HOST:PORT[/IQN]", help="ask the other array for the (R) lines, instead of implying"
+    _add_peer(parser, "ask the other array for the (R) lines, instead of implying")
+
+
+def _add_peer(parser: argparse.ArgumentParser, text: str) -> None:
+    parser.add_argument("--peer", metavar="iscsi://HOST:PORT[/IQN]", help=text)
+
+
+def _add_verb(verbs: Verbs, name: str, text: str, epilog: str | None = None) -> "_Parser":
+    parser = verbs.add_parser(
+        name,
+        aliases=ALIASES[name],
+        help=text,
+        description=text,
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-
-
-def _add_verb(
-    verbs: "argparse._SubParsersAction[argparse.ArgumentParser]", name: str, text: str
-) -> argparse.ArgumentParser:
-    parser = verbs.add_parser(name, help=text, description=text)
-    parser.add_argument("name", metavar="NAME", help="a pair or a group")
+    parser.add_argument("name", nargs="?", metavar="NAME", help="a pair or a group")
+    parser.add_argument("-g", dest="group", metavar="GROUP", help="the pairs of this group")
+    parser.add_argument("-d", dest="pair", metavar="PAIR", help="this pair (with -g: of the group)")
+    parser.set_defaults(verb=name)
     return parser

@@ -10,19 +10,6 @@ from storage_model.errors import UserError
 from storage_model.pair_state import PairRole, PairState, Refusal
 from storage_model.spec.pair_cdb import PairControlOut, PairOut, PairStatus, StatusFlag
 
-COMMAND_REJECTED, INVALID_STATE = 221, 228  # CCI's EX_CMDRJE and EX_INVSTP
-_REJECTED = frozenset(
-    {
-        Refusal.NOT_CONFIGURED,
-        Refusal.VOLUMES_DIFFER,
-        Refusal.NOT_QUORUM,
-        Refusal.PEER_UNREACHABLE,
-        Refusal.IN_DOUBT,
-        Refusal.NO_VOTE,
-        Refusal.BUSY,
-    }
-)
-
 _HEADER = "(Port#,TID, LU),Seq#,LDEV#.P/S,Status,Fence, %,P-LDEV# M"
 STATES = {state.name: state for state in PairState} | {"SSUS": PairState.PSUS}
 
@@ -36,10 +23,6 @@ class PairUnit:
     peer: PairStatus | None = None
 
 
-def refusal_number(refusal: Refusal | None) -> int:
-    return COMMAND_REJECTED if refusal is None or refusal in _REJECTED else INVALID_STATE
-
-
 def select(units: Sequence[PairUnit], name: str) -> list[PairUnit]:
     """The pair of this name, or the pairs of the group. Raises UserError when there is neither."""
     chosen = [unit for unit in units if unit.status.pair_name == name]
@@ -47,6 +30,18 @@ def select(units: Sequence[PairUnit], name: str) -> list[PairUnit]:
     if not chosen:
         known = ", ".join(sorted(unit.status.pair_name for unit in units)) or "none"
         raise UserError(f"no pair or group {name} at this array (pairs: {known})")
+    return chosen
+
+
+def select_group(units: Sequence[PairUnit], group: str | None, pair: str | None) -> list[PairUnit]:
+    """The pairs of the group, or this pair of it, or just this pair. Raises UserError when there is none."""
+    chosen = [
+        unit for unit in units if group in (None, unit.status.group_name) and pair in (None, unit.status.pair_name)
+    ]
+    if not chosen:
+        asked = " ".join(f"{word} {name}" for word, name in (("group", group), ("pair", pair)) if name is not None)
+        known = ", ".join(sorted({f"{unit.status.group_name or '-'}/{unit.status.pair_name}" for unit in units}))
+        raise UserError(f"no {asked} at this array (group/pair: {known or 'none'})")
     return chosen
 
 
@@ -97,7 +92,7 @@ def _remote_line(unit: PairUnit) -> tuple[str, ...]:
         _port(unit.lun),
         own.peer_serial,
         f"{_peer_ldev(own)}.{label}",
-        _state_label(role, own.state) if known else "----",
+        state_label(role, own.state) if known else "----",
         fence,
         percent if known else "-",
         partner,
@@ -121,7 +116,7 @@ def _line(status: PairStatus, side: str, lun: int) -> tuple[str, ...]:
         _port(lun),
         status.serial,
         f"{status.ldev}.{status.role.label}",
-        _state_label(status.role, status.state),
+        state_label(status.role, status.state),
         *_tail(status, status.role is PairRole.S_VOL, _peer_ldev(status)),
     )
 
@@ -142,7 +137,7 @@ def _port(lun: int) -> str:
     return f"(CL1-A-1,0,{lun:>2})"
 
 
-def _state_label(role: PairRole, state: PairState) -> str:
+def state_label(role: PairRole, state: PairState) -> str:
     """The S-VOL of a suspended pair shows SSUS."""
     if role is PairRole.SMPL:
         return "----"
@@ -161,6 +156,7 @@ def remarks(shown: Sequence[PairUnit], all_units: Sequence[PairUnit], *, peer_as
             lines.append(f"{unit.status.pair_name}: the array asked with --peer has no such pair")
         elif not _peer_known(unit.status):
             lines.append(_out_of_touch(unit, unit.status.peer_serial in in_touch))
+        lines += _after_takeover(unit.status)
     if any(unit.peer is None for unit in shown):
         hint = "" if peer_asked else "; --peer asks the other array"
         lines.append(f"(R) as array {shown[0].status.serial} sees it{hint}")
@@ -172,6 +168,19 @@ def _out_of_touch(unit: PairUnit, link_up: bool) -> str:
     if link_up:
         return f"{name}: the pair is not {'yet connected' if unit.peer else 'configured'} at array {peer}"
     return f"{name}: the link to array {peer} is down{'' if unit.peer else ', or the pair is not configured there'}"
+
+
+def _after_takeover(status: PairStatus) -> list[str]:
+    """What a forced takeover left behind, until a resync names the good side."""
+    flags, name = status.flags, status.pair_name
+    lines = []
+    if flags & StatusFlag.OUTDATED:
+        lines.append(f"{name}: outdated: array {status.peer_serial} was promoted by a forced takeover")
+    if flags & StatusFlag.PEER_OUTDATED:
+        lines.append(f"{name}: promoted by a forced takeover: the half at array {status.peer_serial} is outdated")
+    if flags & StatusFlag.SPLIT_BRAIN:
+        lines.append(f"{name}: SPLIT BRAIN: both halves have data that the other lacks: resync --good p or --good s")
+    return lines
 
 
 def advice(verb: str, refusal: Refusal | None) -> str:
@@ -238,6 +247,9 @@ def _half_as_json(status: PairStatus) -> dict[str, object]:
         "link_up": bool(status.flags & StatusFlag.LINK_UP),
         "s_vol_writable": bool(status.flags & StatusFlag.S_VOL_WRITABLE),
         "in_doubt": bool(status.flags & StatusFlag.IN_DOUBT),
+        "outdated": bool(status.flags & StatusFlag.OUTDATED),
+        "peer_outdated": bool(status.flags & StatusFlag.PEER_OUTDATED),
+        "split_brain": bool(status.flags & StatusFlag.SPLIT_BRAIN),
     }
 
 

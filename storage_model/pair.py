@@ -39,7 +39,8 @@ class PairEpoch:
 
     ``p_serial`` is the array that holds the P-VOL ("" without a pair). ``state`` is the state the epoch begins in.
     ``source`` is the side whose data is good where the halves differ; it matters in COPY. ``arm`` asks the P-VOL's
-    array to split the pair as soon as it is equal again (an owner that released in mid-copy).
+    array to split the pair as soon as it is equal again (an owner that released in mid-copy). ``outdated`` is the array
+    whose half a forced takeover left behind ("" when there was none): not promotable until somebody names a good side.
     """
 
     epoch: int = 0
@@ -50,6 +51,7 @@ class PairEpoch:
     s_vol_writable: bool = False
     owner: Owner | None = None
     arm: bool = False
+    outdated: str = ""
 
     def role_of(self, serial: str) -> PairRole:
         """Which half the array with this serial number holds."""
@@ -77,6 +79,7 @@ class PairEpoch:
                 "s_vol_writable": self.s_vol_writable,
                 "owner": owner,
                 "arm": self.arm,
+                **({"outdated": self.outdated} if self.outdated else {}),
             }
         )
 
@@ -98,6 +101,7 @@ class PairEpoch:
                 bool(fields["s_vol_writable"]),
                 owner,
                 bool(fields["arm"]),
+                str(fields.get("outdated", "")),
             )
         except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
             raise ValueError(f"not a pair epoch: {text[:80]!r}: {error!r}") from None
@@ -108,7 +112,8 @@ class PairRecord:
     """What one array durably knows of a pair: what was decided, the state since then, and its own undecided vote.
 
     ``equal``: the halves have been equal since the epoch began. In PSUE it tells a mirror that broke, whose P-VOL has
-    everything, from a copy that broke off, where only the epoch's ``source`` does.
+    everything, from a copy that broke off, where only the epoch's ``source`` does; in PSUS, a pair that was split when
+    it was equal, whose S-VOL is a whole image of that moment.
     """
 
     decided: PairEpoch = PairEpoch()
@@ -186,7 +191,7 @@ def keeps_ownership(record: PairRecord, request: PairRequest) -> bool:
     12).
     """
     owned = record.decided.owned_by(request.serial, request.claim)
-    claims = request.claim is not None and request.verb is not PairVerb.RELEASE
+    claims = request.claim is not None and request.verb not in (PairVerb.RELEASE, PairVerb.TAKEOVER)
     return claims and owned and record.state is not PairState.PSUS
 
 
@@ -208,6 +213,8 @@ def next_epoch(
     if isinstance(outcome, Refusal):
         raise PairRefused(outcome)
     new_role, new_state = outcome
+    if request.verb is PairVerb.TAKEOVER:
+        return forced_epoch(record, request, other_serial=other_serial)
     base = replace(decided, epoch=decided.epoch + 1, state=new_state, arm=False)
     if request.verb is PairVerb.CREATE:
         return _created(base, request, other_serial)
@@ -268,4 +275,36 @@ def _resynced(
         good = Side.S_VOL if good is Side.P_VOL else Side.P_VOL  # named by the old roles, recorded by the new ones
     owner = decided.owner if request.claim is None else Owner(request.serial, request.claim)
     p_serial = request.serial if new_role is PairRole.P_VOL else decided.p_serial
-    return replace(base, p_serial=p_serial, source=good, owner=owner, s_vol_writable=False)
+    fence = decided.fence
+    if decided.outdated:
+        fence = request.fence or fence  # the takeover had opened what the fence level held back
+    return replace(base, p_serial=p_serial, source=good, fence=fence, owner=owner, s_vol_writable=False, outdated="")
+
+
+def after_all_known(record: PairRecord) -> int:
+    """The number of an epoch that this array makes alone: above what it voted for, which may be decided elsewhere."""
+    return max(record.decided.epoch, record.accepted.epoch if record.accepted else 0) + 1
+
+
+def forced_epoch(record: PairRecord, request: PairRequest, *, other_serial: str) -> PairEpoch:
+    """The value that an operator's forced takeover makes at ``request.serial``, without the other array's vote.
+
+    The half that is left behind is outdated from here on: whoever adopts this epoch there is the S-VOL of a pair in
+    PSUE, and stays so until a resync names the good side. Raises PairRefused: an outdated half, and one that was never
+    complete, is promoted only if ``request.force`` says that it is meant.
+    """
+    decided = record.decided
+    owner = decided.owner if decided.owner is not None and decided.owner.serial == request.serial else None
+    own_side = Side.P_VOL if request.serial == decided.p_serial else Side.S_VOL
+    whole = record.equal or decided.source is own_side
+    if (decided.outdated == request.serial or not whole) and not request.force:
+        raise PairRefused(Refusal.OUTDATED)
+    return PairEpoch(
+        after_all_known(record),
+        request.serial,
+        PairState.PSUE,
+        Side.P_VOL,
+        FenceLevel.NEVER,
+        owner=owner if request.claim is None else Owner(request.serial, request.claim),
+        outdated=other_serial,
+    )

@@ -66,6 +66,7 @@ class PairVerb(Enum):
     SWAP_RECOVER = "swap resync, good side named"
     DELETE = "delete"
     RELEASE = "release by the owner"
+    TAKEOVER = "forced takeover"
 
 
 class Refusal(Enum):
@@ -89,6 +90,8 @@ class Refusal(Enum):
     OWNED = (0x5, 0x800C, "the quorum volume has an owner")
     VOLUMES_DIFFER = (0x5, 0x800D, "the two volumes differ in size, block length or kind")
     NOT_QUORUM = (0x5, 0x800E, "ownership is claimed of a volume that is not a quorum volume")
+    OUTDATED = (0x5, 0x800F, "this half is outdated or incomplete, and would be promoted: force to name it good")
+    PEER_REACHABLE = (0x5, 0x8014, "the other array can be reached: no takeover by force")
     PEER_UNREACHABLE = (0x2, 0x8010, "the other array cannot be reached")
     IN_DOUBT = (0x2, 0x8011, "an epoch is voted for but not known to be decided")
     NO_VOTE = (0x2, 0x8012, "the other array did not vote in time")
@@ -188,6 +191,17 @@ TRANSITIONS: dict[tuple[Half, PairVerb], Half | Refusal] = {
     ((_S, _PAIR), PairVerb.RELEASE): Refusal.IS_S_VOL,
     ((_S, _PSUS), PairVerb.RELEASE): Refusal.IS_S_VOL,
     ((_S, _PSUE), PairVerb.RELEASE): Refusal.IS_S_VOL,
+    # An operator's word in place of the other array's vote: only while mirroring has stopped. At a P-VOL it opens what
+    # the fence level holds back.
+    (_SMPL, PairVerb.TAKEOVER): Refusal.NOT_PAIRED,
+    ((_P, _COPY), PairVerb.TAKEOVER): Refusal.COPYING,
+    ((_P, _PAIR), PairVerb.TAKEOVER): Refusal.MIRRORING,
+    ((_P, _PSUS), PairVerb.TAKEOVER): Refusal.IS_P_VOL,
+    ((_P, _PSUE), PairVerb.TAKEOVER): (_P, _PSUE),
+    ((_S, _COPY), PairVerb.TAKEOVER): Refusal.COPYING,
+    ((_S, _PAIR), PairVerb.TAKEOVER): Refusal.MIRRORING,
+    ((_S, _PSUS), PairVerb.TAKEOVER): (_P, _PSUE),
+    ((_S, _PSUE), PairVerb.TAKEOVER): (_P, _PSUE),
 }
 
 HALVES: tuple[Half, ...] = (_SMPL, *((role, state) for role in (_P, _S) for state in (_COPY, _PAIR, _PSUS, _PSUE)))

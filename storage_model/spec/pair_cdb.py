@@ -13,8 +13,8 @@ PAIR CONTROL IN (C0h)                           PAIR CONTROL OUT (C1h)
                                                   14, 15     reserved, CONTROL
 
 EXPECTED EPOCH makes a verb conditional: it fails with EPOCH_MOVED if the pair has changed since the caller read it.
-The parameter list of RESYNC, SWAP RESYNC and WITHDRAW is a claim: the I_T nexus for whom ownership of the quorum volume
-is asked or given back.
+The parameter list of RESYNC, SWAP RESYNC, TAKEOVER and WITHDRAW is a claim: the I_T nexus for whom ownership of the
+quorum volume is asked or given back.
 """
 
 from dataclasses import dataclass
@@ -48,6 +48,10 @@ class PairOut(IntEnum):
     DELETE = 0x04
     WITHDRAW = 0x05
     """Give back the reservation, and any undecided or decided claim, of the nexus in the parameter list."""
+    TAKEOVER = 0x06
+    """An operator's word in place of the other array's vote: this half becomes the P-VOL, the other one is outdated.
+
+    Only while the other array cannot be reached."""
 
 
 class PairOption(IntFlag):
@@ -65,7 +69,8 @@ class PairOption(IntFlag):
     NO_COPY = 0x10
     """CREATE: the caller vouches that both volumes are equal already (paircreate -nocopy)."""
     FORCE = 0x20
-    """DELETE: forget the pair at this array alone, when the other cannot be reached."""
+    """DELETE: forget the pair at this array alone, when the other cannot be reached. RESYNC, SWAP RESYNC, TAKEOVER: the
+    side named good, or promoted, may be one that is outdated or was never complete."""
 
 
 _OUT_CDB = c.Struct(
@@ -222,6 +227,13 @@ class StatusFlag(IntFlag):
     """An epoch was voted for here and is not known to be decided."""
     CONFIGURED = 0x10
     """A pair is configured for the volume (names and the peer are valid even in SMPL)."""
+    OUTDATED = 0x20
+    """The other half was promoted by a forced takeover: this one is not promotable until a resync names a good side."""
+    PEER_OUTDATED = 0x40
+    """This half was promoted by a forced takeover."""
+    SPLIT_BRAIN = 0x80
+    """After a forced takeover, the half left behind has (or, after its restart, may have) data of its own; or both
+    halves were changed by force, so that they do not agree any more."""
 
 
 _STATUS = c.Struct(

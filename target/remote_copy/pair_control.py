@@ -6,14 +6,14 @@ The array that holds the P-VOL serialises: the other one forwards. How a change 
 
 import json
 import logging
-from asyncio import Task, create_task
+from asyncio import Task, create_task, current_task
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import TypeVar
 
 from storage_model.errors import RemoteProtocolError
 from storage_model.nexus import ITNexus
-from storage_model.pair import PairEpoch, PairRefused, PairRequest, keeps_ownership, next_epoch
+from storage_model.pair import PairEpoch, PairRefused, PairRequest, after_all_known, keeps_ownership, next_epoch
 from storage_model.pair_state import TRANSITIONS, PairRole, PairState, PairVerb, Refusal
 from storage_model.spec.copy_frames import Answer, Frame, FrameType, PairOffer, decode_json, decode_parts, encode_parts
 from storage_model.spec.pair_cdb import PairStatus
@@ -52,6 +52,7 @@ class PairControl:
         self.secondary = secondary
         self._within = within
         self._offer: PairOffer | None = None
+        self._told = half.record.decided
         self._withdrawn: dict[ITNexus, None] = {}  # must not own the pair, even if a claim of theirs is yet decided
         self._tasks = BackgroundTasks(half.identity.name)
         self._decision = PairDecision(half, primary, self._tasks, self._release_unwanted, self._split_if_armed)
@@ -115,9 +116,12 @@ class PairControl:
         outcome = TRANSITIONS[(half.role, half.state), request.verb]
         if isinstance(outcome, Refusal):
             raise PairRefused(outcome)  # what Figure 4 refuses by the own volume's state needs nobody else's word
+        if half.record.decided.outdated and request.fence is None:
+            request = replace(request, fence=half.identity.fence)
         if request.claim is not None and request.verb is not PairVerb.RELEASE:
             self._withdrawn.pop(request.claim, None)
-        return await self._request_led(request) if half.register.leads else await self._request_forwarded(request)
+        leads = half.register.leads or request.verb is PairVerb.TAKEOVER
+        return await self._request_led(request) if leads else await self._request_forwarded(request)
 
     def _keeps(self, request: PairRequest) -> bool:
         """The owner's claim, while no epoch is in the making that takes the ownership away."""
@@ -154,7 +158,9 @@ class PairControl:
     def _keeps_in_doubt(self, request: PairRequest) -> bool:
         """The owner's claim, when the epoch in doubt can only be decided in its favour: it is the owner either way."""
         half = self.half
-        if request.verb is PairVerb.RELEASE or not half.record.decided.owned_by(request.serial, request.claim):
+        if request.verb in (PairVerb.RELEASE, PairVerb.TAKEOVER):
+            return False
+        if not half.record.decided.owned_by(request.serial, request.claim):
             return False
         accepted = half.register.accepted
         return accepted is not None and accepted.owned_by(request.serial, request.claim)
@@ -166,7 +172,7 @@ class PairControl:
         if not half.connected or half.peer is None:
             if request.verb is PairVerb.DELETE and request.force:
                 async with half.changing:
-                    return await self._decision.decide_alone()
+                    return await self._delete_alone()
             raise self._not_connected()
         # The S-VOL's own writes stop first: which side has the good data must not change while the swap is decided.
         await half.gate.close()
@@ -190,9 +196,36 @@ class PairControl:
             raise _refusal_of(reply)
         return reply.epoch
 
+    async def _delete_alone(self) -> int:
+        epoch = await self._decision.decide_alone(PairEpoch(epoch=after_all_known(self.half.record)))
+        if self._offer is not None:
+            self._tell(self._offer)  # a split brain: the link is up, but the halves are strangers
+        return epoch
+
+    async def _take_over(self, request: PairRequest) -> int:
+        """The operator's word counts as the other array's vote, as long as that cannot be had. Under ``changing``."""
+        half = self.half
+        if request.serial != half.identity.serial or (half.link.up and self._offer is not None):
+            raise PairRefused(Refusal.PEER_REACHABLE)
+        value = next_epoch(
+            half.record,
+            request,
+            other_serial=half.identity.peer_serial,
+            quorum=half.identity.quorum,
+            p_vol_written=len(half.marks) > 0,
+        )
+        log.warning("pair %s: taken over by force, array %s is outdated", half.identity.name, value.outdated)
+        self._decision.voting = current_task()  # whoever waits for this may give up, it does not
+        try:
+            return await self._decision.decide_alone(value)
+        finally:
+            self._decision.voting = None
+
     async def _lead(self, request: PairRequest) -> int:
         half = self.half
         async with half.changing:
+            if request.verb is PairVerb.TAKEOVER:
+                return await self._take_over(request)
             if not half.register.leads:
                 raise PairRefused(Refusal.BUSY)  # the P-VOL moved while the request waited
             self._check_wanted(request)
@@ -212,7 +245,7 @@ class PairControl:
                 await self._decision.decide(value, lambda: self._check_now(request, value))
                 return value.epoch
             if request.verb is PairVerb.DELETE and request.force:
-                return await self._decision.decide_alone()
+                return await self._delete_alone()
             if half.record.decided.owned_by(request.serial, request.claim) and value.owner == half.record.decided.owner:
                 # The present owner keeps it: nobody can have won without this array's vote, and nobody will, since the
                 # vote of the next epoch is the owner's from here on. It is decided when the link is back.
@@ -292,8 +325,18 @@ class PairControl:
         if offer is None:
             log.warning("pair %s is not configured at array %s", half.identity.name, half.identity.peer_serial)
             return
-        payload = encode_parts(half.record.decided.encode().encode(), self._decision.packed_marks())
-        half.link.send(Frame(FrameType.PAIR_STATUS, offer.ldev, length_bytes=half.state, payload=payload))
+        self._tell(offer)
+
+    def _tell(self, offer: PairOffer) -> None:
+        """PAIR_STATUS; its flag says that this outdated half has data of its own."""
+        half = self.half
+        decided = half.record.decided
+        self._told = decided
+        payload = encode_parts(decided.encode().encode(), self._decision.packed_marks())
+        written = int(len(half.marks) > 0)
+        half.link.send(
+            Frame(FrameType.PAIR_STATUS, offer.ldev, length_bytes=half.state, flags=written, payload=payload)
+        )
 
     async def link_lost(self, reason: str) -> None:
         """The other array is out of reach: mirroring stops (¶31)."""
@@ -351,7 +394,11 @@ class PairControl:
         async with half.changing:
             await half.gate.close()
             try:
+                if not self._reconcilable(decided, written=bool(frame.flags)):
+                    return
                 await self._decision.carry_out(half.register.heard_decided(decided), bits)
+                if self._told.epoch < half.record.decided.epoch and self._offer is not None:
+                    self._tell(self._offer)  # what was told when the link opened is of the past
                 if decided.epoch == half.record.decided.epoch and state is PairState.PSUE:
                     await half.suspend("it broke off while the arrays could not reach each other")
                 half.peer_suspended = state in (PairState.PSUS, PairState.PSUE)
@@ -364,6 +411,23 @@ class PairControl:
             finally:
                 half.gate.open()
         self._release_unwanted()
+
+    def _reconcilable(self, decided: PairEpoch, *, written: bool) -> bool:
+        """False when both arrays went on alone to the same epoch number: nothing is merged, and nothing mirrored."""
+        half = self.half
+        mine = half.record.decided
+        behind = mine.outdated == half.identity.peer_serial and decided.epoch <= mine.epoch
+        half.split_brain = behind and written
+        if decided.epoch != mine.epoch or decided == mine:
+            return True
+        half.split_brain = True
+        log.error(
+            "pair %s: split brain: both arrays changed it by force in epoch %d. Delete it (--force) at both, create it"
+            " anew from the good side",
+            half.identity.name,
+            mine.epoch,
+        )
+        return False
 
     async def start(self) -> None:
         """After the array's start: what was mirroring when it stopped is suspended until somebody resyncs."""

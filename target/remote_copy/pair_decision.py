@@ -103,10 +103,9 @@ class PairDecision:
         if half.record.decided.epoch < value.epoch:
             raise PairRefused(Refusal.NO_VOTE, "the other array's vote does not count")
 
-    async def decide_alone(self) -> int:
-        """An operator insists on forgetting the pair here; the other array hears of it when the link is back."""
+    async def decide_alone(self, value: PairEpoch) -> int:
+        """An operator insists, in place of the other array's vote, which hears of it when the link is back."""
         half = self._half
-        value = PairEpoch(epoch=half.record.decided.epoch + 1)
         await half.gate.close()
         try:
             for effect in half.register.heard_decided(value):

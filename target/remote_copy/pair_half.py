@@ -91,6 +91,8 @@ class PairHalf:
         """What the other array says of its half; None while the link is down or the peer has no such pair."""
         self.peer_suspended = False
         """True when the other array is known to show the pair as suspended: what fence level *status* asks for."""
+        self.split_brain = False
+        """What the other array says of its outdated half, or its decided epoch, cannot be reconciled with this half."""
         self.swap_in_doubt: int | None = None
         """The epoch out of which a swap was asked of the other array, if its outcome is not known here."""
         self.busy: Callable[[], bool] = lambda: False
@@ -126,6 +128,15 @@ class PairHalf:
         record = self.record
         behind = record.decided.source is Side.S_VOL and not record.equal
         return behind and self.role is PairRole.P_VOL and record.state in (PairState.COPY, PairState.PSUE)
+
+    @property
+    def _split_brain_stands(self) -> bool:
+        return self.split_brain and (bool(self.record.decided.outdated) or not self.connected)
+
+    @property
+    def wrote_outdated(self) -> bool:
+        """True at a half that a forced takeover left behind, if it has data of its own: nothing of it is merged."""
+        return self.record.decided.outdated == self.identity.serial and len(self.marks) > 0
 
     @property
     def doubtful_owner(self) -> bool:
@@ -222,6 +233,9 @@ class PairHalf:
             (StatusFlag.LINK_UP, self.connected),
             (StatusFlag.S_VOL_WRITABLE, decided.s_vol_writable),
             (StatusFlag.IN_DOUBT, self.register.in_doubt),
+            (StatusFlag.OUTDATED, decided.outdated == identity.serial),
+            (StatusFlag.PEER_OUTDATED, decided.outdated == identity.peer_serial),
+            (StatusFlag.SPLIT_BRAIN, self._split_brain_stands or self.wrote_outdated),
         ):
             if holds:
                 flags |= flag
@@ -255,5 +269,6 @@ def _moved_inside(record: PairRecord, epoch: int, states: tuple[PairState, ...],
 
 
 def _begins_equal(record: PairRecord, value: PairEpoch) -> bool:
-    """An epoch that begins in PSUE (a RELEASE there) leaves what the fault left."""
-    return value.state is PairState.PAIR or (value.state is PairState.PSUE and record.equal)
+    """An epoch that begins suspended (a split, a RELEASE, a forced takeover) leaves what was equal before."""
+    suspended = value.state in (PairState.PSUS, PairState.PSUE)
+    return value.state is PairState.PAIR or (suspended and record.equal)

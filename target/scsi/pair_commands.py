@@ -27,8 +27,9 @@ _VERBS = {
     PairOut.RESYNC: PairVerb.RESYNC,
     PairOut.SWAP_RESYNC: PairVerb.SWAP_RESYNC,
     PairOut.DELETE: PairVerb.DELETE,
+    PairOut.TAKEOVER: PairVerb.TAKEOVER,
 }
-_CLAIMABLE = (PairOut.RESYNC, PairOut.SWAP_RESYNC)
+_CLAIMABLE = (PairOut.RESYNC, PairOut.SWAP_RESYNC, PairOut.TAKEOVER)
 _NAMED_GOOD = {PairVerb.RESYNC: PairVerb.RECOVER, PairVerb.SWAP_RESYNC: PairVerb.SWAP_RECOVER}
 
 

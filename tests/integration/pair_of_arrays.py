@@ -30,6 +30,7 @@ class PairSpec:
     fence: str = "never"
     quorum: bool = False
     copy_rate: str = "unlimited"
+    group: str = ""
 
 
 def free_port() -> int:
@@ -74,6 +75,8 @@ class ArrayUnderTest:
             fence = "{pair.fence}"
             copy_rate = "{pair.copy_rate}"
             """
+            if pair.group:
+                text += f'group = "{pair.group}"\n'
         self.config.write_text(text)
         self.process: ChildProcess | None = None
         self.session: IscsiSession | None = None

@@ -139,7 +139,10 @@ async def test_volume_in_a_sparse_file_keeps_its_data(tmp_path: Path) -> None:
     [
         ("target", "--config --portal --volume --iqn --state-dir --copy-listen --copy-peer --broker --log-level"),
         ("initiator_shim", "--listen --array --deadline --broker --name --quiet"),
-        ("initiator_shim.pairctl", "--array --timeout-seconds status create split resync delete wait"),
+        (
+            "initiator_shim.pairctl",
+            "--array --timeout-seconds status create split resync delete wait display takeover volchk evtwait watch",
+        ),
     ],
 )
 def test_help_mentions_every_flag(module: str, flags: str) -> None:

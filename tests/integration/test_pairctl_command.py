@@ -2,11 +2,15 @@
 
 import asyncio
 import json
+import os
+import signal
 import sys
 from pathlib import Path
 
 from scripts.failover_drill.processes import ROOT
 from storage_model.pair_state import PairState
+from storage_model.spec.pair_cdb import StatusFlag
+from tests.eventually import eventually
 from tests.integration.pair_of_arrays import PairSpec, free_port, pair_of_arrays
 
 
@@ -30,7 +34,7 @@ async def test_the_life_of_a_pair(tmp_path: Path) -> None:
         assert status == 0
         assert [line.split()[-5] for line in output.splitlines()[1:3]] == ["NEVER", "NEVER"]
         status, _, error = await pairctl(a, "resync", "data0")
-        assert (status, error) == (1, "pairctl: resync data0: 228 invalid state: the pair is mirroring (PAIR)\n")
+        assert (status, error) == (228, "pairctl: resync data0: 228 invalid state: the pair is mirroring (PAIR)\n")
         assert await pairctl(a, "split", "data0", "-rw") == (0, "", "")
         assert await pairctl(a, "wait", "data0", "PAIR", "--timeout", "0.3") == (
             3, "", "pairctl: wait data0: not PAIR in 0.3 s, but PSUS\n",
@@ -44,6 +48,96 @@ async def test_the_life_of_a_pair(tmp_path: Path) -> None:
         assert [(pair["pair"], pair["role"]) for pair in json.loads(output)] == [("data0", "P-VOL"), ("data1", "SMPL")]
         assert await pairctl(a, "delete", "data0") == (0, "", "")
         assert await pairctl(b, "wait", "data0", "SMPL", "--timeout", "5") == (0, "", "")
+
+
+async def test_the_words_of_cci(tmp_path: Path) -> None:
+    pairs = (PairSpec("data0", group="g"), PairSpec("data1", group="g"), PairSpec("other"))
+    async with pair_of_arrays(tmp_path, *pairs) as arrays:
+        a, b = arrays.a.port, arrays.b.port
+        assert (await pairctl(a, "pairvolchk", "-g", "g", "-ss"))[0] == 11
+        assert await pairctl(a, "paircreate", "-g", "g", "-vl", "-f", "never") == (0, "", "")
+        assert await pairctl(a, "pairevtwait", "-g", "g", "-s", "PAIR", "-t", "20") == (0, "", "")
+        await arrays.b.until(0, PairState.PAIR)
+        await arrays.b.until(1, PairState.PAIR)
+        assert [(await pairctl(port, "pairvolchk", "-g", "g"))[0] for port in (a, b)] == [2, 3]
+        status, output, _ = await pairctl(b, "volchk", "-d", "data0", "-ss")
+        assert (status, output) == (33, "pairvolchk : data0 : Volstat is S-VOL.[status = PAIR fence = NEVER]\n")
+        status, _, error = await pairctl(a, "evtwait", "-g", "g", "-s", "PSUS", "-t", "0.2")
+        assert (status, error) == (233, "pairctl: evtwait g: not PSUS in 0.2 s, but PAIR, PAIR\n")
+        assert (await pairctl(a, "volchk", "nope"))[0] == 242
+        assert (await pairctl(a, "volchk", "other"))[0] == 1
+        status, output, _ = await pairctl(a, "watch", "-g", "g")
+        assert (status, [line.split()[:3] for line in output.splitlines()]) == (
+            0, [["data0", "P-VOL", "PAIR"], ["data1", "P-VOL", "PAIR"]],
+        )  # fmt: skip
+        # One pair of the group is not in a state for it, so that none is changed.
+        assert (await pairctl(a, "pairsplit", "data1", "-rw"))[0] == 0
+        status, _, error = await pairctl(a, "resync", "-g", "g", "-swaps")
+        assert (status, error.split(":")[1]) == (228, " resync data1")
+        assert (await pairctl(a, "volchk", "-g", "g", "-ss"))[0] == 26
+        assert await pairctl(a, "pairresync", "data1", "-swapp", "--peer", f"iscsi://127.0.0.1:{b}") == (0, "", "")
+        assert (await pairctl(b, "volchk", "data1"))[0] == 2
+        assert (await pairctl(a, "pairsplit", "-g", "g", "-S"))[0] == 0
+        assert (await pairctl(a, "volchk", "-g", "g", "-ss"))[0] == 11
+
+
+async def test_takeover(tmp_path: Path) -> None:
+    async with pair_of_arrays(tmp_path, PairSpec("data0"), PairSpec("data1")) as arrays:
+        a, b = arrays.a.port, arrays.b.port
+        await arrays.create()
+        assert (await pairctl(a, "takeover", "data0"))[0] == 0
+        assert (await pairctl(b, "horctakeover", "data0"))[0] == 1
+        await arrays.a.until(0, PairState.PAIR)
+        assert (await pairctl(b, "volchk", "data0", "-ss"))[0] == 23
+        await arrays.cut()
+        await arrays.a.until(0, PairState.PSUE)
+        status, _, error = await pairctl(a, "takeover", "data0")
+        assert (status, "takeover --force" in error) == (225, True)
+        status, output, _ = await pairctl(a, "takeover", "data0", "--force", "--yes-i-know", "data0", "--json")
+        (pair,) = json.loads(output)
+        assert (status, pair["exit_status"], pair["role"], pair["peer_outdated"]) == (2, 2, "P-VOL", True)
+        assert (await arrays.a.write(0, 100, b"a" * 512)).status == 0
+        assert (await arrays.b.write(0, 900, b"b" * 512)).status == 0
+        await arrays.mend()
+
+        async def outdated() -> bool:
+            return bool((await arrays.b.status(0)).flags & StatusFlag.OUTDATED)
+
+        await eventually(outdated, what="array B hears of the takeover")
+        _, output, _ = await pairctl(b, "display", "data0")
+        assert "data0: outdated: array 30095 was promoted" in output and "data0: SPLIT BRAIN" in output
+        status, _, error = await pairctl(b, "takeover", "data0")
+        assert (status, "name the good side" in error) == (225, True)
+        assert (await pairctl(a, "resync", "data0", "--good", "p"))[0] == 0
+        await arrays.b.until(0, PairState.PAIR)
+        assert arrays.b.file("data0")[100 * 512 : 101 * 512] == b"a" * 512
+        assert arrays.b.file("data0")[900 * 512 : 901 * 512] == bytes(512)
+
+
+async def test_watch_until_ctrl_c_and_a_link_by_the_name_of_a_verb(tmp_path: Path) -> None:
+    async with pair_of_arrays(tmp_path, PairSpec("data0")) as arrays:
+        url = f"iscsi://127.0.0.1:{arrays.a.port}"
+        link = tmp_path / "pairvolchk"
+        link.symlink_to(ROOT / "initiator_shim" / "pairctl.py")
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, str(link), "-a", url, "data0", "-ss", env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdout=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        output, _ = await process.communicate()
+        assert (process.returncode, output) == (11, b"pairvolchk : data0 : Volstat is SMPL.\n")
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "initiator_shim.pairctl", "-a", url, "watch", "--follow", "--json",
+            "--interval", "0.1", cwd=ROOT, stdout=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        assert process.stdout is not None
+        async with asyncio.timeout(30):
+            assert json.loads(await process.stdout.readline())["state"] == "SMPL"
+            await arrays.create()
+            state = ""
+            while state != "PAIR":
+                state = json.loads(await process.stdout.readline())["state"]
+            process.send_signal(signal.SIGINT)
+            assert await process.wait() == 130
 
 
 async def test_what_cannot_be_done(tmp_path: Path) -> None:
@@ -64,7 +158,7 @@ async def test_what_cannot_be_done(tmp_path: Path) -> None:
         _, output, _ = await pairctl(arrays.a.port, "status", "--peer", peer)
         assert output.splitlines()[3:] == ["data0: the link to array 30096 is down"]
         assert await pairctl(arrays.a.port, "resync", "data0") == (
-            1, "",
+            228, "",
             "pairctl: resync data0: 228 invalid state: the pair is suspended by an error (PSUE): name the good side "
             "(--good p or --good s)\n",
         )  # fmt: skip
@@ -73,5 +167,5 @@ async def test_what_cannot_be_done(tmp_path: Path) -> None:
         assert error == f"pairctl: cannot connect to {nobody.removeprefix('iscsi://')}: Connection refused\n"
         assert (await pairctl(arrays.a.port, "delete", "data0", "--force"))[0] == 0
         status, _, error = await pairctl(arrays.a.port, "create", "data0")
-        assert status == 1
+        assert status == 221
         assert error.startswith("pairctl: create data0: 221 command rejected: ")

@@ -23,6 +23,7 @@ NORMAL = {
     PairVerb.SWAP_RECOVER: {(S, PSUS): (P, COPY), (S, PSUE): (P, COPY)},
     PairVerb.DELETE: {half: SMPL for half in HALVES if half != SMPL},
     PairVerb.RELEASE: {(P, COPY): (P, PSUS), (P, PAIR): (P, PSUS), (P, PSUS): (P, PSUS), (P, PSUE): (P, PSUE)},
+    PairVerb.TAKEOVER: {(P, PSUE): (P, PSUE), (S, PSUS): (P, PSUE), (S, PSUE): (P, PSUE)},
 }
 
 

@@ -1,5 +1,6 @@
 """What pairctl shows and takes, without an array."""
 
+import io
 import json
 import socket
 import threading
@@ -7,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from initiator_shim.pair_arguments import argument_parser, pair_command
+from initiator_shim.pair_arguments import argument_parser, pair_command, parse_arguments
 from initiator_shim.pair_display import (
     PairUnit,
     advice,
@@ -15,11 +16,14 @@ from initiator_shim.pair_display import (
     goal_reached,
     owners,
     parse_state,
-    refusal_number,
     remarks,
     select,
+    select_group,
     table,
 )
+from initiator_shim.pair_exit_codes import refusal_number, volchk_status
+from initiator_shim.pair_progress import CopyProgress, fitting, readable_bytes, redraw
+from initiator_shim.pair_takeover import Plan, TakeoverImpossible, TakeoverResult, Way, plan_takeover, takeover_number
 from initiator_shim.pairctl import main
 from storage_model.errors import UserError
 from storage_model.nexus import ITNexus
@@ -198,6 +202,17 @@ def test_ccis_error_numbers(refusal: Refusal | None, number: int) -> None:
         ("resync p --swap --good s", PairControlOut(PairOut.SWAP_RESYNC, PairOption.GOOD_S_VOL)),
         ("delete p", PairControlOut(PairOut.DELETE)),
         ("delete p --force", PairControlOut(PairOut.DELETE, PairOption.FORCE)),
+        (
+            "paircreate -g g -vr -f data -nocopy",
+            PairControlOut(PairOut.CREATE, PairOption.REMOTE_P_VOL | PairOption.NO_COPY, FenceLevel.DATA),
+        ),
+        ("paircreate -g g -vl", PairControlOut(PairOut.CREATE)),
+        ("pairsplit -g g -r", PairControlOut(PairOut.SPLIT)),
+        ("pairsplit -g g -d p -rw", PairControlOut(PairOut.SPLIT, PairOption.S_VOL_WRITABLE)),
+        ("pairsplit -g g -S", PairControlOut(PairOut.DELETE)),
+        ("pairresync -g g", PairControlOut(PairOut.RESYNC)),
+        ("pairresync -g g -swaps", PairControlOut(PairOut.SWAP_RESYNC)),
+        ("pairresync -g g -swapp --peer iscsi://b", PairControlOut(PairOut.SWAP_RESYNC)),
     ],
 )
 def test_verbs(arguments: str, command: PairControlOut) -> None:
@@ -233,6 +248,112 @@ def test_goals(verb: PairOut, reached: set[PairState]) -> None:
     assert {s for s in PairState if goal_reached(PairControlOut(verb), replace(P_VOL, state=s))} == reached
 
 
+def test_a_program_may_be_called_by_a_verbs_name() -> None:
+    assert parse_arguments(["-g", "g", "-S"], "/usr/bin/pairsplit").verb == "split"
+    assert parse_arguments(["pairvolchk", "p", "-ss"], "pairctl").with_state
+    assert parse_arguments(["p"], "horctakeover").verb == "takeover"
+    assert parse_arguments(["status"], "/opt/pairctl.py").verb == "display"
+
+
+def test_a_group_a_pair_of_it_or_a_pair() -> None:
+    units = [PairUnit(lun, replace(P_VOL, pair_name=f"p{lun}", group_name="g" if lun else "")) for lun in (0, 1, 2)]
+    assert select_group(units, "g", None) == units[1:]
+    assert select_group(units, "g", "p1") == [units[1]]
+    assert select_group(units, None, "p0") == [units[0]]
+    with pytest.raises(UserError, match=r"no group h pair p1 .*-/p0, g/p1, g/p2"):
+        select_group(units, "h", "p1")
+
+
+@pytest.mark.parametrize(
+    ("roles_and_states", "plain", "with_state"),
+    [
+        ([(PairRole.SMPL, PairState.SMPL)], 1, 11),
+        ([(PairRole.P_VOL, PairState.COPY)], 2, 22),
+        ([(PairRole.P_VOL, PairState.PAIR)], 2, 23),
+        ([(PairRole.P_VOL, PairState.PSUS)], 2, 24),
+        ([(PairRole.P_VOL, PairState.PSUE)], 2, 25),
+        ([(PairRole.S_VOL, PairState.COPY)], 3, 32),
+        ([(PairRole.S_VOL, PairState.PAIR)], 3, 33),
+        ([(PairRole.S_VOL, PairState.PSUS)], 3, 34),
+        ([(PairRole.S_VOL, PairState.PSUE)], 3, 35),
+        ([(PairRole.P_VOL, PairState.PAIR), (PairRole.P_VOL, PairState.PSUE)], 2, 26),
+        ([(PairRole.S_VOL, PairState.PAIR), (PairRole.S_VOL, PairState.COPY)], 3, 36),
+        ([(PairRole.S_VOL, PairState.PAIR), (PairRole.P_VOL, PairState.PAIR)], 236, 236),
+    ],
+)
+def test_volchk(roles_and_states: list[tuple[PairRole, PairState]], plain: int, with_state: int) -> None:
+    statuses = [replace(P_VOL, role=role, state=state) for role, state in roles_and_states]
+    assert volchk_status(statuses, with_state=False) == plain
+    assert volchk_status(statuses, with_state=True) == with_state
+
+
+@pytest.mark.parametrize(
+    ("status", "force", "way", "result"),
+    [
+        (P_VOL, False, Way.STAY, 0),
+        (replace(CUT_OFF, fence=FenceLevel.NEVER), False, Way.STAY, 0),
+        (S_VOL, False, Way.SWAP, 1),
+        (replace(S_VOL, state=PairState.PAIR), False, Way.SPLIT_AND_SWAP, 1),
+        (replace(CUT_OFF, role=PairRole.S_VOL), True, Way.FORCE, 2),
+        (CUT_OFF, True, Way.FORCE, 4),
+    ],
+)
+def test_takeover_plans(status: PairStatus, force: bool, way: Way, result: int) -> None:
+    assert plan_takeover(status, force=force) == Plan(way, TakeoverResult(result))
+
+
+@pytest.mark.parametrize(
+    ("status", "force", "number"),
+    [
+        (UNPAIRED, True, 228),
+        (CUT_OFF, False, 228),
+        (replace(P_VOL, state=PairState.PSUE), True, 228),
+        (replace(CUT_OFF, role=PairRole.S_VOL), False, 225),
+        (replace(S_VOL, state=PairState.COPY), True, 225),
+        (replace(S_VOL, state=PairState.PSUE), True, 225),
+    ],
+)
+def test_takeovers_that_cannot_be(status: PairStatus, force: bool, number: int) -> None:
+    with pytest.raises(TakeoverImpossible) as error:
+        plan_takeover(status, force=force)
+    assert error.value.number == number
+
+
+def test_takeover_numbers() -> None:
+    assert takeover_number(Refusal.BOTH_WRITTEN) == 223
+    assert takeover_number(Refusal.OUTDATED) == 225
+    assert takeover_number(Refusal.PEER_REACHABLE) == 228
+    assert takeover_number(Refusal.NO_VOTE) == takeover_number(None) == 221
+
+
+def test_what_a_forced_takeover_left_is_remarked() -> None:
+    outdated = replace(S_VOL, flags=S_VOL.flags | StatusFlag.OUTDATED | StatusFlag.SPLIT_BRAIN)
+    text = remarks([PairUnit(1, outdated, P_VOL)], [], peer_asked=True)
+    assert text == (
+        "quorum0: outdated: array 30095 was promoted by a forced takeover\n"
+        "quorum0: SPLIT BRAIN: both halves have data that the other lacks: resync --good p or --good s\n"
+    )
+    assert as_json(PairUnit(1, outdated))["split_brain"] is True
+
+
+def test_progress_of_a_copy() -> None:
+    copy = replace(P_VOL, state=PairState.COPY, copy_percent=50, differing_bytes=8 << 20)
+    progress = CopyProgress()
+    assert progress.lines([PairUnit(1, copy)], 10.0) == [
+        "quorum0      P-VOL COPY [##########..........]  50 %, 8.0 MiB left"
+    ]
+    copy = replace(copy, copy_percent=75, differing_bytes=4 << 20)
+    assert progress.lines([PairUnit(1, copy)], 14.0) == [
+        "quorum0      P-VOL COPY [###############.....]  75 %, 4.0 MiB left, 1.0 MiB/s, 4 s to go"
+    ]
+    assert progress.lines([PairUnit(1, P_VOL)], 15.0)[0].endswith("] 100 %")
+    assert progress.lines([PairUnit(1, UNPAIRED)], 16.0) == ["quorum0      SMPL  ----"]
+    assert fitting(["abcdef", "b"], 4, 3) == ["abc", "b"]
+    assert fitting(["a", "b", "c"], 80, 3) == ["a", "(3 pairs)"]
+    assert redraw(["a", "b"], 2) == "\x1b[2A\r\x1b[Ja\nb\n"
+    assert [readable_bytes(n) for n in (0, 1536, 1 << 50)] == ["0 B", "1.5 KiB", "1024.0 TiB"]
+
+
 def test_every_flag_has_help(capsys: pytest.CaptureFixture[str]) -> None:
     parser = argument_parser()
     (verbs,) = (action for action in parser._actions if hasattr(action, "choices") and action.dest == "verb")
@@ -252,12 +373,42 @@ def test_every_flag_has_help(capsys: pytest.CaptureFixture[str]) -> None:
         (["-a", "iscsi://127.0.0.1:x", "status"], "the port must be a number"),
         (["-a", "iscsi://127.0.0.1:1", "status"], "cannot connect to 127.0.0.1:1"),
         (["-a", "iscsi://127.0.0.1:1", "wait", "p", "PAIRED"], "STATE PAIRED"),
+        (["split"], "split: one of NAME, -g GROUP and -d PAIR"),
+        (["split", "p", "-g", "g"], "split: one of NAME, -g GROUP and -d PAIR"),
+        (["resync", "p", "-swapp"], "--peer must name the S-VOL's array"),
+        (["volchk"], "volchk: one of NAME, -g GROUP and -d PAIR"),
+        (["-a", "iscsi://127.0.0.1:1", "volchk", "p"], "cannot connect to 127.0.0.1:1"),
+        (["evtwait", "p", "-s", "PAIRED"], "STATE PAIRED"),
+        (["takeover", "p", "--force", "--yes-i-know", "q"], "is not confirmed: 'q' is not p; nothing was changed"),
+        (["takeover", "p", "--yes-i-know", "p"], "belong to --force"),
+        (["takeover", "p", "--owner", "iqn.x"], "not an initiator port"),
     ],
 )
 def test_user_errors_are_one_line(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(arguments) == 2
+    answering = {"volchk", "evtwait", "takeover"} & set(arguments)
+    assert main(arguments) == (242 if answering else 2)
     error = capsys.readouterr().err
     assert error.startswith("pairctl: ") and message in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "arguments", ["volchk p --bogus", "--bogus volchk p", "evtwait p", "takeover p --timeout-seconds x"]
+)
+def test_wrong_arguments_are_no_answer(arguments: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exited:
+        main(arguments.split())
+    assert exited.value.code == 242
+    assert capsys.readouterr().err.startswith("usage: ")
+
+
+def test_a_takeover_by_force_asks_for_the_name(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["-a", "iscsi://127.0.0.1:1", "takeover", "-g", "g", "--force"]
+    for typed, outcome in (("no\n", "is not confirmed"), ("", "is not confirmed"), ("g\n", "cannot connect")):
+        monkeypatch.setattr("sys.stdin", io.StringIO(typed))
+        assert main(words) == 242
+        assert outcome in capsys.readouterr().err
 
 
 def test_an_array_that_hangs_up_is_named(capsys: pytest.CaptureFixture[str]) -> None:

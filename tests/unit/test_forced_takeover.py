@@ -1,0 +1,189 @@
+"""A forced takeover: the operator's word in place of the other array's vote, and the half that is left behind."""
+
+import pytest
+
+from storage_model.pair import Owner, PairEpoch, PairRecord, PairRefused, PairRequest, forced_epoch
+from storage_model.pair_state import FenceLevel, PairRole, PairState, PairVerb, Refusal, Side
+from storage_model.spec.copy_frames import FrameType
+from storage_model.spec.pair_cdb import StatusFlag
+from tests.unit.pair_in_memory import Pair, Site, is_type, refusal
+
+AFTER = StatusFlag.OUTDATED | StatusFlag.PEER_OUTDATED | StatusFlag.SPLIT_BRAIN
+
+
+def flags(site: Site) -> StatusFlag:
+    return site.control.status().flags & AFTER
+
+
+async def cut_pair(fence: FenceLevel = FenceLevel.NEVER) -> Pair:
+    """Mirroring, until the link went down: A has the P-VOL."""
+    pair = Pair(fence, quorum=False)
+    await pair.start()
+    await pair.mirror()
+    assert await pair.a.write(0, "both")
+    pair.wire.cut()
+    await pair.until(PairState.PSUE)
+    return pair
+
+
+async def test_the_s_vol_becomes_a_p_vol_that_takes_writes() -> None:
+    pair = await cut_pair(FenceLevel.DATA)
+    b = pair.b
+    await b.do(PairVerb.TAKEOVER)
+    assert (b.half.role, b.half.state) == (PairRole.P_VOL, PairState.PSUE)
+    assert await b.read(0) == "both"
+    assert await b.write(1, "b's")
+    assert flags(b) == StatusFlag.PEER_OUTDATED
+    await pair.stop()
+
+
+async def test_only_while_the_other_array_cannot_be_reached() -> None:
+    pair = Pair(quorum=False)
+    await pair.start()
+    await pair.arm()
+    assert await refusal(pair.b.do(PairVerb.TAKEOVER)) is Refusal.PEER_REACHABLE
+    assert await refusal(pair.a.do(PairVerb.TAKEOVER)) is Refusal.IS_P_VOL
+    await pair.stop()
+
+
+async def test_the_loser_is_outdated_when_the_link_returns_and_refuses_promotion() -> None:
+    pair = await cut_pair()
+    a, b = pair.a, pair.b
+    await b.do(PairVerb.TAKEOVER)
+    assert await b.write(1, "b's")
+    await pair.connect()
+    assert (a.half.role, a.half.state) == (PairRole.S_VOL, PairState.PSUE)
+    assert (flags(a), flags(b)) == (StatusFlag.OUTDATED, StatusFlag.PEER_OUTDATED), "A wrote nothing"
+    for site, verb in ((a, PairVerb.SWAP_RESYNC), (b, PairVerb.RESYNC), (a, PairVerb.RESYNC)):
+        assert await refusal(site.do(verb)) is Refusal.SUSPENDED_BY_ERROR
+    pair.wire.cut()
+    await pair.quiet()
+    assert await refusal(a.do(PairVerb.TAKEOVER)) is Refusal.OUTDATED
+    await a.crash()
+    await a.start()
+    assert flags(a) & StatusFlag.OUTDATED, "it is durable"
+    assert await refusal(a.do(PairVerb.TAKEOVER)) is Refusal.OUTDATED
+    await pair.stop()
+
+
+@pytest.mark.parametrize("good", [Side.P_VOL, Side.S_VOL])
+async def test_writes_of_both_are_a_split_brain_until_a_good_side_is_named(good: Side) -> None:
+    pair = await cut_pair()
+    a, b = pair.a, pair.b
+    await b.do(PairVerb.TAKEOVER)
+    assert await a.write(100, "a's") and await b.write(200, "b's")
+    await pair.connect()
+    assert flags(a) == StatusFlag.OUTDATED | StatusFlag.SPLIT_BRAIN
+    assert flags(b) == StatusFlag.PEER_OUTDATED | StatusFlag.SPLIT_BRAIN
+    assert (await a.medium(100), await a.medium(200)) == ("a's", ""), "nothing is merged"
+    await b.do(PairVerb.RECOVER, good_side=good)
+    await pair.until(PairState.PAIR)
+    expected = ("", "b's") if good is Side.P_VOL else ("a's", "")
+    for site in (a, b):
+        assert (await site.medium(100), await site.medium(200)) == expected
+        assert not flags(site)
+    assert b.half.role is PairRole.P_VOL
+    assert b.half.record.decided.fence is FenceLevel.NEVER
+    await pair.stop()
+
+
+async def test_the_resync_brings_the_fence_level_back() -> None:
+    pair = await cut_pair(FenceLevel.DATA)
+    await pair.b.do(PairVerb.TAKEOVER)
+    await pair.connect()
+    await pair.b.do(PairVerb.RECOVER, good_side=Side.P_VOL)
+    await pair.until(PairState.PAIR)
+    assert pair.b.half.record.decided.fence is FenceLevel.DATA
+    await pair.stop()
+
+
+async def test_a_p_vol_that_its_fence_level_holds_back_takes_writes_again() -> None:
+    pair = await cut_pair(FenceLevel.DATA)
+    a = pair.a
+    await a.do(PairVerb.TAKEOVER)
+    assert a.half.role is PairRole.P_VOL and await a.write(1, "a's")
+    await pair.connect()
+    assert flags(pair.b) == StatusFlag.OUTDATED
+    await pair.stop()
+
+
+async def test_both_by_force_are_never_joined() -> None:
+    pair = await cut_pair()
+    a, b = pair.a, pair.b
+    await a.do(PairVerb.TAKEOVER)
+    await b.do(PairVerb.TAKEOVER)
+    assert await a.write(100, "a's") and await b.write(200, "b's")
+    await pair.wire.connect()
+    await pair.quiet()
+    for site in (a, b):
+        assert flags(site) & StatusFlag.SPLIT_BRAIN and not site.half.connected
+        assert site.half.role is PairRole.P_VOL
+        assert await refusal(site.do(PairVerb.RECOVER, good_side=Side.P_VOL)) is not None
+    await a.do(PairVerb.DELETE, force=True)  # told to B, whose data stay where they are
+    await pair.until(PairState.SMPL)
+    await b.do(PairVerb.CREATE)
+    await pair.until(PairState.PAIR)
+    assert (await a.medium(100), await a.medium(200)) == ("", "b's")
+    a.disk.records.clear()  # two values of one epoch are what force does; they were told as a split brain
+    await pair.stop()
+
+
+async def test_a_vote_that_may_be_decided_at_the_other_array_does_not_meet_the_forced_epoch() -> None:
+    pair = Pair(quorum=False)
+    await pair.start()
+    await pair.arm()
+    a, b = pair.a, pair.b
+    pair.wire.cut_at(is_type(FrameType.PROPOSE), delivered=False)
+    assert await refusal(a.do(PairVerb.RESYNC)) is Refusal.NO_VOTE
+    await pair.quiet()
+    assert a.half.register.in_doubt
+    await b.do(PairVerb.TAKEOVER)
+    await pair.connect()
+    assert not a.half.register.in_doubt and a.half.role is PairRole.S_VOL
+    assert a.half.record.decided == b.half.record.decided
+    await pair.stop()
+
+
+async def test_the_quorum_volume_goes_to_the_nexus_that_is_named() -> None:
+    pair = Pair(FenceLevel.DATA)
+    await pair.start()
+    await pair.arm()
+    await pair.a.claim()
+    await pair.until(PairState.PAIR)
+    pair.wire.cut()
+    await pair.until(PairState.PSUE)
+    b = pair.b
+    await b.do(PairVerb.TAKEOVER, claim=b.nexus())
+    assert b.owner == b.nexus() and await b.write(1, "b's")
+    assert not await b.write(1, "not the owner's", host="other")
+    await b.claim()  # the owner's RESERVE again
+    await pair.connect()
+    assert not await pair.a.write(1, "the former owner's")
+    await pair.stop()
+
+
+def test_a_half_that_was_never_complete_needs_more_than_force() -> None:
+    decided = PairEpoch(5, "a", PairState.COPY)
+    broken_off = PairRecord(decided, PairState.PSUE)
+    request = PairRequest(PairVerb.TAKEOVER, "b")
+    with pytest.raises(PairRefused) as error:
+        forced_epoch(broken_off, request, other_serial="a")
+    assert error.value.refusal is Refusal.OUTDATED
+    insisted = PairRequest(PairVerb.TAKEOVER, "b", force=True)
+    assert forced_epoch(broken_off, insisted, other_serial="a").p_serial == "b"
+    assert forced_epoch(broken_off, PairRequest(PairVerb.TAKEOVER, "a"), other_serial="b").outdated == "b"
+
+
+def test_the_number_is_above_what_was_voted_for() -> None:
+    decided, voted = PairEpoch(5, "a", PairState.PSUS), PairEpoch(6, "b", PairState.COPY)
+    record = PairRecord(decided, PairState.PSUE, voted, equal=True)
+    assert forced_epoch(record, PairRequest(PairVerb.TAKEOVER, "a"), other_serial="b").epoch == 7
+
+
+def test_an_epoch_with_an_outdated_half_can_be_read_back() -> None:
+    pair = Pair()
+    value = PairEpoch(9, "b", PairState.PSUE, owner=Owner("b", pair.b.nexus()), outdated="a")
+    assert PairEpoch.decode(value.encode()) == value
+    plain = PairEpoch(9, "b", PairState.PSUE)
+    assert "outdated" not in plain.encode(), "as arrays wrote it before there was a forced takeover"
+    assert PairEpoch.decode(plain.encode()) == plain
