@@ -1,0 +1,438 @@
+"""One real array without its sockets and disks: device server, pair control and votes, stepped by hand.
+
+What takes time at an array is an input here. The metadata store's write is pending until it is told to be durable; who
+waits for a decision gives up when told to; frames and commands arrive when they are delivered. The medium and the
+bitmap are written at once. A crash is not an input: a new machine is made of the :class:`DiskImage` that was left.
+"""
+
+import asyncio
+import logging
+from asyncio import Future
+from collections.abc import Awaitable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from scripts.exploration.fingerprint import Fingerprint
+from scripts.exploration.stepped_loop import SteppedLoop
+from storage_model.differential_bitmap import PAGE_BYTES, DifferentialBitmap
+from storage_model.nexus import ITNexus
+from storage_model.pair import PairRecord
+from storage_model.pair_state import FenceLevel, PairRole
+from storage_model.spec.copy_frames import Frame, FrameStream, FrameType, PairOffer
+from storage_model.spec.scsi_sense import SenseKey, decode_sense
+from storage_model.spec.scsi_task import ScsiStatus, TaskFunction
+from storage_model.volume import Buffer, Extent
+from target.remote_copy.copy_link import LinkDown
+from target.remote_copy.pair_control import PairControl
+from target.remote_copy.pair_half import PairHalf, PairIdentity
+from target.remote_copy.paired_volume import PairedVolume
+from target.remote_copy.primary_volume import PrimaryVolume
+from target.remote_copy.region_marks import RegionMarks
+from target.remote_copy.secondary_volume import SecondaryVolume
+from target.scsi.device_server import DeviceServer
+from target.scsi.logical_unit import LogicalUnit, UnitIdentity
+from target.scsi.task import ScsiTask, TaskOutcome
+from target.scsi.task_manager import TaskSet
+from target.scsi.unit_attention import UnitAttentions
+
+BLOCK = 512
+SERIALS = ("30095", "30096")
+LUN = 0
+LINK = -1
+"""In an :class:`Output`: it goes to the other array."""
+_UNIT_ATTENTIONS_MAX = 4
+
+log = logging.getLogger("pairvol")
+
+
+@dataclass(frozen=True, slots=True)
+class DiskImage:
+    """All that survives a crash: the pair's record, the bitmap, and the volume, whose content is one number."""
+
+    record: PairRecord
+    marked: bool = False
+    content: int = 0
+
+
+class Output(NamedTuple):
+    """What an array says: a frame to the other one (``to`` is LINK), or the outcome of a command to a session."""
+
+    to: int
+    what: str
+    data: bytes
+    durable_epoch: int
+    """What this array has durably voted for or adopted when it says so."""
+
+
+class Command(NamedTuple):
+    """A SCSI command on its way; ``tag`` 0 is the host's own session, which has one command at a time."""
+
+    what: str
+    tag: int
+    cdb: bytes
+    data: bytes = b""
+
+
+class View(NamedTuple):
+    """What the explorer has to know of an array at rest."""
+
+    image: DiskImage
+    saving: PairRecord | None
+    """What is not durable yet: a crash may lose it, or just not."""
+    waiting: int
+    """How many wait for a decision and could give up."""
+    record: PairRecord
+    owner: ITNexus | None
+    """Who may update the quorum volume here now, as its owner at the P-VOL."""
+    role: PairRole
+    fetches: bool
+    """What is read here would be fetched from the other array first."""
+    holder: ITNexus | None
+    link_up: bool
+    losing: bool
+    """The loss of the link is still being dealt with: no new one yet."""
+    busy: tuple[int, ...]
+    """Sessions with commands under way."""
+    idle: bool
+    errors: tuple[str, ...]
+
+
+def nexus_of(host: int, site: int, *, control: bool = False) -> ITNexus:
+    """The host's own session, or that of its shim."""
+    what = "shim" if control else "host"
+    return ITNexus(f"iqn.2026-11.org.pairvol:{what}-{host}-{'ab'[site]}", bytes.fromhex("00023d000001"))
+
+
+class ArrayMachine:
+    """Started from an image; each ``input_`` is one method below by name, with its arguments."""
+
+    def __init__(self, site: int, image: DiskImage, hosts: tuple[int, ...], fence: FenceLevel) -> None:
+        self.loop = SteppedLoop()
+        self.site = site
+        self.record = image.record
+        self.saving: tuple[PairRecord, Future[None]] | None = None
+        self.waiting: list[Future[None]] = []
+        self.outputs: list[Output] = []
+        self.losing: asyncio.Task[None] | None = None
+        self.sessions: list[asyncio.Task[None]] = []
+        self._names: dict[ITNexus, int] = {}
+        self._logins: dict[ITNexus, asyncio.Event] = {}
+        self.volume = _NumberVolume(image.content)
+        self.pages = {0: bytes([1]) + bytes(PAGE_BYTES - 1)} if image.marked else {}
+        bitmap = DifferentialBitmap(BLOCK)
+        if image.marked:
+            bitmap.load(self.pages[0])
+        serial, peer = SERIALS[site], SERIALS[1 - site]
+        identity = PairIdentity("quorum0", "", "quorum", serial, peer, 10 + site, True, fence)
+        asyncio.events._set_running_loop(self.loop)
+        try:
+            self.link = _LinkEnd(self)
+            self.half = PairHalf(identity, self.volume, image.record, RegionMarks(bitmap, self), self, self.link)
+            self.control = PairControl(
+                self.half, PrimaryVolume(self.half), SecondaryVolume(self.half), self._wait_within
+            )
+            paired = PairedVolume(self.half, self.control.primary, self.control.secondary)
+        finally:
+            asyncio.events._set_running_loop(None)
+        self.unit = LogicalUnit(LUN, paired, UnitIdentity("1"), self.control)
+        self.server = DeviceServer({LUN: self.unit})
+        for host in hosts:
+            for control in (False, True):
+                nexus = nexus_of(host, site, control=control)
+                self._names[nexus] = host
+                self.server.nexus_established(nexus)
+        self.unit.unit_attentions.pending.clear()  # told at their logins
+        self._run(self.control.start())
+
+    # ------------------------------------------------------------------------------------------------------- inputs
+
+    def apply(self, step: tuple[Any, ...]) -> tuple[Output, ...]:
+        """One input, until the array is at rest; what it said meanwhile."""
+        name, *arguments = step
+        asyncio.events._set_running_loop(self.loop)
+        try:
+            getattr(self, name)(*arguments)
+        finally:
+            asyncio.events._set_running_loop(None)
+        self.loop.run_until_quiet()
+        outputs, self.outputs = self.outputs, []
+        return tuple(outputs)
+
+    def link_opened(self) -> None:
+        """The other array's HELLO is here."""
+        self.link.up = True
+        self.control.link_opened(PairOffer("quorum0", 11 - self.site, BLOCK, BLOCK, True))
+
+    def link_lost(self) -> None:
+        """The connection is gone, as this end sees it."""
+        self.link.fail()
+        self.losing = self._spawn(self.control.link_lost("the link is cut"))
+
+    def frame(self, data: bytes) -> None:
+        """A frame of the other array arrives."""
+        (frame,) = FrameStream().receive_data(data)
+        if frame.type is FrameType.ANSWER:
+            self.link.answered(frame)
+            return
+        frame.request = self.link.asked(frame.request)
+        self.link.handling(frame.request, self._spawn(self._receive(frame)))
+
+    def saved(self) -> None:
+        """What was being saved is durable."""
+        assert self.saving is not None
+        self.record, future = self.saving
+        self.saving = None
+        future.set_result(None)
+
+    def impatient(self, number: int) -> None:
+        """One that waits for a decision gives up: so many seconds have passed."""
+        self.waiting[number].set_result(None)
+
+    def command(self, host: int, command: Command) -> None:
+        """A SCSI command arrives; the shim's own session has tags above 0."""
+        nexus = nexus_of(host, self.site, control=command.tag > 0)
+        self.sessions.append(self._spawn(self._execute(nexus, command)))
+
+    def reset(self, host: int) -> None:
+        """LOGICAL UNIT RESET."""
+        self.sessions.append(self._spawn(self._reset(nexus_of(host, self.site))))
+
+    def gone(self, host: int) -> None:
+        """The host's sessions have ended with its shim; it logs in again."""
+        self.relogin(host)
+        self._log_in_again(nexus_of(host, self.site))
+
+    def relogin(self, host: int) -> None:
+        """The shim's own session was dropped and opened again: reinstatement waits for the commands of the old one."""
+        self._log_in_again(nexus_of(host, self.site, control=True))
+
+    # ------------------------------------------------------------------------------------- ports of the code under test
+
+    async def save_pair(self, name: str, record: PairRecord) -> None:
+        """``RecordStore``."""
+        assert self.saving is None, "one save at a time"
+        future = self.loop.create_future()
+        self.saving = record, future
+        await future
+
+    async def save(self, pages: Mapping[int, bytes]) -> None:
+        """``MarkStore``: at once."""
+        self.pages.update(pages)
+
+    async def _wait_within(self, task: "asyncio.Task[int]", seconds: float) -> int:
+        waiter: Future[None] = self.loop.create_future()
+        task.add_done_callback(lambda _: waiter.done() or waiter.set_result(None))
+        self.waiting.append(waiter)
+        try:
+            await waiter
+        finally:
+            self.waiting.remove(waiter)
+        if not task.done():
+            raise TimeoutError
+        return task.result()
+
+    # ----------------------------------------------------------------------------------------------------- what it does
+
+    def say(self, to: int, what: str, data: bytes) -> None:
+        accepted = self.record.accepted
+        durable = max(self.record.decided.epoch, accepted.epoch if accepted is not None else 0)
+        self.outputs.append(Output(to, what, data, durable))
+
+    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+        return self.loop.create_task(coroutine)
+
+    def _run(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        self.sessions.append(self._spawn(coroutine))
+        self.loop.run_until_quiet()
+
+    async def _receive(self, frame: Frame) -> None:
+        try:
+            await self.control.receive(frame)
+        except Exception as error:
+            self.loop.errors.append(f"a frame of the other array ends with {error!r}")
+
+    async def _execute(self, nexus: ITNexus, command: Command) -> None:
+        login = self._logins.get(nexus)
+        if login is not None:
+            await login.wait()
+        for _ in range(_UNIT_ATTENTIONS_MAX):
+            task = ScsiTask(nexus, LUN, command.tag, command.cdb, command.data, 4096)
+            outcome = await self.server.execute(task)
+            if command.tag or not _is_unit_attention(outcome):  # the shim's own code deals with its own
+                break
+        if not task.aborted:
+            head = bytes([command.tag, outcome.status, len(outcome.sense)])
+            self.say(self._names[nexus], command.what, head + outcome.sense + bytes(outcome.data_in))
+
+    async def _reset(self, nexus: ITNexus) -> None:
+        await self.server.manage(nexus, TaskFunction.LOGICAL_UNIT_RESET, LUN, 0)
+        self.say(self._names[nexus], "LUN RESET", bytes([0, ScsiStatus.GOOD, 0]))
+
+    def _log_in_again(self, nexus: ITNexus) -> None:
+        self._logins[nexus] = login = asyncio.Event()
+        self.sessions.append(self._spawn(self._lose(nexus, login)))
+
+    async def _lose(self, nexus: ITNexus, login: asyncio.Event) -> None:
+        await self.server.nexus_lost(nexus)
+        if self._logins.get(nexus) is login:
+            del self._logins[nexus]
+        login.set()
+        self.server.nexus_established(nexus)
+        self.unit.unit_attentions.pending.pop(nexus, None)
+
+    # ----------------------------------------------------------------------------------------------------- how it stands
+
+    def image(self, *, with_pending: bool) -> DiskImage:
+        """What a crash now would leave."""
+        record = self.saving[0] if with_pending and self.saving is not None else self.record
+        return DiskImage(record, bool(self.pages and any(self.pages[0])), self.volume.content)
+
+    def digest(self) -> bytes:
+        """See :class:`Fingerprint`."""
+        self.sessions = [task for task in self.sessions if not task.done()]
+        unit = self.unit
+        return Fingerprint({"TaskSet": _tasks_of}).digest(
+            (
+                self.image(with_pending=False),
+                self.saving,
+                self.waiting,
+                self.half,
+                self.control,
+                self.link,
+                self.losing if self.losing is not None and not self.losing.done() else None,
+                unit.reservation.holder,
+                unit.reservation_journal.lock,
+                _tasks_of(unit.tasks),
+                _attentions_of(unit.unit_attentions),
+                unit.write_ranges,
+                sorted((self._names[nexus], str(nexus)) for nexus in self._logins),
+                self.sessions,
+                self.loop.tasks,
+                tuple(self.loop.errors),
+            )
+        )
+
+    def view(self) -> View:
+        half, decided = self.half, self.half.record.decided
+        sessions = [task for task in self.unit.tasks.all()]
+        nexus = decided.owner.nexus if decided.owner is not None else None
+        valid = decided.owned_by(half.identity.serial, nexus) and not half.doubtful_owner
+        return View(
+            image=self.image(with_pending=False),
+            saving=None if self.saving is None else self.saving[0],
+            waiting=len(self.waiting),
+            record=half.record,
+            owner=nexus if valid and half.role is PairRole.P_VOL else None,
+            role=half.role,
+            fetches=half.fetching and half.marks.lasting(0),
+            holder=self.unit.reservation.holder,
+            link_up=self.link.up,
+            losing=self.losing is not None and not self.losing.done(),
+            busy=tuple(sorted({self._names[task.nexus] for task in sessions})),
+            idle=not self.loop.tasks,
+            errors=tuple(self.loop.errors),
+        )
+
+
+class _LinkEnd:
+    """``CopyLink`` as the transport does it; numbers are used again as soon as nobody can mean the old ones."""
+
+    def __init__(self, array: ArrayMachine) -> None:
+        self._array = array
+        self.up = False
+        self._waiting: dict[int, Future[Frame]] = {}
+        self._asked: dict[int, int] = {}
+        self._handlers: dict[int, asyncio.Task[None]] = {}
+
+    def request(self, frame: Frame) -> Awaitable[Frame]:
+        future: Future[Frame] = self._array.loop.create_future()
+        if not self.up:
+            _fail(future)
+            return future
+        frame.request = next(number for number in range(1, 1 << 16) if number not in self._waiting)
+        self._waiting[frame.request] = future
+        self._carry(frame)
+        return future
+
+    def send(self, frame: Frame) -> None:
+        if frame.type is FrameType.ANSWER:
+            number = self._asked.pop(frame.request, None)
+            if number is None:
+                return  # the connection that the request came by is gone
+            frame.request = number
+        if self.up:
+            self._carry(frame)
+
+    def _carry(self, frame: Frame) -> None:
+        self._array.say(LINK, frame.type.name, b"".join(bytes(part) for part in frame.encode()))
+
+    def asked(self, number: int) -> int:
+        """The number under which the handler of a request answers."""
+        self._handlers = {ours: task for ours, task in self._handlers.items() if not task.done()}
+        ours = next(ours for ours in range(1, 1 << 16) if ours not in self._handlers and ours not in self._asked)
+        self._asked[ours] = number
+        return ours
+
+    def handling(self, ours: int, task: "asyncio.Task[None]") -> None:
+        self._handlers[ours] = task
+
+    def answered(self, frame: Frame) -> None:
+        future = self._waiting.pop(frame.request, None)
+        if future is not None and not future.done():
+            future.set_result(frame)
+
+    def fail(self) -> None:
+        self.up = False
+        waiting, self._waiting = self._waiting, {}
+        self._asked.clear()
+        for future in waiting.values():
+            _fail(future)
+
+
+def _fail(future: "Future[Frame]") -> None:
+    if not future.done():
+        future.set_exception(LinkDown("the link is down"))
+        future.exception()
+
+
+class _NumberVolume:
+    """One block whose content is a number; the medium takes no time."""
+
+    def __init__(self, content: int) -> None:
+        self.content = content
+        self.size_bytes = self.block_length = BLOCK
+
+    async def read(self, offset_bytes: int, length_bytes: int) -> Buffer:
+        return bytes([self.content]) * length_bytes
+
+    async def write(self, offset_bytes: int, data: Buffer, *, fua: bool = False) -> None:
+        self.content = data[0]
+
+    async def unmap(self, offset_bytes: int, length_bytes: int) -> None:
+        self.content = 0
+
+    async def flush(self) -> None:
+        pass
+
+    async def block_status(self, offset_bytes: int, length_bytes: int) -> Sequence[Extent]:
+        return [Extent(offset_bytes, length_bytes, bool(self.content))]
+
+    async def close(self) -> None:
+        pass
+
+
+def _tasks_of(tasks: TaskSet) -> Any:
+    """By position: the set's own keys are addresses."""
+    place = {key: number for number, key in enumerate(tasks._tasks)}
+    watchers = [(sorted(place[key] for key in waiting), notify) for waiting, notify in tasks._watchers]
+    return list(tasks._tasks.values()), watchers
+
+
+def _attentions_of(attentions: UnitAttentions) -> Any:
+    return sorted((str(nexus), tuple(queue)) for nexus, queue in attentions.pending.items())
+
+
+def _is_unit_attention(outcome: TaskOutcome) -> bool:
+    if outcome.status != ScsiStatus.CHECK_CONDITION:
+        return False
+    return decode_sense(outcome.sense).sense_key == SenseKey.UNIT_ATTENTION

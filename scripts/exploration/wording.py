@@ -1,0 +1,156 @@
+"""Events, frames and outcomes in words, for the trace of a violation."""
+
+from typing import Any
+
+from initiator_shim.pair_client import PairRefused
+from scripts.exploration.array_machine import LINK, Command, Output
+from scripts.exploration.host_machine import Dropped, HostOutput, Told
+from storage_model.nexus import ITNexus
+from storage_model.pair import PairEpoch, PairRecord, PairRequest
+from storage_model.pair_state import PairState
+from storage_model.spec.copy_frames import Answer, Frame, FrameStream, FrameType, decode_parts
+from storage_model.spec.pair_cdb import PairControlOut, PairStatus
+from storage_model.spec.scsi_sense import decode_sense
+from storage_model.spec.scsi_task import ScsiStatus
+
+_SITES = "AB"
+
+
+def decoded(data: bytes) -> Frame:
+    (frame,) = FrameStream().receive_data(data)
+    return frame
+
+
+def told_epoch(output: Output) -> int:
+    """The epoch that a frame to the other array says to be voted for or decided, 0 for none."""
+    if output.what not in ("PROPOSE", "ANSWER", "PAIR_STATUS"):
+        return 0
+    frame = decoded(output.data)
+    if frame.type is FrameType.PAIR_STATUS:
+        return PairEpoch.decode(decode_parts(frame.payload, 2)[0].decode()).epoch
+    return frame.epoch if frame.type is FrameType.PROPOSE or frame.flags == Answer.DONE else 0
+
+
+def owner_words(nexus: ITNexus | None) -> str:
+    if nexus is None:
+        return "no owner"
+    _, number, site = nexus.initiator_name.rsplit("-", 2)
+    return f"owner host {int(number) + 1} at {site.upper()}"
+
+
+def epoch_words(value: PairEpoch) -> str:
+    p_vol = _SITES[value.p_serial != "30095"] if value.p_serial else "nowhere"
+    words = f"epoch {value.epoch}: {value.state.name}, P-VOL at {p_vol}"
+    return f"{words}, {owner_words(value.owner.nexus if value.owner else None)}"
+
+
+def record_words(record: PairRecord) -> str:
+    words = epoch_words(record.decided)
+    if record.state is not record.decided.state:
+        words += f", now {record.state.name}"
+    return words + (f"; voted for {epoch_words(record.accepted)}" if record.accepted is not None else "")
+
+
+def frame_words(data: bytes) -> str:
+    frame = decoded(data)
+    match frame.type:
+        case FrameType.PROPOSE:
+            return f"PROPOSE {epoch_words(PairEpoch.decode(decode_parts(frame.payload, 3)[0].decode()))}"
+        case FrameType.PAIR_STATUS:
+            decided = PairEpoch.decode(decode_parts(frame.payload, 2)[0].decode())
+            return f"PAIR STATUS {PairState(frame.length_bytes).name}, {epoch_words(decided)}"
+        case FrameType.REQUEST:
+            request = PairRequest.decode(bytes(frame.payload).decode())
+            return f"REQUEST {request.verb.value}, expected epoch {request.expected_epoch}"
+        case FrameType.STATE:
+            return f"STATE {PairState(frame.length_bytes).name} in epoch {frame.epoch}"
+        case FrameType.ANSWER:
+            detail = bytes(frame.payload).decode() if frame.flags and frame.payload else ""
+            return f"ANSWER {Answer(frame.flags).name} {detail}" + (f" epoch {frame.epoch}" if frame.epoch else "")
+        case FrameType.WRITE:
+            return f"WRITE of {frame.payload[0] if frame.payload else 0} in epoch {frame.epoch}"
+    return f"{frame.type.name} in epoch {frame.epoch}"
+
+
+def outcome_words(data: bytes) -> str:
+    status, sense_length = data[1], data[2]
+    rest = data[3:]
+    if status == ScsiStatus.GOOD and len(rest) > 40:
+        pair = PairStatus.decode(rest)
+        return f"GOOD: {pair.role.label} in {pair.state.name}, epoch {pair.epoch}, {owner_words(pair.owner)}"
+    if not sense_length:
+        return ScsiStatus(status).name.replace("_", " ")
+    return f"CHECK CONDITION, {PairRefused(status, decode_sense(rest[:sense_length]))}"
+
+
+def command_words(command: Command) -> str:
+    if not command.tag or command.what in ("REPORT PAIR STATUS", "WITHDRAW"):
+        return command.what
+    return f"{command.what}, expected epoch {PairControlOut.decode(command.cdb).expected_epoch}"
+
+
+def _array(says: tuple[int, Output]) -> str:
+    site, output = says
+    if output.to == LINK:
+        return f"array {_SITES[site]} sends {frame_words(output.data)}"
+    whom = f"host {output.to + 1}" if output.to < 90 else "the operator"
+    return f"array {_SITES[site]} answers {whom}'s {output.what}: {outcome_words(output.data)}"
+
+
+def _shim(says: tuple[int, HostOutput]) -> str:
+    number, output = says
+    if isinstance(output, Command):
+        return f"shim {number + 1} sends {command_words(output)}"
+    if isinstance(output, Dropped):
+        return f"shim {number + 1} hangs up and logs in again"
+    assert isinstance(output, Told)
+    answer = f"GOOD, epoch {output.epoch}" if output.won else "RESERVATION CONFLICT"
+    return f"host {number + 1} is told {answer} ({output.reason})"
+
+
+def said(says: list[tuple[str, Any]]) -> list[str]:
+    """What the machines said in one step."""
+    words = {
+        "array": _array,
+        "shim": _shim,
+        "crashed": lambda record: f"its disk has {record_words(record)}",
+    }
+    return [words[kind](what) for kind, what in says]
+
+
+def event_words(event: tuple[Any, ...], message: bytes | Command | str | None) -> str:
+    """``message`` is what the event delivers."""
+    name, *rest = event
+    where = _SITES[rest[0]] if rest and rest[0] in (0, 1) else ""
+    host = f"host {rest[0] + 1}" if rest else ""
+    if name == "deliver":
+        assert isinstance(message, bytes)
+        plain = {b"HELLO": "HELLO: the link is up", b"FIN": "the end of the connection"}
+        return f"array {where} receives {plain.get(message) or frame_words(message)}"
+    if name == "command":
+        if isinstance(message, Command):
+            return f"array {_SITES[0]}/{_SITES[1]} receives {host}'s {command_words(message)}".replace("A/B ", "")
+        return f"the array notices that {host}'s sessions have ended"
+    if name == "answer":
+        assert isinstance(message, bytes)
+        return f"shim {rest[0] + 1} receives {outcome_words(message)}"
+    if name == "crash":
+        lost = " (what it was saving is durable)" if rest[1] else ""
+        return f"array {where} crashes{lost} and starts again; {rest[2]} of its frames under way arrive yet"
+    plain_words = {
+        "connect": "the arrays connect",
+        "saved": f"array {where}: what it was saving is durable",
+        "cut": f"array {where} loses the link" + (f"; {rest[1]} of its frames under way arrive yet" if rest[1:] else ""),
+        "impatient": f"array {where}: a request has waited long enough for its decision",
+        "split": f"the operator splits the pair at array {where}",
+        "recover": f"the operator resyncs at array {where}, the P-VOL is good",
+        "reserve": f"{host} sends RESERVE",
+        "release": f"{host} sends RELEASE",
+        "write": f"{host} sends WRITE",
+        "reset": f"{host} sends LOGICAL UNIT RESET",
+        "abandon": f"{host} aborts its RESERVE",
+        "die": f"the shim of {host} dies and starts again",
+        "late": f"shim {rest[0] + 1 if rest else ''} has no answer in time",
+        "timer": f"shim {rest[0] + 1 if rest else ''} tries again",
+    }
+    return plain_words[name]

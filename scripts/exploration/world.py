@@ -1,0 +1,393 @@
+"""The whole system: two arrays, the wire between them, the hosts with their shims, and what may happen next.
+
+A :class:`State` is data: the arrays and shims as numbers of their tables, messages under way as bytes, and the ghosts
+that the invariants need. The link is TCP: frames of a connection arrive in order or not at all, none twice; either end
+may notice its loss first, while what had been sent before still reaches the other.
+"""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from scripts.exploration.array_machine import (
+    BLOCK,
+    LINK,
+    SERIALS,
+    ArrayMachine,
+    Command,
+    DiskImage,
+    Output,
+    View,
+    nexus_of,
+)
+from scripts.exploration.automaton import Automaton
+from scripts.exploration.host_machine import Dropped, HostMachine, HostOutput, HostView, Told
+from scripts.exploration.scope import PLACES, Scope
+from storage_model.spec.pair_cdb import PairControlOut, PairOption, PairOut
+from storage_model.spec.scsi_task import ScsiStatus
+
+HELLO, FIN = b"HELLO", b"FIN"
+OPERATOR = 99
+"""The session of the operator's pairctl, at either array."""
+
+Messages = tuple[bytes, ...]
+Event = tuple[Any, ...]
+_RESERVE = Command("RESERVE", 0, bytes([0x16, 0, 0, 0, 0, 0]))
+_RELEASE = Command("RELEASE", 0, bytes([0x17, 0, 0, 0, 0, 0]))
+_SPLIT = Command("SPLIT", 0, PairControlOut(PairOut.SPLIT).encode())
+_RECOVER = Command("RESYNC, P-VOL good", 0, PairControlOut(PairOut.RESYNC, options=PairOption.GOOD_P_VOL).encode())
+_OPERATIONS = {"split": ("splits", _SPLIT), "recover": ("recovers", _RECOVER)}
+
+
+class Host(NamedTuple):
+    """``does``: what it waits for, "" when it is idle. ``heard``: what it was told last of its RESERVE.
+
+    ``commands`` and ``answers`` are under way between its shim and the array; a string stands for the end of a session.
+    """
+
+    shim: int
+    commands: "tuple[Command | str, ...]" = ()
+    answers: Messages = ()
+    does: str = ""
+    heard: str = ""
+    reserves: int = 0
+    writing: int = 0
+    earlier: tuple[int, ...] = ()
+    """What could be read before the write under way began."""
+
+
+class State(NamedTuple):
+    """``to_a`` and ``to_b`` are frames under way; ``ends`` says which arrays hold an end of the connection."""
+
+    arrays: tuple[int, int]
+    frames: tuple[Messages, Messages]
+    ends: tuple[bool, bool]
+    hosts: tuple[Host, ...]
+    budget: tuple[int, ...]
+    good: tuple[tuple[int, int], ...] = ()
+    """(epoch, host) of every GOOD that a host was told."""
+    possible: tuple[int, ...] = (0,)
+    """What a read may return: the write acknowledged last, and those that were not."""
+    written: int = 0
+
+
+class Broken(Exception):
+    """An invariant does not hold."""
+
+
+class World:
+    """Steps from state to state; ``says`` collects what was said in the last one, for a person."""
+
+    def __init__(self, scope: Scope) -> None:
+        self.scope = scope
+        self.arrays = tuple(self._array(site) for site in (0, 1))
+        self.shims = tuple(self._shim(host) for host in scope.hosts)
+        self.says: list[tuple[str, Any]] = []
+
+    def _array(self, site: int) -> "Automaton[DiskImage, Output, View]":
+        hosts = (*(host for host in self.scope.hosts if self.scope.sites[host] == site), OPERATOR)
+        fence = self.scope.fence
+        return Automaton(lambda image: ArrayMachine(site, image, hosts, fence))
+
+    def _shim(self, host: int) -> "Automaton[int, HostOutput, HostView]":
+        return Automaton(lambda site: HostMachine(host, site))
+
+    def first(self) -> State:
+        """Both arrays are started and connected, and nothing is under way."""
+        arrays = tuple(self.arrays[site].start(self.scope.image(site)) for site in (0, 1))
+        hosts = tuple(Host(self.shims[host].start(self.scope.sites[host])) for host in self.scope.hosts)
+        state = State((arrays[0], arrays[1]), ((), ()), (False, False), hosts, self.scope.budget.counts())
+        state = self.step(state, ("connect",))
+        while any(state.frames) or any(self.view(state, site).saving for site in (0, 1)):
+            state = self.step(state, next(iter(self._of_arrays(state))))
+        return state
+
+    def view(self, state: State, site: int) -> View:
+        return self.arrays[site].views[state.arrays[site]]
+
+    def shim_view(self, state: State, host: int) -> HostView:
+        return self.shims[host].views[state.hosts[host].shim]
+
+    # ------------------------------------------------------------------------------------------- what may happen next
+
+    def events(self, state: State) -> Iterator[Event]:
+        """All of them, in an order that does not change."""
+        yield from self._of_arrays(state)
+        for host in self.scope.hosts:
+            yield from self._of_host(state, host)
+        left = state.budget
+        for site in (0, 1):
+            view = self.view(state, site)
+            if left[PLACES["crashes"]]:
+                for durable in (False, True) if view.saving is not None else (False,):
+                    yield from (("crash", site, durable, kept) for kept in self._kept(state, site))
+            if left[PLACES["impatient"]]:
+                yield from (("impatient", site, number) for number in range(view.waiting))
+            for name, (kind, _) in _OPERATIONS.items():
+                if left[PLACES[kind]] and OPERATOR not in view.busy:
+                    yield (name, site)
+
+    def _of_arrays(self, state: State) -> Iterator[Event]:
+        views = self.view(state, 0), self.view(state, 1)
+        for site in (0, 1):
+            if state.frames[site]:
+                yield ("deliver", site)
+            if views[site].saving is not None:
+                yield ("saved", site)
+        if not any(state.ends):
+            if not any(view.losing for view in views):
+                yield ("connect",)
+        elif state.budget[PLACES["cuts"]] and all(state.ends):
+            for site in (0, 1):
+                yield from (("cut", site, kept) for kept in self._kept(state, site))
+
+    def _kept(self, state: State, site: int) -> range:
+        """How many of the frames under way from here still arrive when this end is lost."""
+        return range(len(state.frames[1 - site]) + 1) if all(state.ends) else range(1)
+
+    def _of_host(self, state: State, number: int) -> Iterator[Event]:
+        host, view, left = state.hosts[number], self.shim_view(state, number), state.budget
+        if host.commands:
+            yield ("command", number)
+        if host.answers:
+            yield ("answer", number)
+        if view.timers:
+            yield ("timer", number)
+        if view.asking and left[PLACES["late"]]:
+            yield ("late", number)
+        if left[PLACES["deaths"]] and (view.arbitrating or host.does) and "gone" not in host.commands:
+            yield ("die", number)
+        if host.does == "RESERVE" and view.arbitrating and left[PLACES["abandoned"]]:
+            yield ("abandon", number)
+        if not host.does and "gone" not in host.commands:
+            if left[PLACES["reserves"]] and host.reserves < self.scope.own_reserves:
+                yield ("reserve", number)
+            if left[PLACES["releases"]] and host.heard == "GOOD":
+                yield ("release", number)
+            if left[PLACES["writes"]]:
+                yield ("write", number)
+            if left[PLACES["resets"]]:
+                yield ("reset", number)
+
+    # --------------------------------------------------------------------------------------------------------- one step
+
+    def step(self, state: State, event: Event) -> State:
+        """The state after ``event``. Raises Broken."""
+        self.says = []
+        name, *arguments = event
+        after: State = getattr(self, "_" + name)(state, *arguments)
+        return after
+
+    def _spend(self, state: State, kind: str) -> State:
+        place = PLACES[kind]
+        budget = state.budget
+        return state._replace(budget=(*budget[:place], budget[place] - 1, *budget[place + 1 :]))
+
+    def _connect(self, state: State) -> State:
+        return state._replace(frames=((HELLO,), (HELLO,)), ends=(True, True))
+
+    def _deliver(self, state: State, site: int) -> State:
+        message, *rest = state.frames[site]
+        state = state._replace(frames=_put(state.frames, site, tuple(rest)))
+        if message == HELLO:
+            return self._array_step(state, site, ("link_opened",))
+        if message != FIN:
+            return self._array_step(state, site, ("frame", message))
+        return self._lose_end(state, site)
+
+    def _lose_end(self, state: State, site: int) -> State:
+        state = state._replace(ends=_put(state.ends, site, False), frames=_put(state.frames, site, ()))
+        return self._array_step(state, site, ("link_lost",)) if self.view(state, site).link_up else state
+
+    def _cut(self, state: State, site: int, kept: int) -> State:
+        state = self._spend(state, "cuts")
+        return self._lose_end(self._hang_up(state, site, kept), site)
+
+    def _hang_up(self, state: State, site: int, kept: int) -> State:
+        """This end is lost; the other one notices after what still arrives."""
+        other = 1 - site
+        if state.ends[other]:
+            frames = state.frames[other]
+            under_way = frames if FIN in frames else (*frames[:kept], FIN)
+            state = state._replace(frames=_put(state.frames, other, under_way))
+        return state
+
+    def _crash(self, state: State, site: int, durable: bool, kept: int) -> State:
+        state = self._hang_up(self._spend(state, "crashes"), site, kept)
+        view = self.view(state, site)
+        image = view.image
+        if durable:
+            assert view.saving is not None
+            image = DiskImage(view.saving, image.marked, image.content)
+        self.says.append(("crashed", image.record))
+        arrays = _put(state.arrays, site, self.arrays[site].start(image))
+        state = state._replace(
+            arrays=arrays, ends=_put(state.ends, site, False), frames=_put(state.frames, site, ())
+        )
+        for number in self.scope.hosts:
+            if self.scope.sites[number] == site:
+                state = self._session_lost(state, number)
+        return state
+
+    def _session_lost(self, state: State, number: int) -> State:
+        host = state.hosts[number]
+        if host.does != "RESERVE" or not self.shim_view(state, number).arbitrating:
+            # What was asked of the array is not answered any more; the host sees its session end, and asks anew.
+            host = host._replace(does="", earlier=(), writing=0)
+        else:
+            state = self._shim_step(state._replace(hosts=_put(state.hosts, number, host)), number, ("abandoned",))
+            host = state.hosts[number]._replace(does="")
+        host = host._replace(commands=(), answers=())
+        return self._shim_step(state._replace(hosts=_put(state.hosts, number, host)), number, ("lost",))
+
+    def _saved(self, state: State, site: int) -> State:
+        return self._array_step(state, site, ("saved",))
+
+    def _impatient(self, state: State, site: int, number: int) -> State:
+        return self._array_step(self._spend(state, "impatient"), site, ("impatient", number))
+
+    def _split(self, state: State, site: int) -> State:
+        return self._array_step(self._spend(state, "splits"), site, ("command", OPERATOR, _SPLIT))
+
+    def _recover(self, state: State, site: int) -> State:
+        return self._array_step(self._spend(state, "recovers"), site, ("command", OPERATOR, _RECOVER))
+
+    # --------------------------------------------------------------------------------------------------- what hosts do
+
+    def _host(self, state: State, number: int, **changes: Any) -> State:
+        return state._replace(hosts=_put(state.hosts, number, state.hosts[number]._replace(**changes)))
+
+    def _asks(self, state: State, number: int, kind: str, command: Command) -> State:
+        state = self._host(self._spend(state, kind), number, does=command.what)
+        return self._array_step(state, self.scope.sites[number], ("command", number, command))
+
+    def _reserve(self, state: State, number: int) -> State:
+        state = self._host(state, number, reserves=state.hosts[number].reserves + 1, heard="")
+        return self._asks(state, number, "reserves", _RESERVE)
+
+    def _release(self, state: State, number: int) -> State:
+        return self._asks(self._host(state, number, heard="RELEASE"), number, "releases", _RELEASE)
+
+    def _write(self, state: State, number: int) -> State:
+        value = state.written + 1
+        under_way = {host.writing for host in state.hosts}
+        earlier = tuple(other for other in state.possible if other not in under_way)
+        state = self._host(state, number, writing=value, earlier=earlier)
+        state = state._replace(written=value, possible=(*state.possible, value))
+        cdb = bytes([0x2A, 0, 0, 0, 0, 0, 0, 0, 1, 0])
+        return self._asks(state, number, "writes", Command("WRITE", 0, cdb, bytes([value]) * BLOCK))
+
+    def _reset(self, state: State, number: int) -> State:
+        state = self._host(self._spend(state, "resets"), number, does="LUN RESET")
+        return self._array_step(state, self.scope.sites[number], ("reset", number))
+
+    def _abandon(self, state: State, number: int) -> State:
+        state = self._host(self._spend(state, "abandoned"), number, does="", heard="")
+        return self._shim_step(state, number, ("abandoned",))
+
+    def _die(self, state: State, number: int) -> State:
+        host = state.hosts[number]
+        shim = self.shims[number].start(self.scope.sites[number])
+        gone = Host(shim, (*host.commands, "gone"), reserves=host.reserves)
+        return self._spend(state, "deaths")._replace(hosts=_put(state.hosts, number, gone))
+
+    def _command(self, state: State, number: int) -> State:
+        command, *rest = state.hosts[number].commands
+        state = self._host(state, number, commands=tuple(rest))
+        step = (command, number) if isinstance(command, str) else ("command", number, command)
+        return self._array_step(state, self.scope.sites[number], step)
+
+    def _answer(self, state: State, number: int) -> State:
+        answer, *rest = state.hosts[number].answers
+        return self._shim_step(self._host(state, number, answers=tuple(rest)), number, ("answer", answer))
+
+    def _late(self, state: State, number: int) -> State:
+        return self._shim_step(self._spend(state, "late"), number, ("timeout",))
+
+    def _timer(self, state: State, number: int) -> State:
+        return self._shim_step(state, number, ("timer",))
+
+    # ---------------------------------------------------------------------------------------------- what machines say
+
+    def _array_step(self, state: State, site: int, step: Event) -> State:
+        after, outputs = self.arrays[site].step(state.arrays[site], step)
+        state = state._replace(arrays=_put(state.arrays, site, after))
+        for output in outputs:
+            self.says.append(("array", (site, output)))
+            if output.to == LINK:
+                self._check_durable(output)
+                other = 1 - site
+                if all(state.ends) and FIN not in state.frames[other]:
+                    state = state._replace(frames=_put(state.frames, other, (*state.frames[other], output.data)))
+            elif output.to != OPERATOR:
+                state = self._heard(state, output)
+        return state
+
+    def _heard(self, state: State, output: Output) -> State:
+        number, status = output.to, output.data[1]
+        host = state.hosts[number]
+        if "gone" in host.commands:
+            return state
+        if output.data[0]:
+            if "relogin" in host.commands:
+                return state
+            return self._host(state, number, answers=(*host.answers, output.data))
+        if host.does != output.what:
+            return state
+        if output.what == "RESERVE" and status == ScsiStatus.GOOD:
+            return self._shim_step(state, number, ("granted",))
+        if output.what == "RESERVE":
+            return self._host(state, number, does="", heard="CONFLICT")
+        if output.what == "WRITE":
+            state = self._wrote(state, host, status)
+        return self._host(state, number, does="", writing=0, earlier=())
+
+    def _wrote(self, state: State, host: Host, status: int) -> State:
+        if status == ScsiStatus.GOOD:
+            possible = tuple(value for value in state.possible if value not in host.earlier)
+        elif status == ScsiStatus.RESERVATION_CONFLICT:
+            possible = tuple(value for value in state.possible if value != host.writing)
+        else:
+            return state  # it may be there, or not
+        return state._replace(possible=possible)
+
+    def _shim_step(self, state: State, number: int, step: Event) -> State:
+        after, outputs = self.shims[number].step(state.hosts[number].shim, step)
+        state = self._host(state, number, shim=after)
+        for output in outputs:
+            self.says.append(("shim", (number, output)))
+            if isinstance(output, Command):
+                state = self._host(state, number, commands=(*state.hosts[number].commands, output))
+            elif isinstance(output, Dropped):
+                commands = state.hosts[number].commands
+                state = self._host(state, number, commands=(*commands, "relogin"), answers=())
+            else:
+                state = self._told(state, number, output)
+        return state
+
+    def _told(self, state: State, number: int, told: Told) -> State:
+        state = self._host(state, number, does="", heard="GOOD" if told.won else "CONFLICT")
+        site = self.scope.sites[number]
+        if told.won:
+            for epoch, other in state.good:
+                if epoch == told.epoch and other != number:
+                    raise Broken(f"hosts {other + 1} and {number + 1} were both told GOOD for epoch {epoch}")
+            if (told.epoch, number) not in state.good:
+                state = state._replace(good=tuple(sorted((*state.good, (told.epoch, number)))))
+        elif told.given_back and self.view(state, site).holder == nexus_of(number, site):
+            raise Broken(f"host {number + 1} was told RESERVATION CONFLICT, and its reservation is still there")
+        return state
+
+    @staticmethod
+    def _check_durable(output: Output) -> None:
+        from scripts.exploration.wording import told_epoch
+
+        epoch = told_epoch(output)
+        if epoch > output.durable_epoch:
+            raise Broken(f"epoch {epoch} is told to the other array, but durable here is only {output.durable_epoch}")
+
+
+def _put(values: tuple[Any, ...], place: int, value: Any) -> Any:
+    return (*values[:place], value, *values[place + 1 :])
+
+
+__all__ = ["SERIALS"]
