@@ -23,7 +23,6 @@ from storage_model.spec.pair_cdb import PAIR_CONTROL_IN, PairControlOut
 from storage_model.volume import Buffer
 
 _TARGET = "iqn.2026-11.org.pairvol:array"
-_ITT = 1
 DEADLINE_SECONDS = 3.0
 
 
@@ -60,10 +59,11 @@ class HostMachine:
         self.loop = SteppedLoop()
         self.outputs: list[HostOutput] = []
         self.asked: dict[int, tuple[Future[ScsiOutcome], float, str]] = {}
-        self.wanted = False
+        self.held: dict[int, bool] = {}
+        """RESERVEs in arbitration by ITT; True while the host wants the answer."""
         self._nexus = nexus_of(host, site)
         self._connection = SimpleNamespace(
-            relay=SimpleNamespace(target_name=_TARGET, is_wanted=lambda itt: self.wanted),
+            relay=SimpleNamespace(target_name=_TARGET, is_wanted=lambda itt: self.held[itt]),
             decided=self._decided,
             close=lambda reason: self.loop.errors.append(reason),
         )
@@ -90,14 +90,13 @@ class HostMachine:
 
     def granted(self) -> None:
         """The array has answered the host's RESERVE with GOOD (112); the answer is held."""
-        self.wanted = True
-        self._portal.handle(
-            cast(RelayedConnection, self._connection), ArbitrationNeeded(self._nexus, LUN, _ITT)
-        )
+        itt = next(itt for itt in range(1, 256) if itt not in self.held)
+        self.held[itt] = True
+        self._portal.handle(cast(RelayedConnection, self._connection), ArbitrationNeeded(self._nexus, LUN, itt))
 
     def abandoned(self) -> None:
         """The host has aborted its RESERVE, or is gone."""
-        self.wanted = False
+        self.held = dict.fromkeys(self.held, False)
 
     def answer(self, data: bytes) -> None:
         """The array's outcome of a command."""
@@ -128,11 +127,10 @@ class HostMachine:
     def _decided(self, itt: int, decision: Decision) -> None:
         if not decision.arbitrated:
             self.loop.errors.append(f"not arbitrated: {decision.reason}")
-        if self.wanted:
+        if self.held.pop(itt):
             self.outputs.append(Told(decision.won, decision.epoch, decision.given_back, decision.reason))
         elif decision.won:
             self.loop.errors.append("a RESERVE that nobody wants was won")
-        self.wanted = False
 
     def digest(self) -> bytes:
         """See :class:`Fingerprint`."""
@@ -141,7 +139,7 @@ class HostMachine:
             (
                 self._portal,
                 [(tag, entry[0], entry[2]) for tag, entry in self.asked.items()],
-                self.wanted,
+                self.held,
                 [timer._args for timer in self.loop.timers],  # type: ignore[attr-defined]
                 self.loop.tasks,
                 tuple(self.loop.errors),

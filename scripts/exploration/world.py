@@ -367,13 +367,16 @@ class World:
     def _told(self, state: State, number: int, told: Told) -> State:
         state = self._host(state, number, does="", heard="GOOD" if told.won else "CONFLICT")
         site = self.scope.sites[number]
+        holder = self.view(state, site).holder
         if told.won:
+            if holder != nexus_of(number, site) and not self.scope.budget.resets:
+                raise Broken(f"host {number + 1} was told GOOD, and its reservation is gone")
             for epoch, other in state.good:
                 if epoch == told.epoch and other != number:
                     raise Broken(f"hosts {other + 1} and {number + 1} were both told GOOD for epoch {epoch}")
             if (told.epoch, number) not in state.good:
                 state = state._replace(good=tuple(sorted((*state.good, (told.epoch, number)))))
-        elif told.given_back and self.view(state, site).holder == nexus_of(number, site):
+        elif told.given_back and holder == nexus_of(number, site):
             raise Broken(f"host {number + 1} was told RESERVATION CONFLICT, and its reservation is still there")
         return state
 
