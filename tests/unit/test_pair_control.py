@@ -416,3 +416,26 @@ async def test_decision_that_cannot_be_saved_stays_in_doubt(pair: Pair) -> None:
     await pair.quiet()
     await pair.connect()
     assert pair.a.owner == pair.b.owner == pair.a.nexus()
+
+
+async def test_s_vol_that_was_suspended_meanwhile_does_not_follow_into_pair(pair: Pair) -> None:
+    """Found by the explorer: the link breaks while the S-VOL's array saves the decision, and is back before it has
+    saved that the pair is suspended. It answered DONE, and the P-VOL's array showed PAIR beside PSUE.
+    """
+    await pair.arm()
+    b = pair.b
+    b.disk.running.clear()
+    claim = asyncio.create_task(refusal(pair.a.claim()))
+    await pair.quiet()
+    pair.wire.cut()
+    await pair.quiet()
+    b.disk.running.set()
+    epoch = pair.a.half.record.decided.epoch
+    while b.disk.record.decided.epoch == epoch:
+        await asyncio.sleep(0)
+    b.disk.running.clear()
+    await pair.connect()
+    assert b.half.state is PairState.COPY, "suspended, but that is not durable yet"
+    b.disk.running.set()
+    await claim
+    await pair.until(PairState.PSUE)
