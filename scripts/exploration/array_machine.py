@@ -93,6 +93,8 @@ class View(NamedTuple):
     """The loss of the link is still being dealt with: no new one yet."""
     busy: tuple[int, ...]
     """Sessions with commands under way."""
+    starting: bool
+    """Neither link nor portals are open yet."""
     idle: bool
     errors: tuple[str, ...]
 
@@ -142,7 +144,8 @@ class ArrayMachine:
                 self._names[nexus] = host
                 self.server.nexus_established(nexus)
         self.unit.unit_attentions.pending.clear()  # told at their logins
-        self._run(self.control.start())
+        self.starting = self._spawn(self.control.start())
+        self.loop.run_until_quiet()
 
     # ------------------------------------------------------------------------------------------------------- inputs
 
@@ -241,10 +244,6 @@ class ArrayMachine:
     def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
         return self.loop.create_task(coroutine)
 
-    def _run(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        self.sessions.append(self._spawn(coroutine))
-        self.loop.run_until_quiet()
-
     async def _receive(self, frame: Frame) -> None:
         try:
             await self.control.receive(frame)
@@ -296,6 +295,7 @@ class ArrayMachine:
                 self.image(with_pending=False),
                 self.saving,
                 self.waiting,
+                self.starting.done(),
                 self.half,
                 self.control,
                 self.link,
@@ -331,6 +331,7 @@ class ArrayMachine:
             link_up=self.link.up,
             losing=self.losing is not None and not self.losing.done(),
             busy=tuple(sorted({self._names[task.nexus] for task in sessions})),
+            starting=not self.starting.done(),
             idle=not self.loop.tasks,
             errors=tuple(self.loop.errors),
         )

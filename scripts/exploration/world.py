@@ -123,7 +123,7 @@ class World:
             if left[PLACES["impatient"]]:
                 yield from (("impatient", site, number) for number in range(view.waiting))
             for name, (kind, _) in _OPERATIONS.items():
-                if left[PLACES[kind]] and OPERATOR not in view.busy:
+                if left[PLACES[kind]] and OPERATOR not in view.busy and not view.starting:
                     yield (name, site)
 
     def _of_arrays(self, state: State) -> Iterator[Event]:
@@ -134,7 +134,7 @@ class World:
             if views[site].saving is not None:
                 yield ("saved", site)
         if not any(state.ends):
-            if not any(view.losing for view in views):
+            if not any(view.losing or view.starting for view in views):
                 yield ("connect",)
         elif state.budget[PLACES["cuts"]] and all(state.ends):
             for site in (0, 1):
@@ -146,7 +146,8 @@ class World:
 
     def _of_host(self, state: State, number: int) -> Iterator[Event]:
         host, view, left = state.hosts[number], self.shim_view(state, number), state.budget
-        if host.commands:
+        starting = self.view(state, self.scope.sites[number]).starting
+        if host.commands and not starting:
             yield ("command", number)
         if host.answers:
             yield ("answer", number)
@@ -158,7 +159,7 @@ class World:
             yield ("die", number)
         if host.does == "RESERVE" and view.arbitrating and left[PLACES["abandoned"]]:
             yield ("abandon", number)
-        if not host.does and "gone" not in host.commands:
+        if not host.does and "gone" not in host.commands and not starting:
             if left[PLACES["reserves"]] and host.reserves < self.scope.own_reserves:
                 yield ("reserve", number)
             if left[PLACES["releases"]] and host.heard == "GOOD":
