@@ -109,7 +109,7 @@ class ArrayMachine:
     """Started from an image; each ``input_`` is one method below by name, with its arguments."""
 
     def __init__(self, site: int, image: DiskImage, hosts: tuple[int, ...], fence: FenceLevel) -> None:
-        self.loop = SteppedLoop()
+        self.loop = SteppedLoop.make()
         self.site = site
         self.record = image.record
         self.saving: tuple[PairRecord, Future[None]] | None = None
@@ -147,7 +147,7 @@ class ArrayMachine:
         self.starting = self._spawn(self.control.start())
         self.loop.run_until_quiet()
 
-    # ------------------------------------------------------------------------------------------------------- inputs
+    # ----------------------------------------------------------------------------------------------------------- inputs
 
     def apply(self, step: tuple[Any, ...]) -> tuple[Output, ...]:
         """One input, until the array is at rest; what it said meanwhile."""
@@ -224,7 +224,7 @@ class ArrayMachine:
 
     async def _wait_within(self, task: "asyncio.Task[int]", seconds: float) -> int:
         waiter: Future[None] = self.loop.create_future()
-        task.add_done_callback(lambda _: waiter.done() or waiter.set_result(None))
+        task.add_done_callback(lambda _: _awaken(waiter))
         self.waiting.append(waiter)
         try:
             await waiter
@@ -279,7 +279,7 @@ class ArrayMachine:
         self.server.nexus_established(nexus)
         self.unit.unit_attentions.pending.pop(nexus, None)
 
-    # ----------------------------------------------------------------------------------------------------- how it stands
+    # ---------------------------------------------------------------------------------------------------- how it stands
 
     def image(self, *, with_pending: bool) -> DiskImage:
         """What a crash now would leave."""
@@ -314,7 +314,7 @@ class ArrayMachine:
 
     def view(self) -> View:
         half, decided = self.half, self.half.record.decided
-        sessions = [task for task in self.unit.tasks.all()]
+        sessions = self.unit.tasks.all()
         nexus = decided.owner.nexus if decided.owner is not None else None
         valid = decided.owned_by(half.identity.serial, nexus) and not half.doubtful_owner
         # While a decision is made durable nobody writes: the gate is closed, and who waits there must look again.
@@ -390,6 +390,11 @@ class _LinkEnd:
         self._asked.clear()
         for future in waiting.values():
             _fail(future)
+
+
+def _awaken(future: "Future[None]") -> None:
+    if not future.done():
+        future.set_result(None)
 
 
 def _fail(future: "Future[Frame]") -> None:

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from typing import Any, Generic, Protocol, TypeVar
 
 Step = tuple[Any, ...]
-Out = TypeVar("Out")
-Seen = TypeVar("Seen")
+Out = TypeVar("Out", covariant=True)
+Seen = TypeVar("Seen", covariant=True)
 Root = TypeVar("Root")
 
 LIVING_MAX = 400

@@ -26,7 +26,9 @@ from types import (
 from typing import Any
 
 _ATOMS = (int, float, str, bytes, bool, type(None))
-_OPAQUE = frozenset({"SteppedLoop", "Logger", "LogicalUnit", "DeviceServer", "ArrayMachine", "HostMachine", "Context", "TimerHandle"})
+_OPAQUE = frozenset(
+    {"SteppedLoop", "Logger", "LogicalUnit", "DeviceServer", "ArrayMachine", "HostMachine", "Context", "TimerHandle"}
+)
 """Met on the way; what of them may change is among the roots."""
 _NEUTRAL = {
     "BackgroundTasks": {"_tasks"},  # kept alive by it; the tasks themselves are met elsewhere
@@ -115,7 +117,7 @@ class Fingerprint:
                 self._walk(future.get_coro())
                 self._walk(future._fut_waiter)  # type: ignore[attr-defined]
         if pending:
-            self._sequence("<", (callback for callback, _ in future._callbacks or ()))  # type: ignore[attr-defined]
+            self._sequence("<", (callback for callback, _ in future._callbacks or ()))
         elif not future.cancelled():
             self._walk(future._exception or future._result)  # type: ignore[attr-defined]
 
@@ -123,7 +125,9 @@ class Fingerprint:
         frame = getattr(coroutine, "cr_frame", None) or getattr(coroutine, "gi_frame", None)
         if frame is None:
             return
-        self._parts.append(f"{frame.f_code.co_qualname if hasattr(frame.f_code, 'co_qualname') else ''} {frame.f_lasti}")
+        self._parts.append(
+            f"{frame.f_code.co_qualname if hasattr(frame.f_code, 'co_qualname') else ''} {frame.f_lasti}"
+        )
         local = frame.f_locals
         for name in sorted(local):
             self._parts.append(name)

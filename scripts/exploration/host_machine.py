@@ -56,7 +56,7 @@ class HostMachine:
     """A shim that has just started, with no session in arbitration."""
 
     def __init__(self, host: int, site: int) -> None:
-        self.loop = SteppedLoop()
+        self.loop = SteppedLoop.make()
         self.outputs: list[HostOutput] = []
         self.asked: dict[int, tuple[Future[ScsiOutcome], float, str]] = {}
         self.held: dict[int, bool] = {}
@@ -86,7 +86,7 @@ class HostMachine:
         outputs, self.outputs = self.outputs, []
         return tuple(outputs)
 
-    # ------------------------------------------------------------------------------------------------------- inputs
+    # ----------------------------------------------------------------------------------------------------------- inputs
 
     def granted(self) -> None:
         """The array has answered the host's RESERVE with GOOD (112); the answer is held."""
@@ -122,7 +122,7 @@ class HostMachine:
             if not future.done():
                 future.set_exception(SessionLost("the connection was lost"))
 
-    # ------------------------------------------------------------------------------------------------- what it does
+    # ----------------------------------------------------------------------------------------------------- what it does
 
     def _decided(self, itt: int, decision: Decision) -> None:
         if not decision.arbitrated:
@@ -140,7 +140,7 @@ class HostMachine:
                 self._portal,
                 [(tag, entry[0], entry[2]) for tag, entry in self.asked.items()],
                 self.held,
-                [timer._args for timer in self.loop.timers],  # type: ignore[attr-defined]
+                [timer._args for timer in self.loop.timers],
                 self.loop.tasks,
                 tuple(self.loop.errors),
             )

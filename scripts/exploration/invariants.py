@@ -147,6 +147,4 @@ def _won_by(image: DiskImage, epoch: int, number: int, world: World) -> bool:
     """True also if it is history already: the array was asked, and answered, while it held."""
     site = world.scope.sites[number]
     decided = image.record.decided
-    return decided.epoch > epoch or (
-        decided.epoch == epoch and decided.owned_by(SERIALS[site], nexus_of(number, site))
-    )
+    return decided.epoch > epoch or (decided.epoch == epoch and decided.owned_by(SERIALS[site], nexus_of(number, site)))

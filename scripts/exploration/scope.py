@@ -53,9 +53,6 @@ class Scope:
     owner: int | None = None
     state: PairState = PairState.PSUS
     fence: FenceLevel = FenceLevel.DATA
-    written: bool = False
-    """The P-VOL took writes since the split."""
-    split_writable: bool = False
     own_reserves: int = 1
     """How many RESERVEs one host sends at most."""
     hosts: tuple[int, ...] = field(init=False)
@@ -63,53 +60,53 @@ class Scope:
     def __post_init__(self) -> None:
         object.__setattr__(self, "hosts", tuple(range(len(self.sites))))
 
+    @property
+    def spent(self) -> list[tuple[str, int]]:
+        """What the budget allows at all."""
+        return [(name, count) for name, count in zip(KINDS, self.budget.counts(), strict=True) if count]
+
     def image(self, site: int) -> DiskImage:
         """What lies on an array's disk at the beginning."""
         owner = None
         if self.owner is not None:
             owner = Owner(SERIALS[self.sites[self.owner]], nexus_of(self.owner, self.sites[self.owner]))
-        epoch = PairEpoch(
-            FIRST_EPOCH, SERIALS[0], self.state, Side.P_VOL, self.fence, self.split_writable, owner
-        )
+        epoch = PairEpoch(FIRST_EPOCH, SERIALS[0], self.state, Side.P_VOL, self.fence, owner=owner)
         return DiskImage(PairRecord(epoch, self.state, equal=self.state is PairState.PAIR))
 
 
-SCOPES = {
-    scope.name: scope
-    for scope in (
-        Scope(
-            "start",
-            "Figure 7: a suspended pair without an owner, a host at each site",
-            (0, 1),
-            Budget(reserves=2, crashes=1, cuts=1, impatient=1),
-        ),
-        Scope(
-            "shims",
-            "a host at each site; shims die, answers are late, hosts give up",
-            (0, 1),
-            Budget(reserves=3, deaths=1, late=1, abandoned=1, resets=1),
-            own_reserves=2,
-        ),
-        Scope(
-            "failure",
-            "Figure 12: the host at A owns the suspended pair, the host at B wants it, both go on",
-            (0, 1),
-            Budget(reserves=3, releases=1, splits=1, crashes=1, cuts=1),
-            owner=0,
-            own_reserves=2,
-        ),
-        Scope(
-            "three-hosts",
-            "two hosts at A and one at B",
-            (0, 0, 1),
-            Budget(reserves=3, releases=1, cuts=1),
-        ),
-        Scope(
-            "writes",
-            "the owner writes while suspended and mirrored, a swap comes in between",
-            (0, 1),
-            Budget(reserves=2, writes=2, splits=1, crashes=1, cuts=1, recovers=1),
-            owner=0,
-        ),
-    )
-}
+_START = (
+    Scope("start", "Figure 7: a suspended pair without an owner, a host at each site", (0, 1),
+          Budget(reserves=2, cuts=1, impatient=1)),
+    Scope("start-crash", "the same, and an array crashes", (0, 1), Budget(reserves=2, crashes=1, impatient=1)),
+    Scope("start-crashes", "the same, and arrays crash twice", (0, 1), Budget(reserves=2, crashes=2)),
+    Scope("three-hosts", "the same with two hosts at A, and one may release", (0, 0, 1),
+          Budget(reserves=3, releases=1, cuts=1)),
+)  # fmt: skip
+_SHIMS = (
+    Scope("shims", "shims die, answers are late, hosts give up", (0, 1),
+          Budget(reserves=3, deaths=1, late=1, abandoned=1), own_reserves=2),
+    Scope("late-answers", "answers are late while the link breaks", (0, 1), Budget(reserves=2, late=2, cuts=1)),
+    Scope("late-crash", "answers are late while an array crashes", (0, 1), Budget(reserves=2, late=1, crashes=1)),
+    Scope("resets", "hosts reset the logical unit, as clusters do before they reserve", (0, 0, 1),
+          Budget(reserves=3, resets=2)),
+)  # fmt: skip
+_FAILURE = (
+    Scope("failure", "Figure 12: the host at A owns the suspended pair, the one at B wants it", (0, 1),
+          Budget(reserves=3, cuts=1), owner=0, own_reserves=2),
+    Scope("failure-crash", "the same, and both the link and an array fail", (0, 1),
+          Budget(reserves=2, crashes=1, cuts=1), owner=0),
+    Scope("rearmed", "the pair is split again, so that there are several races", (0, 1),
+          Budget(reserves=3, splits=1, cuts=1), owner=0, own_reserves=2),
+    Scope("released", "the owner releases in PAIR, and both want it then", (0, 1),
+          Budget(reserves=2, releases=1, cuts=1), owner=0, state=PairState.PAIR),
+)  # fmt: skip
+_WRITES = (
+    Scope("writes", "the owner writes while suspended, the other one swaps", (0, 1),
+          Budget(reserves=2, writes=2, cuts=1), owner=0),
+    Scope("writes-crash", "the same, and an array crashes", (0, 1), Budget(reserves=1, writes=2, crashes=1), owner=0),
+    Scope("mirrored-writes", "the owner writes in PAIR, fence level never, and the operator recovers", (0, 1),
+          Budget(reserves=1, writes=2, splits=1, cuts=1, recovers=1), owner=0, state=PairState.PAIR,
+          fence=FenceLevel.NEVER),
+)  # fmt: skip
+
+SCOPES = {scope.name: scope for scope in (*_START, *_SHIMS, *_FAILURE, *_WRITES)}

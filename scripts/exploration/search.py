@@ -1,5 +1,6 @@
 """Breadth-first search through a world: every state once, the shortest way to a violation."""
 
+import contextlib
 import struct
 import time
 from array import array
@@ -178,7 +179,7 @@ class Search:
             violation,
         )
 
-    # ------------------------------------------------------------------------------------------------------ the trace
+    # -------------------------------------------------------------------------------------------------------- the trace
 
     def _violation(self, index: int, choice: int, invariant: str) -> Violation:
         choices = [choice]
@@ -194,10 +195,8 @@ class Search:
         for number, choice in enumerate(choices, 1):
             event = list(world.events(state))[choice]
             words = event_words(event, _delivered(state, event))
-            try:
+            with contextlib.suppress(Broken):  # the last one
                 state = world.step(state, event)
-            except Broken:
-                pass  # the last one
             yield "; ".join([f"{number:3} {words}", *said(world.says)])
 
 

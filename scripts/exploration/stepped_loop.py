@@ -24,6 +24,11 @@ class Restless(AssertionError):
 class SteppedLoop(asyncio.AbstractEventLoop):
     """What asyncio's futures, tasks and locks need of a loop; ``tasks`` are those that live, the oldest first."""
 
+    @classmethod
+    def make(cls) -> "SteppedLoop":
+        """Of all that a loop may be asked, only what is below is asked of this one."""
+        return cls()
+
     def __init__(self) -> None:
         self.now = 0.0
         self.errors: list[str] = []
@@ -63,7 +68,7 @@ class SteppedLoop(asyncio.AbstractEventLoop):
         self.run_until_quiet()
         assert not self.tasks, "a task survives its cancellation"
 
-    # ------------------------------------------------------------------------------------- what asyncio asks of a loop
+    # -------------------------------------------------------------------------------------- what asyncio asks of a loop
 
     def time(self) -> float:
         return self.now

@@ -1,5 +1,6 @@
 """Events, frames and outcomes in words, for the trace of a violation."""
 
+from collections.abc import Callable
 from typing import Any
 
 from initiator_shim.pair_client import PairRefused
@@ -110,12 +111,12 @@ def _shim(says: tuple[int, HostOutput]) -> str:
 
 def said(says: list[tuple[str, Any]]) -> list[str]:
     """What the machines said in one step."""
-    words = {
-        "array": _array,
-        "shim": _shim,
-        "crashed": lambda record: f"its disk has {record_words(record)}",
-    }
+    words: dict[str, Callable[[Any], str]] = {"array": _array, "shim": _shim, "crashed": _crashed}
     return [words[kind](what) for kind, what in says]
+
+
+def _crashed(record: PairRecord) -> str:
+    return f"its disk has {record_words(record)}"
 
 
 def event_words(event: tuple[Any, ...], message: bytes | Command | str | None) -> str:
@@ -140,7 +141,8 @@ def event_words(event: tuple[Any, ...], message: bytes | Command | str | None) -
     plain_words = {
         "connect": "the arrays connect",
         "saved": f"array {where}: what it was saving is durable",
-        "cut": f"array {where} loses the link" + (f"; {rest[1]} of its frames under way arrive yet" if rest[1:] else ""),
+        "cut": f"array {where} loses the link"
+        + (f"; {rest[1]} of its frames under way arrive yet" if rest[1:] else ""),
         "impatient": f"array {where}: a request has waited long enough for its decision",
         "split": f"the operator splits the pair at array {where}",
         "recover": f"the operator resyncs at array {where}, the P-VOL is good",

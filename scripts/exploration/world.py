@@ -107,7 +107,7 @@ class World:
     def shim_view(self, state: State, host: int) -> HostView:
         return self.shims[host].views[state.hosts[host].shim]
 
-    # ------------------------------------------------------------------------------------------- what may happen next
+    # --------------------------------------------------------------------------------------------- what may happen next
 
     def events(self, state: State) -> Iterator[Event]:
         """All of them, in an order that does not change."""
@@ -221,9 +221,7 @@ class World:
             image = DiskImage(view.saving, image.marked, image.content)
         self.says.append(("crashed", image.record))
         arrays = _put(state.arrays, site, self.arrays[site].start(image))
-        state = state._replace(
-            arrays=arrays, ends=_put(state.ends, site, False), frames=_put(state.frames, site, ())
-        )
+        state = state._replace(arrays=arrays, ends=_put(state.ends, site, False), frames=_put(state.frames, site, ()))
         for number in self.scope.hosts:
             if self.scope.sites[number] == site:
                 state = self._session_lost(state, number)
@@ -252,7 +250,7 @@ class World:
     def _recover(self, state: State, site: int) -> State:
         return self._array_step(self._spend(state, "recovers"), site, ("command", OPERATOR, _RECOVER))
 
-    # --------------------------------------------------------------------------------------------------- what hosts do
+    # ---------------------------------------------------------------------------------------------------- what hosts do
 
     def _host(self, state: State, number: int, **changes: Any) -> State:
         return state._replace(hosts=_put(state.hosts, number, state.hosts[number]._replace(**changes)))
@@ -307,7 +305,7 @@ class World:
     def _timer(self, state: State, number: int) -> State:
         return self._shim_step(state, number, ("timer",))
 
-    # ---------------------------------------------------------------------------------------------- what machines say
+    # ------------------------------------------------------------------------------------------------ what machines say
 
     def _array_step(self, state: State, site: int, step: Event) -> State:
         after, outputs = self.arrays[site].step(state.arrays[site], step)
