@@ -16,9 +16,9 @@ from scripts.exploration.fingerprint import Fingerprint
 from scripts.exploration.stepped_loop import SteppedLoop
 from storage_model.differential_bitmap import PAGE_BYTES, DifferentialBitmap
 from storage_model.nexus import ITNexus
-from storage_model.pair import PairRecord
+from storage_model.pair import PairEpoch, PairRecord
 from storage_model.pair_state import FenceLevel, PairRole
-from storage_model.spec.copy_frames import Frame, FrameStream, FrameType, PairOffer
+from storage_model.spec.copy_frames import Answer, Frame, FrameStream, FrameType, PairOffer, decode_parts
 from storage_model.spec.scsi_sense import SenseKey, decode_sense
 from storage_model.spec.scsi_task import ScsiStatus, TaskFunction
 from storage_model.volume import Buffer, Extent
@@ -60,7 +60,9 @@ class Output(NamedTuple):
     to: int
     what: str
     data: bytes
-    durable_epoch: int
+    told_epoch: int = 0
+    """The epoch that the frame says to be voted for or decided; 0 for none."""
+    durable_epoch: int = 0
     """What this array has durably voted for or adopted when it says so."""
 
 
@@ -236,17 +238,22 @@ class ArrayMachine:
 
     # ----------------------------------------------------------------------------------------------------- what it does
 
-    def say(self, to: int, what: str, data: bytes) -> None:
+    def carry(self, frame: Frame) -> None:
+        """Send a frame to the other array."""
+        data = b"".join(bytes(part) for part in frame.encode())
         accepted = self.record.accepted
         durable = max(self.record.decided.epoch, accepted.epoch if accepted is not None else 0)
-        self.outputs.append(Output(to, what, data, durable))
+        self.outputs.append(Output(LINK, frame.type.name, data, _told_epoch(frame), durable))
 
     def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
         return self.loop.create_task(coroutine)
 
     async def _receive(self, frame: Frame) -> None:
         try:
+            epoch, content = frame.epoch, self.volume.content
             await self.control.receive(frame)
+            if frame.type is FrameType.WRITE and self.volume.content != content:
+                assert epoch == self.half.record.decided.epoch, "I5: a write of a past epoch has landed"
         except Exception as error:
             self.loop.errors.append(f"a frame of the other array ends with {error!r}")
 
@@ -261,11 +268,12 @@ class ArrayMachine:
                 break
         if not task.aborted:
             head = bytes([command.tag, outcome.status, len(outcome.sense)])
-            self.say(self._names[nexus], command.what, head + outcome.sense + bytes(outcome.data_in))
+            data = head + outcome.sense + bytes(outcome.data_in)
+            self.outputs.append(Output(self._names[nexus], command.what, data))
 
     async def _reset(self, nexus: ITNexus) -> None:
         await self.server.manage(nexus, TaskFunction.LOGICAL_UNIT_RESET, LUN, 0)
-        self.say(self._names[nexus], "LUN RESET", bytes([0, ScsiStatus.GOOD, 0]))
+        self.outputs.append(Output(self._names[nexus], "LUN RESET", bytes([0, ScsiStatus.GOOD, 0])))
 
     def _log_in_again(self, nexus: ITNexus) -> None:
         self._logins[nexus] = login = asyncio.Event()
@@ -354,7 +362,7 @@ class _LinkEnd:
             return future
         frame.request = next(number for number in range(1, 1 << 16) if number not in self._waiting)
         self._waiting[frame.request] = future
-        self._carry(frame)
+        self._array.carry(frame)
         return future
 
     def send(self, frame: Frame) -> None:
@@ -364,10 +372,7 @@ class _LinkEnd:
                 return  # the connection that the request came by is gone
             frame.request = number
         if self.up:
-            self._carry(frame)
-
-    def _carry(self, frame: Frame) -> None:
-        self._array.say(LINK, frame.type.name, b"".join(bytes(part) for part in frame.encode()))
+            self._array.carry(frame)
 
     def asked(self, number: int) -> int:
         """The number under which the handler of a request answers."""
@@ -390,6 +395,13 @@ class _LinkEnd:
         self._asked.clear()
         for future in waiting.values():
             _fail(future)
+
+
+def _told_epoch(frame: Frame) -> int:
+    if frame.type is FrameType.PAIR_STATUS:
+        return PairEpoch.decode(decode_parts(frame.payload, 2)[0].decode()).epoch
+    answers = frame.type is FrameType.ANSWER and frame.flags == Answer.DONE
+    return frame.epoch if answers or frame.type is FrameType.PROPOSE else 0
 
 
 def _awaken(future: "Future[None]") -> None:

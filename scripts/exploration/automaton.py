@@ -35,11 +35,12 @@ class Automaton(Generic[Root, Out, Seen]):
     """``make`` gives a machine freshly started from a root."""
 
     def __init__(self, make: Callable[[Root], Machine[Out, Seen]]) -> None:
-        self._make = make
+        self.make = make
         self._roots: dict[Root, int] = {}
         self._numbers: dict[bytes, int] = {}
         self._history: list[tuple[int, Any]] = []  # (state before, step), or (-1, root)
         self.views: list[Seen] = []
+        self.digests: list[bytes] = []
         self._steps: dict[tuple[int, Step], tuple[int, tuple[Out, ...]]] = {}
         self._living: OrderedDict[int, Machine[Out, Seen]] = OrderedDict()
 
@@ -55,7 +56,7 @@ class Automaton(Generic[Root, Out, Seen]):
         """The state right after a start."""
         number = self._roots.get(root)
         if number is None:
-            number = self._roots[root] = self._enter(self._make(root), (-1, root))
+            number = self._roots[root] = self._enter(self.make(root), (-1, root))
         return number
 
     def step(self, state: int, step: Step) -> tuple[int, tuple[Out, ...]]:
@@ -79,7 +80,7 @@ class Automaton(Generic[Root, Out, Seen]):
         while before >= 0:
             steps.append(step)
             before, step = self._history[before]
-        machine = self._make(step)
+        machine = self.make(step)
         for step in reversed(steps):
             machine.apply(step)
         return machine
@@ -90,6 +91,7 @@ class Automaton(Generic[Root, Out, Seen]):
         if number is None:
             number = self._numbers[digest] = len(self.views)
             self.views.append(machine.view())
+            self.digests.append(digest)
             self._history.append(history)
         if number not in self._living:
             self._living[number] = machine

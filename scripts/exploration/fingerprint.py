@@ -25,18 +25,19 @@ from types import (
 )
 from typing import Any
 
-_ATOMS = (int, float, str, bytes, bool, type(None))
 _OPAQUE = frozenset(
-    {"SteppedLoop", "Logger", "LogicalUnit", "DeviceServer", "ArrayMachine", "HostMachine", "Context", "TimerHandle"}
+    """SteppedLoop Logger LogicalUnit DeviceServer ArrayMachine HostMachine Context TimerHandle""".split()
 )
 """Met on the way; what of them may change is among the roots."""
 _NEUTRAL = {
-    "BackgroundTasks": {"_tasks"},  # kept alive by it; the tasks themselves are met elsewhere
-    "RegionMarks": {"_asked", "_saved"},  # tickets: equal whenever a machine is at rest, since its marks save at once
-    "DifferentialBitmap": {"_unsaved"},  # saved pages are; unsaved ones are cleared bits, which the bits say
-    "ShimPortal": {"receive_buffer", "_tasks"},
-    "CopyTask": set(),
+    "BackgroundTasks": frozenset({"_tasks"}),  # kept alive by it; the tasks themselves are met elsewhere
+    "RegionMarks": frozenset({"_asked", "_saved"}),  # tickets: equal at rest, since the marks are saved at once
+    "DifferentialBitmap": frozenset({"_unsaved"}),  # the pages in which the bits are not those of the disk
+    "ShimPortal": frozenset({"receive_buffer", "_tasks"}),
 }
+_SLOTS: dict[type, tuple[str, ...]] = {}
+_WALKS: dict[type, str] = {}
+"""By type: the name of the method that walks such an object."""
 
 
 class Fingerprint:
@@ -54,18 +55,23 @@ class Fingerprint:
         return hashlib.blake2b("\0".join(self._parts).encode(errors="surrogatepass"), digest_size=16).digest()
 
     def _walk(self, thing: Any) -> None:
-        if isinstance(thing, Enum):
-            self._parts.append(f"{type(thing).__name__}.{thing.name}")
-        elif isinstance(thing, _ATOMS):
+        kind = type(thing)
+        walk = _WALKS.get(kind)
+        if walk is None:
+            walk = _WALKS[kind] = _walk_of(kind)
+        if walk == "atom":
             self._parts.append(repr(thing))
-        elif isinstance(thing, (bytearray, memoryview)):
-            self._parts.append(repr(bytes(thing)))
-        elif isinstance(thing, tuple):
-            self._sequence("(", thing)
-        elif isinstance(thing, (set, frozenset)):
-            self._set(thing)
         else:
-            self._object(thing)
+            getattr(self, walk)(thing)
+
+    def _enum(self, thing: Enum) -> None:
+        self._parts.append(f"{type(thing).__name__}.{thing.name}")
+
+    def _buffer(self, thing: bytes) -> None:
+        self._parts.append(repr(bytes(thing)))
+
+    def _tuple(self, thing: tuple[Any, ...]) -> None:
+        self._sequence("(", thing)
 
     def _sequence(self, mark: str, things: Iterable[Any]) -> None:
         self._parts.append(mark)
@@ -79,6 +85,7 @@ class Fingerprint:
         self._parts.append(f"{{{len(things)} {named}}}")
 
     def _object(self, thing: Any) -> None:
+        """Everything that can be met twice: the second time it is a number."""
         number = self._numbers.get(id(thing))
         if number is not None:
             self._parts.append(f"#{number}")
@@ -103,7 +110,7 @@ class Fingerprint:
             self._callable(thing)
         elif isinstance(thing, BaseException):
             self._sequence("!", (*thing.args, getattr(thing, "refusal", None)))
-        elif hasattr(thing, "__reduce__") and name.endswith("iterator"):
+        elif name.endswith("iterator"):
             self._sequence("i", thing.__reduce__()[1:])
         else:
             self._attributes(thing, name)
@@ -153,18 +160,38 @@ class Fingerprint:
             self._walk(cell)
 
     def _attributes(self, thing: Any, name: str) -> None:
-        neutral = _NEUTRAL.get(name, ())
-        found = dict(getattr(thing, "__dict__", {}))
-        for kind in type(thing).__mro__:
-            slots = kind.__dict__.get("__slots__", ())
-            for slot in (slots,) if isinstance(slots, str) else slots:
-                if hasattr(thing, slot):
-                    found[slot] = getattr(thing, slot)
-        if not found and name not in ("object",):
+        neutral = _NEUTRAL.get(name, frozenset())
+        slots = _SLOTS.get(type(thing))
+        if slots is None:
+            slots = _SLOTS[type(thing)] = _slots_of(type(thing))
+        found = [(slot, getattr(thing, slot)) for slot in slots if hasattr(thing, slot)]
+        found += sorted(getattr(thing, "__dict__", {}).items())
+        if not found:
             for part in gc.get_referents(thing):  # awaitables of the interpreter: what they wait for
                 if not isinstance(part, type):
                     self._walk(part)
-        for attribute, value in sorted(found.items()):
+        for attribute, value in found:
             if attribute not in neutral:
                 self._parts.append(attribute)
                 self._walk(value)
+
+
+def _slots_of(kind: type) -> tuple[str, ...]:
+    names = []
+    for base in kind.__mro__:
+        slots = base.__dict__.get("__slots__", ())
+        names += [slots] if isinstance(slots, str) else list(slots)
+    return tuple(sorted(name for name in names if name not in ("__weakref__", "__dict__")))
+
+
+def _walk_of(kind: type) -> str:
+    for kinds, walk in (
+        ((Enum,), "_enum"),
+        ((int, float, str, bytes, type(None)), "atom"),
+        ((bytearray, memoryview), "_buffer"),
+        ((tuple,), "_tuple"),
+        ((set, frozenset), "_set"),
+    ):
+        if issubclass(kind, kinds):
+            return walk
+    return "_object"

@@ -26,11 +26,15 @@ class Checker:
         self._judged: dict[tuple[int, int], str] = {}
         self._moved: dict[tuple[int, int, int], str] = {}
 
-    def check(self, before: State, after: State) -> None:
-        """Raises Broken."""
+    def check_step(self, before: State, after: State) -> None:
+        """What a step must not do, wherever it leads. Raises Broken."""
+        for site, (old, new) in enumerate(zip(before.arrays, after.arrays, strict=True)):
+            if old != new:
+                self._check_move(site, old, new)
+
+    def check_state(self, before: State, after: State) -> None:
+        """What must hold in a state that was not seen yet. Raises Broken."""
         if before.arrays != after.arrays:
-            for site in (0, 1):
-                self._check_move(site, before.arrays[site], after.arrays[site])
             self._check_both(after.arrays)
         if before.hosts != after.hosts or before.good != after.good:
             self._check_hosts(before, after)

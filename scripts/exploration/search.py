@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from scripts.exploration.audit import audit
 from scripts.exploration.invariants import Checker
 from scripts.exploration.scope import Scope
 from scripts.exploration.wording import event_words, said
@@ -26,6 +27,8 @@ class Limits:
     """0: none."""
     states: int = 0
     seconds: float = 0.0
+    audits: int = 50
+    """Of how many states the way is run again without the tables."""
 
 
 @dataclass(slots=True)
@@ -51,6 +54,7 @@ class Outcome:
     array_states: int
     array_steps: int
     complete: bool
+    audited: int
     violation: Violation | None = None
 
 
@@ -114,13 +118,14 @@ class Search:
                     self.transitions += 1
                     try:
                         after = self.world.step(before, event)
-                        checker.check(before, after)
+                        checker.check_step(before, after)
+                        key = self._new(after, index, choice)
+                        if key is not None:
+                            following.append(len(keys))
+                            keys.append(key)
+                            checker.check_state(before, after)
                     except Broken as broken:
                         return self._outcome(self._violation(index, choice, str(broken)))
-                    key = self._new(after, index, choice)
-                    if key is not None:
-                        following.append(len(keys))
-                        keys.append(key)
                 if not index % _CLOCK_EVERY:
                     self.frontier = len(following)
                     self.progress(self)
@@ -162,6 +167,13 @@ class Search:
         good, possible, written = part(ghosts)
         return State((a, b), frames, ends, part(hosts), part(budget), good, possible, written)
 
+    def _audit(self) -> int:
+        """See ``audit``: of states that lie evenly over all that was found, the deepest among them."""
+        ways = min(self.limits.audits, self.states)
+        for number in range(1, ways + 1):
+            audit(self.world, self._way(self.states * number // ways - 1))
+        return ways
+
     def _outcome(self, violation: Violation | None, complete: bool = False) -> Outcome:
         self.seconds = time.monotonic() - self._started
         arrays = self.world.arrays
@@ -176,17 +188,23 @@ class Search:
             sum(len(automaton) for automaton in arrays),
             sum(automaton.steps for automaton in arrays),
             complete and violation is None,
+            0 if violation is not None else self._audit(),
             violation,
         )
 
     # -------------------------------------------------------------------------------------------------------- the trace
 
-    def _violation(self, index: int, choice: int, invariant: str) -> Violation:
-        choices = [choice]
+    def _way(self, index: int) -> list[int]:
+        """The choices that lead to a state."""
+        choices = []
         while index:
             choices.append(self._choices[index])
             index = self._parents[index]
         choices.reverse()
+        return choices
+
+    def _violation(self, index: int, choice: int, invariant: str) -> Violation:
+        choices = [*self._way(index), choice]
         return Violation(invariant, list(self._tell(choices)), len(choices))
 
     def _tell(self, choices: list[int]) -> Iterator[str]:

@@ -22,16 +22,6 @@ def decoded(data: bytes) -> Frame:
     return frame
 
 
-def told_epoch(output: Output) -> int:
-    """The epoch that a frame to the other array says to be voted for or decided, 0 for none."""
-    if output.what not in ("PROPOSE", "ANSWER", "PAIR_STATUS"):
-        return 0
-    frame = decoded(output.data)
-    if frame.type is FrameType.PAIR_STATUS:
-        return PairEpoch.decode(decode_parts(frame.payload, 2)[0].decode()).epoch
-    return frame.epoch if frame.type is FrameType.PROPOSE or frame.flags == Answer.DONE else 0
-
-
 def owner_words(nexus: ITNexus | None) -> str:
     if nexus is None:
         return "no owner"

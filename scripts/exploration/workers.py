@@ -6,7 +6,7 @@ import queue
 import signal
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.context import SpawnProcess
 
 from scripts.exploration.scope import Scope
@@ -73,7 +73,7 @@ def search_all(
                 scope = waiting.pop(0)
                 share = (deadline - time.monotonic()) * processes / (len(waiting) + len(running) + 1)
                 seconds = max(1.0, min(share, deadline - time.monotonic()))
-                own = Limits(limits.depth, limits.states, seconds)
+                own = replace(limits, seconds=seconds)
                 running[scope.name] = spawning.Process(target=_work, args=(scope, own, results), daemon=True)
                 running[scope.name].start()
             message = _next(results, running)
