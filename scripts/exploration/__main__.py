@@ -35,9 +35,7 @@ def _arguments() -> argparse.ArgumentParser:
     parser.add_argument(
         "--processes", type=int, default=min(2, os.cpu_count() or 1), help="searches at a time (default: %(default)s)"
     )
-    parser.add_argument(
-        "--variant", action="append", choices=VARIANTS, help="break this rule, and show that it is found"
-    )
+    parser.add_argument("--variant", choices=VARIANTS, help="break this rule, and show that it is found")
     parser.add_argument("--variants", action="store_true", help="break each rule in turn")
     parser.add_argument("--list", action="store_true", help="say what the scopes and variants are")
     return parser

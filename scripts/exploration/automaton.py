@@ -74,6 +74,12 @@ class Automaton(Generic[Root, Out, Seen]):
         machine = self._living.pop(state, None)
         return machine if machine is not None else self._repeat(state)
 
+    def close(self) -> None:
+        """No step will be asked for any more."""
+        while self._living:
+            _, machine = self._living.popitem()
+            machine.loop.abandon()
+
     def _repeat(self, state: int) -> Machine[Out, Seen]:
         steps = []
         before, step = self._history[state]

@@ -23,7 +23,7 @@ from types import (
     MethodType,
     ModuleType,
 )
-from typing import Any
+from typing import Any, cast
 
 _OPAQUE = frozenset(
     """SteppedLoop Logger LogicalUnit DeviceServer ArrayMachine HostMachine Context TimerHandle""".split()
@@ -80,8 +80,8 @@ class Fingerprint:
         self._parts.append(")")
 
     def _set(self, things: "set[Any] | frozenset[Any]") -> None:
-        """Members with a name of their own in order; of futures only the number, since they are met elsewhere."""
-        named = sorted(repr(thing) for thing in things if not isinstance(thing, asyncio.Future))
+        """Members with a value in order; of others only how many, since who holds them is met elsewhere."""
+        named = sorted(repr(thing) for thing in things if not _is_anonymous(thing))
         self._parts.append(f"{{{len(things)} {named}}}")
 
     def _object(self, thing: Any) -> None:
@@ -174,6 +174,10 @@ class Fingerprint:
             if attribute not in neutral:
                 self._parts.append(attribute)
                 self._walk(value)
+
+
+def _is_anonymous(thing: Any) -> bool:
+    return isinstance(thing, asyncio.Future) or cast(Any, type(thing)).__repr__ is object.__repr__
 
 
 def _slots_of(kind: type) -> tuple[str, ...]:

@@ -103,6 +103,13 @@ class Search:
         return len(self._seen)
 
     def run(self) -> Outcome:
+        """To the end, a limit, or the first violation."""
+        try:
+            return self._run()
+        finally:
+            self.world.close()
+
+    def _run(self) -> Outcome:
         self._started = time.monotonic()
         checker = Checker(self.world)
         first = self.world.first()

@@ -49,6 +49,7 @@ def searched(scope: Scope, limits: Limits, tell: Callable[[str], None] = lambda 
 
 def _work(scope: Scope, limits: Limits, results: "multiprocessing.Queue[Line | Outcome]") -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends us
+    results.put(Line(f"{scope.name}: {scope.about}"))
     results.put(searched(scope, limits, lambda text: results.put(Line(text))))
 
 

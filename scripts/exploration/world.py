@@ -113,6 +113,13 @@ class World:
             state = self.step(state, next(iter(self._of_arrays(state))))
         return state
 
+    def close(self) -> None:
+        """No machine is needed any more."""
+        for array in self.arrays:
+            array.close()
+        for shim in self.shims:
+            shim.close()
+
     def view(self, state: State, site: int) -> View:
         return self.arrays[site].views[state.arrays[site]]
 

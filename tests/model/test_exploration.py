@@ -1,11 +1,11 @@
-"""The explorer in small: every state of small bounds is right, each known-bad variant is caught, and its table is true."""
+"""The explorer in small: small bounds are right, each known-bad variant is caught, and its tables are true."""
 
 import asyncio
 from dataclasses import replace
 
 import pytest
 
-from scripts.exploration.array_machine import ArrayMachine, Command
+from scripts.exploration.array_machine import ArrayMachine, Command, DiskImage, Output, View
 from scripts.exploration.automaton import Automaton
 from scripts.exploration.fingerprint import Fingerprint
 from scripts.exploration.scope import SCOPES, Budget, Scope
@@ -27,7 +27,7 @@ SMALL = (
 def test_small_bound_is_explored_to_the_end_without_a_violation(scope: Scope) -> None:
     outcome = searched(scope, Limits(audits=20))
     assert outcome.violation is None, told(outcome)
-    assert outcome.complete and outcome.states > 500 and outcome.audited == 20
+    assert outcome.complete and outcome.states > 200 and outcome.audited == 20
 
 
 @pytest.mark.parametrize("name", SCOPES)
@@ -70,7 +70,7 @@ def test_two_searches_are_the_same() -> None:
 
 def test_crash_keeps_what_was_saved_and_nothing_else() -> None:
     scope = SCOPES["start"]
-    array = Automaton(lambda image: ArrayMachine(0, image, (0,), FenceLevel.DATA))
+    array: Automaton[DiskImage, Output, View] = Automaton(lambda image: ArrayMachine(0, image, (0,), FenceLevel.DATA))
     state = array.start(scope.image(0))
     state, _ = array.step(state, ("command", 0, Command("RESERVE", 0, bytes([0x16, 0, 0, 0, 0, 0]))))
     assert array.views[state].holder is not None
