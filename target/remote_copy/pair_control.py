@@ -85,13 +85,16 @@ class PairControl:
 
     async def _release(self, nexus: ITNexus) -> None:
         half = self.half
-        if not self._owns(nexus):
-            return
-        try:
-            await self.request(PairRequest(PairVerb.RELEASE, half.identity.serial, claim=nexus))
-        except PairRefused as error:
-            if self._owns(nexus):  # tried again when the link is back
-                log.warning("pair %s: %s keeps the ownership: %s", half.identity.name, nexus.initiator_name, error)
+        while self._owns(nexus):
+            state = half.state
+            try:
+                await self.request(PairRequest(PairVerb.RELEASE, half.identity.serial, claim=nexus))
+            except PairRefused as error:
+                if half.state is not state and nexus in self._withdrawn:
+                    continue  # a fault came first and suspended the pair: the release is wanted all the same
+                if self._owns(nexus):  # tried again when the link is back
+                    log.warning("pair %s: %s keeps the ownership: %s", half.identity.name, nexus.initiator_name, error)
+                return
 
     def _release_unwanted(self) -> None:
         """The pair may have been given to a nexus that does not want it any more."""
@@ -141,7 +144,7 @@ class PairControl:
         try:
             return await self._within(task, DECISION_SECONDS)
         except (TimeoutError, PairRefused) as error:
-            if task is not self._decision.voting:
+            if task is not self._decision.voting and request.verb is not PairVerb.RELEASE:
                 task.cancel()  # nothing is voted for yet, so nothing may come of it any more
             if self._keeps_in_doubt(request):
                 return half.record.decided.epoch

@@ -439,3 +439,30 @@ async def test_s_vol_that_was_suspended_meanwhile_does_not_follow_into_pair(pair
     b.disk.running.set()
     await claim
     await pair.until(PairState.PSUE)
+
+
+async def test_withdrawal_that_had_to_wait_too_long_takes_effect_later(pair: Pair) -> None:
+    """Found by the explorer: WITHDRAW ends with GOOD in any case, so the release must not be given up with it."""
+    await pair.arm()
+    await pair.a.claim()
+    await pair.until(PairState.PAIR)
+    async with pair.a.half.changing:
+        withdrawal = asyncio.create_task(pair.a.control.withdraw(pair.a.nexus()))
+        await pair.quiet()
+        pair.a.impatient.set()
+        await withdrawal
+        pair.a.impatient.clear()
+        assert pair.a.owner == pair.a.nexus()
+    await pair.until(PairState.PSUS)
+    assert pair.a.owner is pair.b.owner is None
+
+
+async def test_withdrawal_survives_a_fault_that_comes_first(pair: Pair) -> None:
+    """The flush before the release finds that the other half was suspended: the release is then one in PSUE."""
+    await pair.arm()
+    await pair.a.claim()
+    await pair.until(PairState.PAIR)
+    await pair.b.half.suspend("a fault")
+    await pair.a.control.withdraw(pair.a.nexus())
+    await pair.until(PairState.PSUE)
+    assert pair.a.owner is pair.b.owner is None
