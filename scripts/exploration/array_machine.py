@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from scripts.exploration.fingerprint import Fingerprint
-from scripts.exploration.stepped_loop import SteppedLoop
+from scripts.exploration.stepped_loop import TURNS_MAX, SteppedLoop
 from storage_model.differential_bitmap import PAGE_BYTES, DifferentialBitmap
 from storage_model.nexus import ITNexus
 from storage_model.pair import PairEpoch, PairRecord
@@ -97,6 +97,8 @@ class View(NamedTuple):
     """Sessions with commands under way."""
     starting: bool
     """Neither link nor portals are open yet."""
+    resting: bool
+    """False after an input that ended early."""
     idle: bool
     errors: tuple[str, ...]
 
@@ -152,16 +154,26 @@ class ArrayMachine:
     # ----------------------------------------------------------------------------------------------------------- inputs
 
     def apply(self, step: tuple[Any, ...]) -> tuple[Output, ...]:
-        """One input, until the array is at rest; what it said meanwhile."""
+        """One input, until the array is at rest; what it said meanwhile.
+
+        ``("early", turns, *step)`` ends after so many turns of the loop: the next input comes before the array is at
+        rest.
+        """
         name, *arguments = step
+        turns = TURNS_MAX
+        if name == "early":
+            turns, name, *arguments = arguments
         asyncio.events._set_running_loop(self.loop)
         try:
             getattr(self, name)(*arguments)
         finally:
             asyncio.events._set_running_loop(None)
-        self.loop.run_until_quiet()
+        self.loop.turn(turns)
         outputs, self.outputs = self.outputs, []
         return tuple(outputs)
+
+    def rest(self) -> None:
+        """No input: the array comes to rest."""
 
     def link_opened(self) -> None:
         """The other array's HELLO is here."""
@@ -316,6 +328,7 @@ class ArrayMachine:
                 sorted((self._names[nexus], str(nexus)) for nexus in self._logins),
                 self.sessions,
                 self.loop.tasks,
+                [(handle._callback, handle._args) for handle in self.loop.ready],  # type: ignore[attr-defined]
                 tuple(self.loop.errors),
             )
         )
@@ -340,7 +353,8 @@ class ArrayMachine:
             losing=self.losing is not None and not self.losing.done(),
             busy=tuple(sorted({self._names[task.nexus] for task in sessions})),
             starting=not self.starting.done(),
-            idle=not self.loop.tasks,
+            resting=not self.loop.ready,
+            idle=not self.loop.tasks and not self.loop.ready,
             errors=tuple(self.loop.errors),
         )
 

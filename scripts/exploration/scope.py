@@ -33,6 +33,8 @@ class Budget:
     """An array gives up waiting for a decision."""
     abandoned: int = 0
     """A host aborts its RESERVE."""
+    early: int = 0
+    """An array's next input comes before it is at rest from the last one."""
 
     def counts(self) -> tuple[int, ...]:
         return tuple(getattr(self, name) for name in KINDS)
@@ -82,6 +84,12 @@ _START = (
     Scope("three-hosts", "the same with two hosts at A, and one may release", (0, 0, 1),
           Budget(reserves=3, releases=1, cuts=1)),
 )  # fmt: skip
+_EARLY = (
+    Scope("start-early", "Figure 7, and inputs come while an array is still busy with the one before", (0, 1),
+          Budget(reserves=2, early=2)),
+    Scope("failure-early", "Figure 12 in the same way, and the link breaks", (0, 1),
+          Budget(reserves=2, cuts=1, early=1), owner=0),
+)  # fmt: skip
 _SHIMS = (
     Scope("shims", "shims die, answers are late, hosts give up", (0, 1),
           Budget(reserves=3, deaths=1, late=1, abandoned=1), own_reserves=2),
@@ -109,4 +117,4 @@ _WRITES = (
           fence=FenceLevel.NEVER),
 )  # fmt: skip
 
-SCOPES = {scope.name: scope for scope in (*_START, *_SHIMS, *_FAILURE, *_WRITES)}
+SCOPES = {scope.name: scope for scope in (*_START, *_EARLY, *_SHIMS, *_FAILURE, *_WRITES)}

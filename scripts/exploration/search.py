@@ -92,7 +92,7 @@ class Search:
     _seen: dict[bytes, int] = field(default_factory=dict)
     _configurations: set[bytes] = field(default_factory=set)
     _parents: "array[int]" = field(default_factory=lambda: array("I"))
-    _choices: "array[int]" = field(default_factory=lambda: array("B"))
+    _choices: "array[int]" = field(default_factory=lambda: array("H"))
     _started: float = 0.0
 
     def __post_init__(self) -> None:
@@ -227,6 +227,8 @@ class Search:
 
 def _delivered(state: State, event: Event) -> Any:
     name, *rest = event
+    if name == "early":
+        return _delivered(state, rest[1])
     if name == "deliver":
         return state.frames[rest[0]][0]
     if name == "command":

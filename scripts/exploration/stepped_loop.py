@@ -33,23 +33,31 @@ class SteppedLoop(asyncio.AbstractEventLoop):
         self.now = 0.0
         self.errors: list[str] = []
         self.timers: list[asyncio.TimerHandle] = []
-        self._ready: deque[asyncio.Handle] = deque()
+        self.ready: deque[asyncio.Handle] = deque()
         self._tasks: dict[int, weakref.ref[asyncio.Task[Any]]] = {}
         self._task_number = 0
 
     def run_until_quiet(self) -> None:
         """Until nothing is ready any more."""
+        self.turn(TURNS_MAX)
+        if self.ready:
+            raise Restless(f"{TURNS_MAX} turns of the loop were not enough")
+
+    def turn(self, turns: int) -> None:
+        """So many turns, if there is as much to do: in each, what was ready when it began. Then asyncio would look for
+        new input.
+        """
         events._set_running_loop(self)
         try:
-            for _ in range(TURNS_MAX):
-                if not self._ready:
+            for _ in range(turns):
+                if not self.ready:
                     return
-                handle = self._ready.popleft()
-                if not handle.cancelled():
-                    handle._run()
+                for _ in range(len(self.ready)):
+                    handle = self.ready.popleft()
+                    if not handle.cancelled():
+                        handle._run()
         finally:
             events._set_running_loop(None)
-        raise Restless(f"{TURNS_MAX} turns of the loop were not enough")
 
     @property
     def tasks(self) -> list[asyncio.Task[Any]]:
@@ -95,7 +103,7 @@ class SteppedLoop(asyncio.AbstractEventLoop):
         self, callback: Callable[..., Any], *args: Any, context: Context | None = None
     ) -> asyncio.Handle:
         handle = asyncio.Handle(callback, args, self, context)
-        self._ready.append(handle)
+        self.ready.append(handle)
         return handle
 
     def call_later(  # type: ignore[override]
@@ -117,7 +125,7 @@ class SteppedLoop(asyncio.AbstractEventLoop):
         """The oldest timer is due."""
         handle = self.timers.pop(0)
         self.now = max(self.now, handle.when())
-        self._ready.append(handle)
+        self.ready.append(handle)
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
         self.errors.append(f"{context.get('message')}: {context.get('exception')!r}")

@@ -112,6 +112,8 @@ def _crashed(record: PairRecord) -> str:
 def event_words(event: tuple[Any, ...], message: bytes | Command | str | None) -> str:
     """``message`` is what the event delivers."""
     name, *rest = event
+    if name == "early":
+        return f"{event_words(rest[1], message)} (and is interrupted after {rest[0]} turns)"
     where = _SITES[rest[0]] if rest and rest[0] in (0, 1) else ""
     host = f"host {rest[0] + 1}" if rest else ""
     if name == "deliver":
@@ -130,6 +132,7 @@ def event_words(event: tuple[Any, ...], message: bytes | Command | str | None) -
         return f"array {where} crashes{lost} and starts again; {rest[2]} of its frames under way arrive yet"
     plain_words = {
         "connect": "the arrays connect",
+        "rest": f"array {where} comes to rest",
         "saved": f"array {where}: what it was saving is durable",
         "cut": f"array {where} loses the link"
         + (f"; {rest[1]} of its frames under way arrive yet" if rest[1:] else ""),

@@ -28,6 +28,10 @@ HELLO, FIN = b"HELLO", b"FIN"
 OPERATOR = 99
 """The session of the operator's pairctl, at either array."""
 
+EARLY_TURNS = 4
+"""An input may come after none, one, two or three turns of an array's loop."""
+_INPUTS = frozenset({"deliver", "saved", "command", "reserve", "release", "write", "reset", "impatient", "split"})
+
 Messages = tuple[bytes, ...]
 Event = tuple[Any, ...]
 _RESERVE = Command("RESERVE", 0, bytes([0x16, 0, 0, 0, 0, 0]))
@@ -94,6 +98,7 @@ class World:
         self.arrays = tuple(self._array(site) for site in (0, 1))
         self.shims = tuple(self._shim(host) for host in scope.hosts)
         self.says: list[tuple[str, Any]] = []
+        self._turns: int | None = None
 
     def _array(self, site: int) -> "Automaton[DiskImage, Output, View]":
         hosts = (*(host for host in self.scope.hosts if self.scope.sites[host] == site), OPERATOR)
@@ -130,6 +135,13 @@ class World:
 
     def events(self, state: State) -> Iterator[Event]:
         """All of them, in an order that does not change."""
+        early = state.budget[PLACES["early"]]
+        for event in self._all_events(state):
+            yield event
+            if early and event[0] in _INPUTS:
+                yield from (("early", turns, event) for turns in range(EARLY_TURNS))
+
+    def _all_events(self, state: State) -> Iterator[Event]:
         yield from self._of_arrays(state)
         for host in self.scope.hosts:
             yield from self._of_host(state, host)
@@ -150,6 +162,8 @@ class World:
         for site in (0, 1):
             if state.frames[site]:
                 yield ("deliver", site)
+            if not views[site].resting:
+                yield ("rest", site)
             if views[site].saving is not None:
                 yield ("saved", site)
         if not any(state.ends):
@@ -196,6 +210,16 @@ class World:
         name, *arguments = event
         after: State = getattr(self, "_" + name)(state, *arguments)
         return after
+
+    def _early(self, state: State, turns: int, event: Event) -> State:
+        self._turns = turns
+        try:
+            return self.step(self._spend(state, "early"), event)
+        finally:
+            self._turns = None
+
+    def _rest(self, state: State, site: int) -> State:
+        return self._array_step(state, site, ("rest",))
 
     def _spend(self, state: State, kind: str) -> State:
         place = PLACES[kind]
@@ -328,6 +352,8 @@ class World:
     # ------------------------------------------------------------------------------------------------ what machines say
 
     def _array_step(self, state: State, site: int, step: Event) -> State:
+        if self._turns is not None:
+            step = "early", self._turns, *step
         after, outputs = self.arrays[site].step(state.arrays[site], step)
         state = state.with_arrays((state.arrays[0], after) if site else (after, state.arrays[1]))
         for output in outputs:
