@@ -273,6 +273,8 @@ class ArrayMachine:
         login = self._logins.get(nexus)
         if login is not None:
             await login.wait()
+            if nexus in self._logins:
+                return  # its session was dropped before it was there
         for _ in range(_UNIT_ATTENTIONS_MAX):
             task = ScsiTask(nexus, LUN, command.tag, command.cdb, command.data, 4096)
             outcome = await self.server.execute(task)
