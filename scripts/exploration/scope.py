@@ -19,6 +19,10 @@ class Budget:
     resets: int = 0
     """LOGICAL UNIT RESET by a host."""
     splits: int = 0
+    resyncs: int = 0
+    """An operator resyncs without a claim."""
+    swaps: int = 0
+    """An operator swap-resyncs without a claim."""
     recovers: int = 0
     """An operator resyncs and names the P-VOL as the good side."""
     crashes: int = 0
@@ -117,4 +121,9 @@ _WRITES = (
           fence=FenceLevel.NEVER),
 )  # fmt: skip
 
-SCOPES = {scope.name: scope for scope in (*_START, *_EARLY, *_SHIMS, *_FAILURE, *_WRITES)}
+_OPERATORS = (
+    Scope("operators", "operators split, resync and swap without a claim, a host writes", (0,),
+          Budget(reserves=1, writes=1, splits=1, resyncs=1, swaps=1)),
+)  # fmt: skip
+
+SCOPES = {scope.name: scope for scope in (*_START, *_EARLY, *_SHIMS, *_FAILURE, *_WRITES, *_OPERATORS)}

@@ -112,6 +112,8 @@ def _crashed(record: PairRecord) -> str:
 def event_words(event: tuple[Any, ...], message: bytes | Command | str | None) -> str:
     """``message`` is what the event delivers."""
     name, *rest = event
+    if name == "operate":
+        return f"the operator sends {rest[0]} to array {_SITES[rest[1]]}"
     if name == "early":
         return f"{event_words(rest[1], message)} (and is interrupted after {rest[0]} turns)"
     where = _SITES[rest[0]] if rest and rest[0] in (0, 1) else ""
@@ -137,8 +139,6 @@ def event_words(event: tuple[Any, ...], message: bytes | Command | str | None) -
         "cut": f"array {where} loses the link"
         + (f"; {rest[1]} of its frames under way arrive yet" if rest[1:] else ""),
         "impatient": f"array {where}: a request has waited long enough for its decision",
-        "split": f"the operator splits the pair at array {where}",
-        "recover": f"the operator resyncs at array {where}, the P-VOL is good",
         "reserve": f"{host} sends RESERVE",
         "release": f"{host} sends RELEASE",
         "write": f"{host} sends WRITE",

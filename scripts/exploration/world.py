@@ -30,15 +30,21 @@ OPERATOR = 99
 
 EARLY_TURNS = 4
 """An input may come after none, one, two or three turns of an array's loop."""
-_INPUTS = frozenset({"deliver", "saved", "command", "reserve", "release", "write", "reset", "impatient", "split"})
+_INPUTS = frozenset({"deliver", "saved", "command", "reserve", "release", "write", "reset", "impatient", "operate"})
 
 Messages = tuple[bytes, ...]
 Event = tuple[Any, ...]
 _RESERVE = Command("RESERVE", 0, bytes([0x16, 0, 0, 0, 0, 0]))
 _RELEASE = Command("RELEASE", 0, bytes([0x17, 0, 0, 0, 0, 0]))
-_SPLIT = Command("SPLIT", 0, PairControlOut(PairOut.SPLIT).encode())
-_RECOVER = Command("RESYNC, P-VOL good", 0, PairControlOut(PairOut.RESYNC, options=PairOption.GOOD_P_VOL).encode())
-_OPERATIONS = {"split": ("splits", _SPLIT), "recover": ("recovers", _RECOVER)}
+_OPERATIONS = {
+    "split": ("splits", Command("SPLIT", 0, PairControlOut(PairOut.SPLIT).encode())),
+    "resync": ("resyncs", Command("RESYNC", 0, PairControlOut(PairOut.RESYNC).encode())),
+    "swap": ("swaps", Command("SWAP RESYNC", 0, PairControlOut(PairOut.SWAP_RESYNC).encode())),
+    "recover": (
+        "recovers",
+        Command("RESYNC, P-VOL good", 0, PairControlOut(PairOut.RESYNC, PairOption.GOOD_P_VOL).encode()),
+    ),
+}
 
 
 class Host(NamedTuple):
@@ -155,7 +161,7 @@ class World:
                 yield from (("impatient", site, number) for number in range(view.waiting))
             for name, (kind, _) in _OPERATIONS.items():
                 if left[PLACES[kind]] and OPERATOR not in view.busy and not view.starting:
-                    yield (name, site)
+                    yield ("operate", name, site)
 
     def _of_arrays(self, state: State) -> Iterator[Event]:
         views = self.view(state, 0), self.view(state, 1)
@@ -288,11 +294,9 @@ class World:
     def _impatient(self, state: State, site: int, number: int) -> State:
         return self._array_step(self._spend(state, "impatient"), site, ("impatient", number))
 
-    def _split(self, state: State, site: int) -> State:
-        return self._array_step(self._spend(state, "splits"), site, ("command", OPERATOR, _SPLIT))
-
-    def _recover(self, state: State, site: int) -> State:
-        return self._array_step(self._spend(state, "recovers"), site, ("command", OPERATOR, _RECOVER))
+    def _operate(self, state: State, name: str, site: int) -> State:
+        kind, command = _OPERATIONS[name]
+        return self._array_step(self._spend(state, kind), site, ("command", OPERATOR, command))
 
     # ---------------------------------------------------------------------------------------------------- what hosts do
 
