@@ -122,7 +122,7 @@ class ArrayMachine:
         self.losing: asyncio.Task[None] | None = None
         self.sessions: list[asyncio.Task[None]] = []
         self._names: dict[ITNexus, int] = {}
-        self._logins: dict[ITNexus, asyncio.Event] = {}
+        self._logins: dict[ITNexus, _Login] = {}
         self.volume = _NumberVolume(image.content)
         self.pages = {0: bytes([1]) + bytes(PAGE_BYTES - 1)} if image.marked else {}
         bitmap = DifferentialBitmap(BLOCK)
@@ -272,9 +272,9 @@ class ArrayMachine:
     async def _execute(self, nexus: ITNexus, command: Command) -> None:
         login = self._logins.get(nexus)
         if login is not None:
-            await login.wait()
-            if nexus in self._logins:
-                return  # its session was dropped before it was there
+            await login.done.wait()
+            if login.dropped:
+                return  # its session is gone before it was there
         for _ in range(_UNIT_ATTENTIONS_MAX):
             task = ScsiTask(nexus, LUN, command.tag, command.cdb, command.data, 4096)
             outcome = await self.server.execute(task)
@@ -290,14 +290,16 @@ class ArrayMachine:
         self.outputs.append(Output(self._names[nexus], "LUN RESET", bytes([0, ScsiStatus.GOOD, 0])))
 
     def _log_in_again(self, nexus: ITNexus) -> None:
-        self._logins[nexus] = login = asyncio.Event()
+        if nexus in self._logins:
+            self._logins[nexus].dropped = True
+        self._logins[nexus] = login = _Login()
         self.sessions.append(self._spawn(self._lose(nexus, login)))
 
-    async def _lose(self, nexus: ITNexus, login: asyncio.Event) -> None:
+    async def _lose(self, nexus: ITNexus, login: "_Login") -> None:
         await self.server.nexus_lost(nexus)
         if self._logins.get(nexus) is login:
             del self._logins[nexus]
-        login.set()
+        login.done.set()
         self.server.nexus_established(nexus)
         self.unit.unit_attentions.pending.pop(nexus, None)
 
@@ -359,6 +361,14 @@ class ArrayMachine:
             idle=not self.loop.tasks and not self.loop.ready,
             errors=tuple(self.loop.errors),
         )
+
+
+class _Login:
+    """A session that replaces one whose commands have yet to end; ``dropped`` before that by the next one."""
+
+    def __init__(self) -> None:
+        self.done = asyncio.Event()
+        self.dropped = False
 
 
 class _LinkEnd:
