@@ -50,6 +50,7 @@ class PairControl:
         self.secondary = secondary
         self._within = within
         self._offer: PairOffer | None = None
+        self._told: PairState | None = None  # in the last PAIR_STATUS
         self._withdrawn: dict[ITNexus, None] = {}  # must not own the pair, even if a claim of theirs is yet decided
         self._tasks = BackgroundTasks(half.identity.name)
         self._decision = PairDecision(half, primary, self._tasks, self._release_unwanted, self._split_if_armed)
@@ -278,6 +279,11 @@ class PairControl:
         if offer is None:
             log.warning("pair %s is not configured at array %s", half.identity.name, half.identity.peer_serial)
             return
+        self._tell_status(offer)
+
+    def _tell_status(self, offer: PairOffer) -> None:
+        half = self.half
+        self._told = half.state
         payload = encode_parts(half.record.decided.encode().encode(), self._decision.packed_marks())
         half.link.send(Frame(FrameType.PAIR_STATUS, offer.ldev, length_bytes=half.state, payload=payload))
 
@@ -342,6 +348,8 @@ class PairControl:
                     await half.suspend("it broke off while the arrays could not reach each other")
                 half.peer_suspended = state in (PairState.PSUS, PairState.PSUE)
                 half.peer = self._offer
+                if self._offer is not None and half.state is PairState.PSUE and self._told is not PairState.PSUE:
+                    self._tell_status(self._offer)  # the link came back while the suspension was being made durable
                 doubtful = half.register.accepted
                 if doubtful is not None and half.register.reconnected(half.identity.peer_serial):
                     await self._decision.propose(doubtful)

@@ -418,14 +418,16 @@ async def test_decision_that_cannot_be_saved_stays_in_doubt(pair: Pair) -> None:
     assert pair.a.owner == pair.b.owner == pair.a.nexus()
 
 
-async def test_s_vol_that_was_suspended_meanwhile_does_not_follow_into_pair(pair: Pair) -> None:
-    """Found by the explorer: the link breaks while the S-VOL's array saves the decision, and is back before it has
-    saved that the pair is suspended. It answered DONE, and the P-VOL's array showed PAIR beside PSUE.
+@pytest.mark.parametrize("winner", ["a", "b"])
+async def test_suspension_that_is_not_yet_durable_when_the_link_is_back_is_told(pair: Pair, winner: str) -> None:
+    """Found by the explorer: the link breaks while the voter saves the decision, and is back before it has saved that
+    the pair is suspended. As the S-VOL's array it followed into PAIR in words alone, as the new P-VOL's it had said
+    COPY: the other array went on showing PAIR, or COPY, beside PSUE.
     """
     await pair.arm()
     b = pair.b
     b.disk.running.clear()
-    claim = asyncio.create_task(refusal(pair.a.claim()))
+    claim = asyncio.create_task(refusal((pair.a if winner == "a" else b).claim()))
     await pair.quiet()
     pair.wire.cut()
     await pair.quiet()
