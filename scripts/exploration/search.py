@@ -219,7 +219,7 @@ class Search:
         state = world.first()
         for number, choice in enumerate(choices, 1):
             event = list(world.events(state))[choice]
-            words = event_words(event, _delivered(state, event))
+            words = event_words(event, _delivered(state, event), self.scope.sites)
             with contextlib.suppress(Broken):  # the last one
                 state = world.step(state, event)
             yield "; ".join([f"{number:3} {words}", *said(world.says)])

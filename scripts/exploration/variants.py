@@ -25,6 +25,8 @@ from target.remote_copy.pair_half import MIRRORED, PairHalf
 from target.remote_copy.primary_volume import PrimaryVolume
 from target.remote_copy.region_marks import RegionMarks
 from target.remote_copy.secondary_volume import SecondaryVolume
+from target.scsi import pair_commands
+from target.scsi.logical_unit import LogicalUnit
 
 _RACE = Scope("race", "", (0, 1), Budget(reserves=2))
 _CUT = Scope("cut", "", (0, 1), Budget(reserves=2, cuts=1), owner=0)
@@ -32,6 +34,7 @@ _CRASH = Scope("crash", "", (0, 1), Budget(reserves=2, crashes=1, cuts=1), owner
 _RELEASE = Scope("release", "", (0, 1), Budget(reserves=2, releases=1))
 _ONE_CUT = Scope("one cut", "", (0,), Budget(reserves=1, cuts=1), owner=0)
 _IMPATIENT = Scope("impatient", "", (0, 1), Budget(reserves=1, impatient=1))
+_AGAIN = Scope("again", "", (0,), Budget(reserves=2, abandoned=1), owner=0, own_reserves=2)
 _WRITES = Scope("writes", "", (0, 1), Budget(reserves=1, writes=1), owner=0)
 _WRITES_CUT = Scope("writes cut", "", (0, 1), Budget(reserves=1, writes=1, cuts=1), owner=0)
 
@@ -131,6 +134,13 @@ def _reservation_is_kept() -> Patches:
     return [(arbitration, "give_back", give_back)]
 
 
+def _claim_reserves_nothing() -> Patches:
+    async def hold_for(lu: LogicalUnit, claim: ITNexus) -> bool:
+        return True
+
+    return [(pair_commands, "_hold_for", hold_for)]
+
+
 def _withdrawn_claims_count() -> Patches:
     async def withdraw(self: PairControl, nexus: ITNexus) -> None:
         return
@@ -186,6 +196,9 @@ _ALL = (
     Variant("promise-forgotten", "a restarted array forgets for what it voted", _CRASH, _promise_is_forgotten),
     Variant("two-votes", "an array votes for a second value while the first is in doubt", _CUT, _two_votes),
     Variant("reservation-kept", "the loser's reservation is not given back", _RACE, _reservation_is_kept),
+    Variant(
+        "reservation-lost", "an older attempt gives the winner's reservation back", _AGAIN, _claim_reserves_nothing
+    ),
     Variant("withdrawal-ignored", "a claim that lost may yet be decided", _IMPATIENT, _withdrawn_claims_count),
     Variant("doubt-grants-writes", "the old owner goes on while a vote for another is out", _CUT, _doubt_grants_writes),
     Variant(

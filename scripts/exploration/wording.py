@@ -109,43 +109,46 @@ def _crashed(record: PairRecord) -> str:
     return f"its disk has {record_words(record)}"
 
 
-def event_words(event: tuple[Any, ...], message: bytes | Command | str | None) -> str:
-    """``message`` is what the event delivers."""
+_PLAIN = {
+    "connect": "the arrays connect",
+    "rest": "array {site} comes to rest",
+    "saved": "array {site}: what it was saving is durable",
+    "impatient": "array {site}: a request has waited long enough for its decision",
+    "reserve": "host {host} sends RESERVE",
+    "release": "host {host} sends RELEASE",
+    "write": "host {host} sends WRITE",
+    "reset": "host {host} sends LOGICAL UNIT RESET",
+    "abandon": "host {host} aborts its RESERVE",
+    "die": "the shim of host {host} dies and starts again",
+    "late": "shim {host} has no answer in time",
+    "timer": "shim {host} tries again",
+}
+_OF_THE_LINK = {b"HELLO": "HELLO: the link is up", b"FIN": "the end of the connection"}
+
+
+def event_words(event: tuple[Any, ...], message: Any, sites: tuple[int, ...]) -> str:
+    """``message`` is what the event delivers, if it does; ``sites`` has the site of each host."""
     name, *rest = event
-    if name == "operate":
-        return f"the operator sends {rest[0]} to array {_SITES[rest[1]]}"
-    if name == "early":
-        return f"{event_words(rest[1], message)} (and is interrupted after {rest[0]} turns)"
-    where = _SITES[rest[0]] if rest and rest[0] in (0, 1) else ""
-    host = f"host {rest[0] + 1}" if rest else ""
-    if name == "deliver":
-        assert isinstance(message, bytes)
-        plain = {b"HELLO": "HELLO: the link is up", b"FIN": "the end of the connection"}
-        return f"array {where} receives {plain.get(message) or frame_words(message)}"
-    if name == "command":
-        if isinstance(message, Command):
-            return f"array {_SITES[0]}/{_SITES[1]} receives {host}'s {command_words(message)}".replace("A/B ", "")
-        return f"the array notices that {host}'s sessions have ended"
-    if name == "answer":
-        assert isinstance(message, bytes)
-        return f"shim {rest[0] + 1} receives {outcome_words(message)}"
-    if name == "crash":
-        lost = " (what it was saving is durable)" if rest[1] else ""
-        return f"array {where} crashes{lost} and starts again; {rest[2]} of its frames under way arrive yet"
-    plain_words = {
-        "connect": "the arrays connect",
-        "rest": f"array {where} comes to rest",
-        "saved": f"array {where}: what it was saving is durable",
-        "cut": f"array {where} loses the link"
-        + (f"; {rest[1]} of its frames under way arrive yet" if rest[1:] else ""),
-        "impatient": f"array {where}: a request has waited long enough for its decision",
-        "reserve": f"{host} sends RESERVE",
-        "release": f"{host} sends RELEASE",
-        "write": f"{host} sends WRITE",
-        "reset": f"{host} sends LOGICAL UNIT RESET",
-        "abandon": f"{host} aborts its RESERVE",
-        "die": f"the shim of {host} dies and starts again",
-        "late": f"shim {rest[0] + 1 if rest else ''} has no answer in time",
-        "timer": f"shim {rest[0] + 1 if rest else ''} tries again",
-    }
-    return plain_words[name]
+    match name:
+        case "early":
+            return f"{event_words(rest[1], message, sites)} (and is interrupted after {rest[0]} turns)"
+        case "operate":
+            return f"the operator sends {rest[0]} to array {_SITES[rest[1]]}"
+        case "deliver":
+            return f"array {_SITES[rest[0]]} receives {_OF_THE_LINK.get(message) or frame_words(message)}"
+        case "command":
+            what = command_words(message) if isinstance(message, Command) else "end of its session"
+            return f"array {_SITES[sites[rest[0]]]} receives host {rest[0] + 1}'s {what}"
+        case "answer":
+            return f"shim {rest[0] + 1} receives {outcome_words(message)}"
+        case "crash":
+            durable = " (what it was saving is durable)" if rest[1] else ""
+            return f"array {_SITES[rest[0]]} crashes{durable} and starts again; {_still(rest[2])}"
+        case "cut":
+            return f"array {_SITES[rest[0]]} loses the link; {_still(rest[1])}"
+    number = rest[0] if rest else 0
+    return _PLAIN[name].format(site=_SITES[number] if number < len(_SITES) else "", host=number + 1)
+
+
+def _still(frames: int) -> str:
+    return f"{frames} of its frames under way arrive yet"
