@@ -203,7 +203,7 @@ class ArrayMachine:
 
     def impatient(self, number: int) -> None:
         """One that waits for a decision gives up: so many seconds have passed."""
-        self.waiting[number].set_result(None)
+        _awaken(self.waiting[number])
 
     def command(self, host: int, command: Command) -> None:
         """A SCSI command arrives; the shim's own session has tags above 0."""

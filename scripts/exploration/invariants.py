@@ -14,7 +14,7 @@ CHECKED = {
     "I5": "no write of a past epoch lands on the S-VOL",
     "I10": "the P-VOL of an owner is never a copy that lacks acknowledged writes",
     "loser": "RESERVATION CONFLICT only after the local reservation was given back; no owner that was refused",
-    "rest": "connected and at rest, both arrays agree and nothing is in doubt; no internal error anywhere",
+    "rest": "connected and at rest: both arrays agree, nothing is in doubt, nobody waits; no internal error anywhere",
 }
 
 
@@ -85,11 +85,12 @@ class Checker:
         if any(state.frames) or not all(state.ends):
             return
         a, b = (self._world.view(state, site) for site in (0, 1))
-        if not (a.idle and b.idle and a.link_up and b.link_up):
+        if not all(view.resting and view.saving is None for view in (a, b)):
             return
+        if not (a.idle and b.idle):
+            raise Broken("rest: an array waits, and there is nothing under way that it could wait for")
         for host, number in zip(state.hosts, self._world.scope.hosts, strict=True):
-            shim = self._world.shim_view(state, number)
-            if host.commands or host.answers or shim.arbitrating:
+            if host.commands or host.answers or self._world.shim_view(state, number).arbitrating:
                 return
         if a.record.decided != b.record.decided or a.record.accepted or b.record.accepted:
             raise Broken("rest: at rest and connected, the arrays do not agree, or an epoch is in doubt")

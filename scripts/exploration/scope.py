@@ -99,7 +99,8 @@ _SHIMS = (
     Scope("late-answers", "answers are late while the link breaks", (0, 1), Budget(reserves=2, late=2, cuts=1)),
     Scope("late-crash", "answers are late while an array crashes", (0, 1), Budget(reserves=2, late=1, crashes=1)),
     Scope("resets", "hosts reset the logical unit, as clusters do before they reserve", (0, 0, 1),
-          Budget(reserves=3, resets=2)),
+          Budget(reserves=3, resets=1)),
+    Scope("resets-late", "resets abort what a shim waits for", (0, 1), Budget(reserves=2, resets=2, late=1)),
 )  # fmt: skip
 _FAILURE = (
     Scope("failure", "Figure 12: the host at A owns the suspended pair, the one at B wants it", (0, 1),
