@@ -19,6 +19,7 @@ from storage_model.nexus import ITNexus
 from storage_model.ownership import EpochRegister
 from storage_model.pair import PairEpoch, PairRecord, PairRequest
 from storage_model.pair_state import PairVerb
+from storage_model.spec.copy_frames import Frame
 from target.remote_copy.pair_control import PairControl
 from target.remote_copy.pair_decision import PairDecision
 from target.remote_copy.pair_half import MIRRORED, PairHalf
@@ -120,6 +121,17 @@ def _promise_is_forgotten() -> Patches:
     return [(PairHalf, "recall", recall)]
 
 
+def _change_never_ends() -> Patches:
+    honest = PairDecision.give_vote
+
+    async def give_vote(self: PairDecision, frame: Frame) -> Frame:
+        reply = await honest(self, frame)
+        await self._half.changing.acquire()
+        return reply
+
+    return [(PairDecision, "give_vote", give_vote)]
+
+
 def _two_votes() -> Patches:
     return [
         (EpochRegister, "in_doubt", property(lambda self: False)),
@@ -195,6 +207,7 @@ _ALL = (
     ),
     Variant("promise-forgotten", "a restarted array forgets for what it voted", _CRASH, _promise_is_forgotten),
     Variant("two-votes", "an array votes for a second value while the first is in doubt", _CUT, _two_votes),
+    Variant("change-never-ends", "a lock is not given back: the next change waits for ever", _CUT, _change_never_ends),
     Variant("reservation-kept", "the loser's reservation is not given back", _RACE, _reservation_is_kept),
     Variant(
         "reservation-lost", "an older attempt gives the winner's reservation back", _AGAIN, _claim_reserves_nothing
