@@ -134,8 +134,8 @@ class HostMachine:
 
     def digest(self) -> bytes:
         """See :class:`Fingerprint`."""
-        late = {"LoopDeadline": lambda deadline: cast(LoopDeadline, deadline).remaining() <= 0}
-        return Fingerprint(late).digest(
+        left = {"LoopDeadline": lambda deadline: max(0.0, cast(LoopDeadline, deadline).remaining())}
+        return Fingerprint(left).digest(
             (
                 self._portal,
                 [(tag, entry[0], entry[2]) for tag, entry in self.asked.items()],

@@ -27,7 +27,7 @@ class Limits:
     """0: none."""
     states: int = 0
     seconds: float = 0.0
-    audits: int = 50
+    audits: int = 100
     """Of how many states the way is run again without the tables."""
 
 
