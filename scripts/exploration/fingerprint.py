@@ -140,7 +140,10 @@ class Fingerprint:
             self._parts.append(name)
             self._walk(local[name])
         self._parts.append("stack")
-        for hidden in gc.get_referents(coroutine):
+        stack = gc.get_referents(coroutine)
+        if stack and stack[-1] is None:
+            stack.pop()  # the exception being handled comes last, and no exception is None or not there, by chance
+        for hidden in stack:
             if not isinstance(hidden, (FrameType, CodeType, FunctionType)) and hidden is not local:
                 self._walk(hidden)
         self._walk(getattr(coroutine, "cr_await", None) or getattr(coroutine, "gi_yieldfrom", None))
