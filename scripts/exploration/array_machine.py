@@ -8,10 +8,11 @@ bitmap are written at once. A crash is not an input: a new machine is made of th
 import asyncio
 import logging
 from asyncio import Future
-from collections.abc import Awaitable, Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from scripts.exploration.array_ports import BLOCK, LinkEnd, NumberVolume
 from scripts.exploration.fingerprint import Fingerprint
 from scripts.exploration.stepped_loop import TURNS_MAX, SteppedLoop
 from storage_model.differential_bitmap import PAGE_BYTES, DifferentialBitmap
@@ -21,8 +22,6 @@ from storage_model.pair_state import FenceLevel, PairRole
 from storage_model.spec.copy_frames import Answer, Frame, FrameStream, FrameType, PairOffer, decode_parts
 from storage_model.spec.scsi_sense import SenseKey, decode_sense
 from storage_model.spec.scsi_task import ScsiStatus, TaskFunction
-from storage_model.volume import Buffer, Extent
-from target.remote_copy.copy_link import LinkDown
 from target.remote_copy.pair_control import PairControl
 from target.remote_copy.pair_half import PairHalf, PairIdentity
 from target.remote_copy.paired_volume import PairedVolume
@@ -35,7 +34,6 @@ from target.scsi.task import ScsiTask, TaskOutcome
 from target.scsi.task_manager import TaskSet
 from target.scsi.unit_attention import UnitAttentions
 
-BLOCK = 512
 SERIALS = ("30095", "30096")
 LUN = 0
 LINK = -1
@@ -123,7 +121,7 @@ class ArrayMachine:
         self.sessions: list[asyncio.Task[None]] = []
         self._names: dict[ITNexus, int] = {}
         self._logins: dict[ITNexus, _Login] = {}
-        self.volume = _NumberVolume(image.content)
+        self.volume = NumberVolume(image.content)
         self.pages = {0: bytes([1]) + bytes(PAGE_BYTES - 1)} if image.marked else {}
         bitmap = DifferentialBitmap(BLOCK)
         if image.marked:
@@ -132,7 +130,7 @@ class ArrayMachine:
         identity = PairIdentity("quorum0", "", "quorum", serial, peer, 10 + site, True, fence)
         asyncio.events._set_running_loop(self.loop)
         try:
-            self.link = _LinkEnd(self)
+            self.link = LinkEnd(self.loop, self.carry)
             self.half = PairHalf(identity, self.volume, image.record, RegionMarks(bitmap, self), self, self.link)
             self.control = PairControl(
                 self.half, PrimaryVolume(self.half), SecondaryVolume(self.half), self._wait_within
@@ -371,58 +369,6 @@ class _Login:
         self.dropped = False
 
 
-class _LinkEnd:
-    """``CopyLink`` as the transport does it; numbers are used again as soon as nobody can mean the old ones."""
-
-    def __init__(self, array: ArrayMachine) -> None:
-        self._array = array
-        self.up = False
-        self._waiting: dict[int, Future[Frame]] = {}
-        self._asked: dict[int, int] = {}
-        self._handlers: dict[int, asyncio.Task[None]] = {}
-
-    def request(self, frame: Frame) -> Awaitable[Frame]:
-        future: Future[Frame] = self._array.loop.create_future()
-        if not self.up:
-            _fail(future)
-            return future
-        frame.request = next(number for number in range(1, 1 << 16) if number not in self._waiting)
-        self._waiting[frame.request] = future
-        self._array.carry(frame)
-        return future
-
-    def send(self, frame: Frame) -> None:
-        if frame.type is FrameType.ANSWER:
-            number = self._asked.pop(frame.request, None)
-            if number is None:
-                return  # the connection that the request came by is gone
-            frame.request = number
-        if self.up:
-            self._array.carry(frame)
-
-    def asked(self, number: int) -> int:
-        """The number under which the handler of a request answers."""
-        self._handlers = {ours: task for ours, task in self._handlers.items() if not task.done()}
-        ours = next(ours for ours in range(1, 1 << 16) if ours not in self._handlers and ours not in self._asked)
-        self._asked[ours] = number
-        return ours
-
-    def handling(self, ours: int, task: "asyncio.Task[None]") -> None:
-        self._handlers[ours] = task
-
-    def answered(self, frame: Frame) -> None:
-        future = self._waiting.pop(frame.request, None)
-        if future is not None and not future.done():
-            future.set_result(frame)
-
-    def fail(self) -> None:
-        self.up = False
-        waiting, self._waiting = self._waiting, {}
-        self._asked.clear()
-        for future in waiting.values():
-            _fail(future)
-
-
 def _told_epoch(frame: Frame) -> int:
     if frame.type is FrameType.PAIR_STATUS:
         return PairEpoch.decode(decode_parts(frame.payload, 2)[0].decode()).epoch
@@ -433,38 +379,6 @@ def _told_epoch(frame: Frame) -> int:
 def _awaken(future: "Future[None]") -> None:
     if not future.done():
         future.set_result(None)
-
-
-def _fail(future: "Future[Frame]") -> None:
-    if not future.done():
-        future.set_exception(LinkDown("the link is down"))
-        future.exception()
-
-
-class _NumberVolume:
-    """One block whose content is a number; the medium takes no time."""
-
-    def __init__(self, content: int) -> None:
-        self.content = content
-        self.size_bytes = self.block_length = BLOCK
-
-    async def read(self, offset_bytes: int, length_bytes: int) -> Buffer:
-        return bytes([self.content]) * length_bytes
-
-    async def write(self, offset_bytes: int, data: Buffer, *, fua: bool = False) -> None:
-        self.content = data[0]
-
-    async def unmap(self, offset_bytes: int, length_bytes: int) -> None:
-        self.content = 0
-
-    async def flush(self) -> None:
-        pass
-
-    async def block_status(self, offset_bytes: int, length_bytes: int) -> Sequence[Extent]:
-        return [Extent(offset_bytes, length_bytes, bool(self.content))]
-
-    async def close(self) -> None:
-        pass
 
 
 def _tasks_of(tasks: TaskSet) -> Any:

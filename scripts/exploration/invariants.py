@@ -1,8 +1,9 @@
 """What must hold in every state, and what must hold when nothing is under way any more."""
 
 from scripts.exploration.array_machine import SERIALS, DiskImage, View, nexus_of
+from scripts.exploration.state import State
 from scripts.exploration.wording import epoch_words, owner_words
-from scripts.exploration.world import Broken, State, World
+from scripts.exploration.world import Broken, World
 from storage_model.pair import PairEpoch
 from storage_model.pair_state import PairRole, PairState
 

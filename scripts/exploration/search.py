@@ -11,8 +11,9 @@ from typing import Any
 from scripts.exploration.audit import audit
 from scripts.exploration.invariants import Checker
 from scripts.exploration.scope import Scope
+from scripts.exploration.state import State
 from scripts.exploration.wording import event_words, said
-from scripts.exploration.world import Broken, Event, State, World
+from scripts.exploration.world import Broken, Event, World
 
 _KEY = struct.Struct("=7I")
 _CLOCK_EVERY = 1024

@@ -1,15 +1,13 @@
 """The whole system: two arrays, the wire between them, the hosts with their shims, and what may happen next.
 
-A :class:`State` is data: the arrays and shims as numbers of their tables, messages under way as bytes, and the ghosts
-that the invariants need. The link is TCP: frames of a connection arrive in order or not at all, none twice; either end
+The link is TCP: frames of a connection arrive in order or not at all, none twice; either end
 may notice its loss first, while what had been sent before still reaches the other.
 """
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 from scripts.exploration.array_machine import (
-    BLOCK,
     LINK,
     ArrayMachine,
     Command,
@@ -18,9 +16,11 @@ from scripts.exploration.array_machine import (
     View,
     nexus_of,
 )
+from scripts.exploration.array_ports import BLOCK
 from scripts.exploration.automaton import Automaton
 from scripts.exploration.host_machine import Dropped, HostMachine, HostOutput, HostView, Told
 from scripts.exploration.scope import PLACES, Scope
+from scripts.exploration.state import Host, State
 from storage_model.spec.pair_cdb import PairControlOut, PairOption, PairOut
 from storage_model.spec.scsi_task import ScsiStatus
 
@@ -32,7 +32,6 @@ EARLY_TURNS = 4
 """An input may come after none, one, two or three turns of an array's loop."""
 _INPUTS = frozenset({"deliver", "saved", "command", "reserve", "release", "write", "reset", "impatient", "operate"})
 
-Messages = tuple[bytes, ...]
 Event = tuple[Any, ...]
 _RESERVE = Command("RESERVE", 0, bytes([0x16, 0, 0, 0, 0, 0]))
 _RELEASE = Command("RELEASE", 0, bytes([0x17, 0, 0, 0, 0, 0]))
@@ -45,51 +44,6 @@ _OPERATIONS = {
         Command("RESYNC, P-VOL good", 0, PairControlOut(PairOut.RESYNC, PairOption.GOOD_P_VOL).encode()),
     ),
 }
-
-
-class Host(NamedTuple):
-    """``does``: what it waits for, "" when it is idle. ``heard``: what it was told last of its RESERVE.
-
-    ``commands`` and ``answers`` are under way between its shim and the array; a string stands for the end of a session.
-    """
-
-    shim: int
-    commands: "tuple[Command | str, ...]" = ()
-    answers: Messages = ()
-    does: str = ""
-    heard: str = ""
-    reserves: int = 0
-    writing: int = 0
-    earlier: tuple[int, ...] = ()
-    """What could be read before the write under way began."""
-
-
-class State(NamedTuple):
-    """``to_a`` and ``to_b`` are frames under way; ``ends`` says which arrays hold an end of the connection."""
-
-    arrays: tuple[int, int]
-    frames: tuple[Messages, Messages]
-    ends: tuple[bool, bool]
-    hosts: tuple[Host, ...]
-    budget: tuple[int, ...]
-    good: tuple[tuple[int, int], ...] = ()
-    """(epoch, host) of every GOOD that a host was told."""
-    possible: tuple[int, ...] = (0,)
-    """What a read may return: the write acknowledged last, and those that were not."""
-    written: int = 0
-
-    # As _replace does it, six times as fast: these are made a million times.
-
-    def with_arrays(self, arrays: tuple[int, int]) -> "State":
-        return State(arrays, self[1], self[2], self[3], self[4], self[5], self[6], self[7])
-
-    def with_frames(self, site: int, frames: Messages) -> "State":
-        both = (self[1][0], frames) if site else (frames, self[1][1])
-        return State(self[0], both, self[2], self[3], self[4], self[5], self[6], self[7])
-
-    def with_host(self, number: int, host: Host) -> "State":
-        hosts = (*self[3][:number], host, *self[3][number + 1 :])
-        return State(self[0], self[1], self[2], hosts, self[4], self[5], self[6], self[7])
 
 
 class Broken(Exception):
