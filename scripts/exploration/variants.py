@@ -19,13 +19,12 @@ from storage_model.nexus import ITNexus
 from storage_model.ownership import EpochRegister
 from storage_model.pair import PairEpoch, PairRecord, PairRequest
 from storage_model.pair_state import PairVerb
-from storage_model.spec.copy_frames import Frame
+from storage_model.spec.copy_frames import Frame, PairOffer
 from target.remote_copy.pair_control import PairControl
 from target.remote_copy.pair_decision import PairDecision
 from target.remote_copy.pair_half import MIRRORED, PairHalf
 from target.remote_copy.primary_volume import PrimaryVolume
 from target.remote_copy.region_marks import RegionMarks
-from target.remote_copy.secondary_volume import SecondaryVolume
 from target.scsi import pair_commands
 from target.scsi.logical_unit import LogicalUnit
 
@@ -33,7 +32,7 @@ _RACE = Scope("race", "", (0, 1), Budget(reserves=2))
 _CUT = Scope("cut", "", (0, 1), Budget(reserves=2, cuts=1), owner=0)
 _CRASH = Scope("crash", "", (0, 1), Budget(reserves=2, crashes=1, cuts=1), owner=0)
 _RELEASE = Scope("release", "", (0, 1), Budget(reserves=2, releases=1))
-_ONE_CUT = Scope("one cut", "", (0,), Budget(reserves=1, cuts=1), owner=0)
+_SWAP = Scope("swap", "", (1,), Budget(reserves=1, cuts=1))
 _IMPATIENT = Scope("impatient", "", (0, 1), Budget(reserves=1, impatient=1))
 _AGAIN = Scope("again", "", (0,), Budget(reserves=2, abandoned=1), owner=0, own_reserves=2)
 _WRITES = Scope("writes", "", (0, 1), Budget(reserves=1, writes=1), owner=0)
@@ -185,14 +184,14 @@ def _doubt_grants_writes() -> Patches:
     return [(PairHalf, "doubtful_owner", property(lambda self: False))]
 
 
-def _s_vol_follows_silently() -> Patches:
-    honest = SecondaryVolume._take_over_state
+def _suspension_is_not_told() -> Patches:
+    honest = PairControl._tell_status
 
-    async def take_over(self: SecondaryVolume, state: Any, epoch: int) -> bool:
-        await honest(self, state, epoch)
-        return True
+    def tell(self: PairControl, offer: PairOffer) -> None:
+        if self.half.peer is None:  # as the link opens, and never again
+            honest(self, offer)
 
-    return [(SecondaryVolume, "_take_over_state", take_over)]
+    return [(PairControl, "_tell_status", tell)]
 
 
 _ALL = (
@@ -221,6 +220,11 @@ _ALL = (
     Variant(
         "mirror-skipped", "a write is acknowledged without the other copy", _WRITES, _acknowledged_without_the_mirror
     ),
-    Variant("state-not-followed", "an S-VOL in PSUE says DONE to STATE PAIR", _ONE_CUT, _s_vol_follows_silently),
+    Variant(
+        "suspension-untold",
+        "a suspension that became durable late is not told",
+        _SWAP,
+        _suspension_is_not_told,
+    ),
 )
 VARIANTS = {variant.name: variant for variant in _ALL}
