@@ -52,7 +52,7 @@ class PairControl:
         self.secondary = secondary
         self._within = within
         self._offer: PairOffer | None = None
-        self._told = half.record.decided
+        self._told: tuple[int, PairState] = (half.record.decided.epoch, half.state)  # in the last PAIR_STATUS
         self._withdrawn: dict[ITNexus, None] = {}  # must not own the pair, even if a claim of theirs is yet decided
         self._tasks = BackgroundTasks(half.identity.name)
         self._decision = PairDecision(half, primary, self._tasks, self._release_unwanted, self._split_if_armed)
@@ -88,13 +88,16 @@ class PairControl:
 
     async def _release(self, nexus: ITNexus) -> None:
         half = self.half
-        if not self._owns(nexus):
-            return
-        try:
-            await self.request(PairRequest(PairVerb.RELEASE, half.identity.serial, claim=nexus))
-        except PairRefused as error:
-            if self._owns(nexus):  # tried again when the link is back
-                log.warning("pair %s: %s keeps the ownership: %s", half.identity.name, nexus.initiator_name, error)
+        while self._owns(nexus):
+            state = half.state
+            try:
+                await self.request(PairRequest(PairVerb.RELEASE, half.identity.serial, claim=nexus))
+            except PairRefused as error:
+                if half.state is not state and nexus in self._withdrawn:
+                    continue  # a fault came first and suspended the pair: the release is wanted all the same
+                if self._owns(nexus):  # tried again when the link is back
+                    log.warning("pair %s: %s keeps the ownership: %s", half.identity.name, nexus.initiator_name, error)
+                return
 
     def _release_unwanted(self) -> None:
         """The pair may have been given to a nexus that does not want it any more."""
@@ -147,7 +150,7 @@ class PairControl:
         try:
             return await self._within(task, DECISION_SECONDS)
         except (TimeoutError, PairRefused) as error:
-            if task is not self._decision.voting:
+            if task is not self._decision.voting and request.verb is not PairVerb.RELEASE:
                 task.cancel()  # nothing is voted for yet, so nothing may come of it any more
             if self._keeps_in_doubt(request):
                 return half.record.decided.epoch
@@ -331,12 +334,20 @@ class PairControl:
         """PAIR_STATUS; its flag says that this outdated half has data of its own."""
         half = self.half
         decided = half.record.decided
-        self._told = decided
+        self._told = (decided.epoch, half.state)
         payload = encode_parts(decided.encode().encode(), self._decision.packed_marks())
         written = int(len(half.marks) > 0)
         half.link.send(
             Frame(FrameType.PAIR_STATUS, offer.ldev, length_bytes=half.state, flags=written, payload=payload)
         )
+
+    def _tell_again(self) -> None:
+        """When what was told as the link opened is of the past: an epoch or a suspension was yet to become durable."""
+        epoch, state = self._told
+        half = self.half
+        suspended = half.state is PairState.PSUE and state is not PairState.PSUE
+        if self._offer is not None and (epoch < half.record.decided.epoch or suspended):
+            self._tell(self._offer)
 
     async def link_lost(self, reason: str) -> None:
         """The other array is out of reach: mirroring stops (¶31)."""
@@ -397,12 +408,11 @@ class PairControl:
                 if not self._reconcilable(decided, written=bool(frame.flags)):
                     return
                 await self._decision.carry_out(half.register.heard_decided(decided), bits)
-                if self._told.epoch < half.record.decided.epoch and self._offer is not None:
-                    self._tell(self._offer)  # what was told when the link opened is of the past
                 if decided.epoch == half.record.decided.epoch and state is PairState.PSUE:
                     await half.suspend("it broke off while the arrays could not reach each other")
                 half.peer_suspended = state in (PairState.PSUS, PairState.PSUE)
                 half.peer = self._offer
+                self._tell_again()
                 doubtful = half.register.accepted
                 if doubtful is not None and half.register.reconnected(half.identity.peer_serial):
                     await self._decision.propose(doubtful)

@@ -39,8 +39,8 @@ class SecondaryVolume:
     async def _carry_out(self, frame: Frame) -> Frame:
         half = self._half
         if frame.type is FrameType.STATE:
-            await self._take_over_state(PairState(frame.length_bytes), frame.epoch)
-            return Frame(FrameType.ANSWER)
+            followed = await self._take_over_state(PairState(frame.length_bytes), frame.epoch)
+            return Frame(FrameType.ANSWER, flags=Answer.DONE if followed else Answer.STALE_EPOCH)
         if frame.type is FrameType.FLUSH:
             await half.volume.flush()
             return Frame(FrameType.ANSWER)
@@ -66,14 +66,18 @@ class SecondaryVolume:
             await half.volume.write(frame.offset_bytes, frame.payload, fua=frame.flags & _FUA != 0)
         return Frame(FrameType.ANSWER)
 
-    async def _take_over_state(self, state: PairState, epoch: int) -> None:
+    async def _take_over_state(self, state: PairState, epoch: int) -> bool:
+        """False when this half cannot follow: it has been suspended meanwhile, and the P-VOL has to know."""
         half = self._half
         if state is PairState.PSUE:
             await half.suspend("the other array says so")
         elif state is PairState.COPY:
             await half.marks.reset(marked=False)  # the P-VOL has them all, and clears them one by one
-        elif state is PairState.PAIR and await half.save_mirroring(epoch):
+        elif state is PairState.PAIR:
+            if not await half.save_mirroring(epoch):
+                return False
             await half.marks.reset(marked=False)
+        return True
 
     async def write(self, offset_bytes: int, length_bytes: int, data: Buffer | None, *, fua: bool) -> None:
         """A host's write to an S-VOL that a split opened for writing; remembered as the S-VOL's own."""

@@ -19,6 +19,7 @@ from storage_model.spec.pair_cdb import (
 from storage_model.spec.scsi_sense import AscAscq, SenseKey
 from target.scsi.command_context import CommandContext, invalid_field
 from target.scsi.logical_unit import LogicalUnit
+from target.scsi.reservation_commands import reservation_conflict
 from target.scsi.task import TaskOutcome
 
 _VERBS = {
@@ -56,6 +57,8 @@ async def pair_control_out(context: CommandContext) -> TaskOutcome:
         return TaskOutcome(transfer_length_bytes=command.parameter_list_length)
     if lu.pair is None:
         raise _abnormal_end(Refusal.NOT_CONFIGURED)
+    if claim is not None and not await _hold_for(lu, claim):
+        return reservation_conflict(context)
     try:
         await lu.pair.request(_request(command, claim, lu.pair.status().serial))
     except PairRefused as refused:
@@ -70,6 +73,18 @@ async def _withdraw(lu: LogicalUnit, claim: ITNexus | None) -> None:
     lu.reservation.drop(claim)
     if lu.pair is not None:
         await lu.pair.withdraw(claim)
+
+
+async def _hold_for(lu: LogicalUnit, claim: ITNexus) -> bool:
+    """The claimant's RESERVE was GOOD here (112); false when another nexus holds the unit by now.
+
+    The WITHDRAW of an older attempt may have come late, after that RESERVE, and have given back what is still wanted:
+    a host that is told GOOD must find the unit reserved. What the claimant's own session sends later comes after this.
+    """
+    if claim not in lu.unit_attentions.known:
+        return True  # not logged in: nothing could be held for it, and nobody would ever give it back
+    async with lu.reservation_journal.lock:
+        return lu.reservation.reserve(claim)
 
 
 def _request(command: PairControlOut, claim: ITNexus | None, serial: str) -> PairRequest:

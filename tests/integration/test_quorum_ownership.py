@@ -220,3 +220,25 @@ async def test_withdraw_gives_back_the_losers_reservation(tmp_path: Path) -> Non
         assert await other.command(RESERVE) == 0
         assert (await arrays.b.status(0)).owner == host_a.nexus
         await other.session.logout()
+
+
+async def test_claim_holds_the_unit_although_an_older_withdraw_came_after_its_reserve(tmp_path: Path) -> None:
+    """Told GOOD, the host must find the unit reserved: so the explorer's scope "failure" found it lost."""
+    async with armed_quorum(tmp_path) as (arrays, host_a, _):
+        other = await Host.join(arrays.a, "host-a2")
+        assert await host_a.command(RESERVE) == 0
+        await arrays.a.control(0, PairOut.WITHDRAW, claim=host_a.nexus)  # of a RESERVE before this one
+        await host_a.claim()
+        assert await other.command(RESERVE) == CONFLICT
+        await other.session.logout()
+
+
+async def test_claim_is_refused_while_another_nexus_holds_the_unit(tmp_path: Path) -> None:
+    async with armed_quorum(tmp_path) as (arrays, host_a, _):
+        other = await Host.join(arrays.a, "host-a2")
+        assert await other.command(RESERVE) == 0
+        with pytest.raises(PairRefused) as refused:
+            await host_a.claim()
+        assert refused.value.status == CONFLICT
+        assert (await arrays.a.status(0)).owner is None
+        await other.session.logout()

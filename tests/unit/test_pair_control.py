@@ -416,3 +416,57 @@ async def test_decision_that_cannot_be_saved_stays_in_doubt(pair: Pair) -> None:
     await pair.quiet()
     await pair.connect()
     assert pair.a.owner == pair.b.owner == pair.a.nexus()
+
+
+@pytest.mark.parametrize("winner", ["a", "b"])
+async def test_suspension_that_is_not_yet_durable_when_the_link_is_back_is_told(pair: Pair, winner: str) -> None:
+    """Found by the explorer: the link breaks while the voter saves the decision, and is back before it has saved that
+    the pair is suspended. As the S-VOL's array it followed into PAIR in words alone, as the new P-VOL's it had said
+    COPY: the other array went on showing PAIR, or COPY, beside PSUE.
+    """
+    await pair.arm()
+    b = pair.b
+    b.disk.running.clear()
+    claim = asyncio.create_task(refusal((pair.a if winner == "a" else b).claim()))
+    await pair.quiet()
+    pair.wire.cut()
+    await pair.quiet()
+    b.disk.running.set()
+    epoch = pair.a.half.record.decided.epoch
+    for _ in range(20):
+        if b.disk.record.decided.epoch > epoch:
+            break
+        await asyncio.sleep(0)
+    b.disk.running.clear()
+    await pair.connect()
+    assert b.half.state is PairState.COPY, "suspended, but that is not durable yet"
+    b.disk.running.set()
+    await claim
+    await pair.until(PairState.PSUE)
+
+
+async def test_withdrawal_that_had_to_wait_too_long_takes_effect_later(pair: Pair) -> None:
+    """Found by the explorer: WITHDRAW ends with GOOD in any case, so the release must not be given up with it."""
+    await pair.arm()
+    await pair.a.claim()
+    await pair.until(PairState.PAIR)
+    async with pair.a.half.changing:
+        withdrawal = asyncio.create_task(pair.a.control.withdraw(pair.a.nexus()))
+        await pair.quiet()
+        pair.a.impatient.set()
+        await withdrawal
+        pair.a.impatient.clear()
+        assert pair.a.owner == pair.a.nexus()
+    await pair.until(PairState.PSUS)
+    assert pair.a.owner is pair.b.owner is None
+
+
+async def test_withdrawal_survives_a_fault_that_comes_first(pair: Pair) -> None:
+    """The flush before the release finds that the other half was suspended: the release is then one in PSUE."""
+    await pair.arm()
+    await pair.a.claim()
+    await pair.until(PairState.PAIR)
+    await pair.b.half.suspend("a fault")
+    await pair.a.control.withdraw(pair.a.nexus())
+    await pair.until(PairState.PSUE)
+    assert pair.a.owner is pair.b.owner is None

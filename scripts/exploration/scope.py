@@ -1,0 +1,131 @@
+"""What one exploration covers: who is there, how it begins, and how often each misfortune may happen."""
+
+from dataclasses import dataclass, field, fields
+
+from scripts.exploration.array_machine import SERIALS, DiskImage, nexus_of
+from storage_model.pair import Owner, PairEpoch, PairRecord
+from storage_model.pair_state import FenceLevel, PairState, Side
+
+FIRST_EPOCH = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """How many of each event one run may have: what bounds the exploration. Deliveries are not bounded."""
+
+    reserves: int = 0
+    releases: int = 0
+    writes: int = 0
+    resets: int = 0
+    """LOGICAL UNIT RESET by a host."""
+    splits: int = 0
+    resyncs: int = 0
+    """An operator resyncs without a claim."""
+    swaps: int = 0
+    """An operator swap-resyncs without a claim."""
+    recovers: int = 0
+    """An operator resyncs and names the P-VOL as the good side."""
+    crashes: int = 0
+    """Of an array; it starts again at once."""
+    cuts: int = 0
+    """Of the remote-copy link."""
+    deaths: int = 0
+    """Of a shim; it starts again at once."""
+    late: int = 0
+    """A command of a shim is not answered in time."""
+    impatient: int = 0
+    """An array gives up waiting for a decision."""
+    abandoned: int = 0
+    """A host aborts its RESERVE."""
+    early: int = 0
+    """An array's next input comes before it is at rest from the last one."""
+
+    def counts(self) -> tuple[int, ...]:
+        return tuple(getattr(self, name) for name in KINDS)
+
+
+KINDS = tuple(spec.name for spec in fields(Budget))
+PLACES = {name: place for place, name in enumerate(KINDS)}
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """``sites`` has the site of each host, 0 for A, which holds the P-VOL at first. ``owner`` is who won last."""
+
+    name: str
+    about: str
+    sites: tuple[int, ...]
+    budget: Budget
+    owner: int | None = None
+    state: PairState = PairState.PSUS
+    fence: FenceLevel = FenceLevel.DATA
+    own_reserves: int = 1
+    """How many RESERVEs one host sends at most."""
+    hosts: tuple[int, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "hosts", tuple(range(len(self.sites))))
+
+    @property
+    def spent(self) -> list[tuple[str, int]]:
+        """What the budget allows at all."""
+        return [(name, count) for name, count in zip(KINDS, self.budget.counts(), strict=True) if count]
+
+    def image(self, site: int) -> DiskImage:
+        """What lies on an array's disk at the beginning."""
+        owner = None
+        if self.owner is not None:
+            owner = Owner(SERIALS[self.sites[self.owner]], nexus_of(self.owner, self.sites[self.owner]))
+        epoch = PairEpoch(FIRST_EPOCH, SERIALS[0], self.state, Side.P_VOL, self.fence, owner=owner)
+        return DiskImage(PairRecord(epoch, self.state, equal=self.state is PairState.PAIR))
+
+
+# Small ones first: what they leave of their time is for the others.
+_START = (
+    Scope("start", "Figure 7: a suspended pair without an owner, a host at each site, and the link breaks", (0, 1),
+          Budget(reserves=2, cuts=1)),
+    Scope("start-early", "Figure 7, and inputs come while an array is still busy with the one before", (0, 1),
+          Budget(reserves=2, early=2)),
+    Scope("start-crash", "Figure 7, and an array crashes", (0, 1), Budget(reserves=2, crashes=1)),
+    Scope("start-impatient", "Figure 7, the link breaks and the arrays do not wait", (0, 1),
+          Budget(reserves=2, cuts=1, impatient=1)),
+    Scope("start-crashes", "Figure 7, and arrays crash twice", (0, 1), Budget(reserves=2, crashes=2)),
+    Scope("three-hosts", "Figure 7 with two hosts at A; one may release, the link breaks", (0, 0, 1),
+          Budget(reserves=3, releases=1, cuts=1)),
+)  # fmt: skip
+_SHIMS = (
+    Scope("shims", "shims die, answers are late, hosts give up", (0, 1),
+          Budget(reserves=3, deaths=1, late=1, abandoned=1), own_reserves=2),
+    Scope("late-answers", "answers are late while the link breaks", (0, 1), Budget(reserves=2, late=2, cuts=1)),
+    Scope("late-crash", "answers are late while an array crashes", (0, 1), Budget(reserves=2, late=1, crashes=1)),
+    Scope("resets", "hosts reset the logical unit, as clusters do before they reserve", (0, 0, 1),
+          Budget(reserves=3, resets=1)),
+    Scope("resets-late", "resets abort what a shim waits for", (0, 1), Budget(reserves=2, resets=2, late=1)),
+)  # fmt: skip
+_FAILURE = (
+    Scope("failure", "Figure 12: the host at A owns the suspended pair, the one at B wants it", (0, 1),
+          Budget(reserves=3, cuts=1), owner=0, own_reserves=2),
+    Scope("failure-early", "Figure 12, and inputs come while an array is still busy with the one before", (0, 1),
+          Budget(reserves=2, cuts=1, early=1), owner=0),
+    Scope("failure-crash", "Figure 12, and both the link and an array fail", (0, 1),
+          Budget(reserves=2, crashes=1, cuts=1), owner=0),
+    Scope("rearmed", "the pair is split again, so that there are several races", (0, 1),
+          Budget(reserves=3, splits=1, cuts=1), owner=0, own_reserves=2),
+    Scope("released", "the owner releases in PAIR, and both want it then", (0, 1),
+          Budget(reserves=3, releases=1, cuts=1), owner=0, state=PairState.PAIR, own_reserves=2),
+)  # fmt: skip
+_WRITES = (
+    Scope("writes", "the owner writes while suspended, the other one swaps", (0, 1),
+          Budget(reserves=2, writes=2, cuts=1), owner=0),
+    Scope("writes-crash", "the owner writes while suspended, and an array crashes", (0, 1),
+          Budget(reserves=1, writes=2, crashes=1), owner=0),
+    Scope("mirrored-writes", "the owner writes in PAIR, fence level never, and the operator recovers", (0, 1),
+          Budget(reserves=1, writes=2, cuts=1, recovers=1), owner=0, state=PairState.PAIR,
+          fence=FenceLevel.NEVER),
+    Scope("operators", "operators split, resync and swap without a claim, a host writes", (0,),
+          Budget(reserves=1, writes=1, splits=1, resyncs=1, swaps=1)),
+)  # fmt: skip
+_FIRST = "released start start-early start-crash writes-crash resets operators"
+
+_ALL = {scope.name: scope for scope in (*_START, *_SHIMS, *_FAILURE, *_WRITES)}
+SCOPES = {name: _ALL[name] for name in (*_FIRST.split(), *(name for name in _ALL if name not in _FIRST.split()))}
