@@ -11,6 +11,7 @@ from scripts.simulation.event_loop import Process, VirtualLoop
 from scripts.simulation.network import Machine, Network
 from storage_model.differential_bitmap import REGION_BYTES
 from storage_model.pair_state import FenceLevel
+from storage_model.volume import VolumeError
 from target.array import Array
 from target.config import ArrayConfig, PairConfig, RemoteCopyConfig, VolumeConfig
 from target.medium_operations import MediumOperations
@@ -92,12 +93,19 @@ class SimulatedArray:
             self._network.boot(self.machine)
         self.process = Process(self.name, self.machine, loop)
         self._network.journal.note(self.name, "starts")
-        self.process.context.run(self._compose)
+        self.process.start(self._serve())
 
-    def _compose(self) -> None:
-        assert self.process is not None
-        self._array = _Composed(self._config(), self.disk)
-        self.process.start(self._array.start())
+    async def _serve(self) -> None:
+        """A start that its disk does not allow is tried again, as a supervisor would."""
+        while True:
+            self._array = _Composed(self._config(), self.disk)
+            try:
+                await self._array.start()
+            except VolumeError:
+                self._network.journal.note(self.name, "cannot start")
+                await asyncio.sleep(0.5)
+            else:
+                return
 
     def kill(self, *, power: bool) -> None:
         """By a signal, or by the loss of power."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from initiator_shim.initiator_task import ScsiOutcome
 from initiator_shim.initiator_transport import IscsiSession
-from initiator_shim.session_errors import SessionError, SessionLost
+from initiator_shim.session_errors import SessionError
 from scripts.simulation.arrays import IQN
 from scripts.simulation.disks import BLOCK
 from storage_model.nexus import ITNexus
@@ -86,5 +86,3 @@ def number_of(block: bytes) -> int:
     """The reverse."""
     return int.from_bytes(block[:8])
 
-
-__all__ = ["SessionLost"]

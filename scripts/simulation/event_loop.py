@@ -9,7 +9,7 @@ import contextlib
 import heapq
 from collections import deque
 from collections.abc import Callable, Coroutine, Generator
-from contextvars import Context, ContextVar, copy_context
+from contextvars import Context, ContextVar
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
@@ -71,17 +71,12 @@ class Process:
         """Nothing of it runs any more. Its coroutines are closed here, in order, and not whenever memory is freed."""
         self.alive = False
         self._held.clear()
-        for task in self._tasks:
+        for task in list(self._tasks):
             if not task.done():
                 task._log_destroy_pending = False  # type: ignore[attr-defined]
-                copy_context_of(self).run(_close, task.get_coro())
+                self.context.copy().run(_close, task.get_coro())
         self._tasks.clear()
         self.machine.processes.remove(self)
-
-
-def copy_context_of(process: Process) -> Context:
-    """A context of the process that can be entered even while another of its callbacks is running."""
-    return process.context.copy()
 
 
 def _close(coroutine: Any) -> None:
@@ -185,5 +180,3 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> Any:
         raise AssertionError("a simulated process has no threads")
 
-
-__all__ = ["PROCESS", "Process", "Stuck", "VirtualLoop", "copy_context"]

@@ -8,6 +8,7 @@ from random import Random
 from initiator_shim.config import Address
 from initiator_shim.control_session import ControlSession
 from initiator_shim.initiator_task import ScsiOutcome
+from initiator_shim.pair_client import execute_past_unit_attention
 from initiator_shim.portal import ShimPortal
 from initiator_shim.session_errors import SessionError
 from scripts.simulation.arrays import IQN, LUNS, PORTAL, REGIONS, SERIALS
@@ -182,7 +183,7 @@ class Host:
 
     async def _flush(self, pair: str) -> None:
         await self._client.session()
-        begun = self._registers.begin_flush()
+        begun = self._registers.begin_flush(pair, self.serial)
         outcome = await self._client.execute(LUNS[pair], FLUSH)
         if outcome.status == ScsiStatus.GOOD:
             self._registers.end_flush(pair, self.serial, begun)
@@ -270,7 +271,7 @@ class Host:
         await self._client.session()
         begin = self._journal.clock()
         self._owner = False
-        outcome = await self._client.execute(LUNS["quorum0"], RESERVE)
+        outcome = await execute_past_unit_attention(self._client, LUNS["quorum0"], RESERVE, b"", 0, 8.0)
         words = "GOOD" if outcome.status == ScsiStatus.GOOD else f"status {outcome.status:02X}h"
         self._journal.note(self.name, "reserves:", words)
         self._journal.outcomes[f"RESERVE {words}"] += 1

@@ -111,7 +111,13 @@ class Operator:
         random, habits = self._random, self._habits
         if random.random() < habits.delete:
             await self._do(array, pair, PairControlOut(PairOut.DELETE))
-        elif random.random() < habits.split * (0.2 if status.state is PairState.COPY else 1.0):
+        elif random.random() < self._split_chance(pair, status):
             writable = pair != "quorum0" and random.random() < habits.writable
             options = PairOption.S_VOL_WRITABLE if writable else PairOption.NONE
             await self._do(array, pair, PairControlOut(PairOut.SPLIT, options))
+
+    def _split_chance(self, pair: str, status: PairStatus) -> float:
+        """Figure 10: a quorum pair is split for the next race."""
+        if pair == "quorum0" and status.owner is None:
+            return 0.8
+        return self._habits.split * (0.2 if status.state is PairState.COPY else 1.0)

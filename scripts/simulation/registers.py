@@ -160,15 +160,16 @@ class Registers:
         if outcome is Outcome.ACKNOWLEDGED:
             self._acknowledged[write.pair, write.serial] += 1
 
-    def begin_flush(self) -> int:
+    def begin_flush(self, pair: str, serial: str) -> tuple[int, object]:
         """To be given to :meth:`end_flush`."""
-        return self._next()
+        return self._next(), self._where(pair, serial)
 
-    def end_flush(self, pair: str, serial: str, begun: int, lbas: range | None = None) -> None:
-        """What was acknowledged before it began is on the medium now; ``lbas``: only there (FUA)."""
-        register = self._side[pair, serial]
-        for block in register.blocks() if lbas is None else [register.block(lba) for lba in lbas]:
-            block.flushed(begun)
+    def end_flush(self, pair: str, serial: str, begun: tuple[int, object]) -> None:
+        """What was acknowledged before it began is on both media now; at the S-VOL it means nothing."""
+        number, where = begun
+        if where is not None and self._where(pair, serial) == where:
+            for block in self._side[pair, serial].blocks():
+                block.flushed(number)
 
     def lost_power(self, serial: str, truth: Callable[[str], PairEpoch]) -> None:
         """An array's page cache is gone. Of the S-VOL that must not matter, unless it has what nobody else has."""

@@ -13,7 +13,6 @@ from random import Random
 from typing import Any
 
 from scripts.simulation.arrays import PAIRS, SERIALS, SimulatedArray, install
-from scripts.simulation.clients import Client  # noqa: F401
 from scripts.simulation.copies import Copies
 from scripts.simulation.disks import Disk
 from scripts.simulation.event_loop import PROCESS, Process, Stuck, VirtualLoop
@@ -46,9 +45,10 @@ class Result:
 
 
 class World:
-    """``logging_too``: the parts' own log goes into the journal."""
+    """All parts of a run, and their life."""
 
     def __init__(self, seed: int) -> None:
+        self.seed = seed
         self.random = random = Random(seed)
         self.journal = Journal()
         self.network = Network(random, self.journal)
@@ -132,7 +132,7 @@ class World:
         watcher = self.loop.create_task(self._watch())
         heartbeat = self.loop.create_task(self._lose_heartbeats())
         await asyncio.sleep(random.choice((0.5, 2.0)))
-        await self.faults.run(random.choice((8.0, 16.0)), random.choice((0.3, 1.0, 2.5)))
+        await self.faults.run(random.choice((4.0, 8.0)), random.choice((0.2, 0.6, 1.5)))
         self.faults.heal()
         heartbeat.cancel()
         self.operator.calm = True
@@ -192,7 +192,9 @@ class World:
 
         def wrong(_: object, context: dict[str, Any]) -> None:
             error = context.get("exception")
-            self.journal.violated(f"an error that nobody handles: {context['message']}: {error!r}")
+            task = context.get("future") or context.get("task")
+            where = getattr(task.get_coro(), "__qualname__", "?") if isinstance(task, asyncio.Task) else ""
+            self.journal.violated(f"an error that nobody handles: {context['message']}: {where} {error!r}")
 
         loop.set_exception_handler(wrong)
         main = loop.create_task(self._main())
