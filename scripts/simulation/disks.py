@@ -48,13 +48,14 @@ class Disk:
         self.writers: list[_Writer] = []
         self.stalled_until = 0.0
         self.failing = False
+        self.slowness = 1.0
         self.saved: Callable[[str, PairRecord], None] = lambda pair, record: None
         """Told of each pair record at the moment when it is durable."""
 
     def delay(self, seconds: float) -> float:
         """How long an operation takes that usually takes so many seconds."""
         now = asyncio.get_running_loop().time()
-        return max(0.0, self.stalled_until - now) + seconds * self.random.expovariate(1.0)
+        return max(0.0, self.stalled_until - now) + seconds * self.slowness * self.random.expovariate(1.0)
 
     def crash(self, *, power: bool) -> None:
         """The array's process is gone, and with ``power`` the page cache as well."""
@@ -120,7 +121,7 @@ class SimulatedVolume:
         self._count = 0
 
     async def read(self, offset_bytes: int, length_bytes: int) -> bytes:
-        if self._disk.random.random() < 0.3 or self._disk.stalled_until:
+        if self._disk.random.random() < 0.3 or self._disk.stalled_until > asyncio.get_running_loop().time():
             await asyncio.sleep(self._disk.delay(0.0003))
         self._may_fail()
         return bytes(memoryview(self.live)[offset_bytes : offset_bytes + length_bytes])
@@ -221,7 +222,7 @@ class SimulatedBitmapFile:
         return True
 
     async def save(self, pages: Mapping[int, bytes]) -> None:
-        saved = self._disk.bitmaps[self._name]
+        saved = self._disk.bitmaps.setdefault(self._name, bytearray())
 
         def apply() -> None:
             for page in sorted(pages):

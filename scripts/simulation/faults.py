@@ -3,6 +3,7 @@
 import asyncio
 import heapq
 from collections.abc import Callable
+from contextvars import Context
 from random import Random
 
 from scripts.simulation.arrays import SimulatedArray
@@ -56,6 +57,9 @@ class Faults:
             "clock jumps": lambda: self._clock_jump(random.uniform(-1e6, 1e6)),
         }
         self._kinds = {kind: kinds[kind] for kind in kinds if random.random() < 0.55}
+        self._at_decisions = random.choice((0.0, 0.1, 0.4))
+        self._soon = random.choice((0.002, 0.01, 0.1))
+        self._over = False
 
     async def run(self, seconds: float, mean_pause: float) -> None:
         """Until the time is up; then :meth:`heal`."""
@@ -73,8 +77,19 @@ class Faults:
             undo()
         await asyncio.sleep(max(0.0, when - self._loop.time()))
 
+    def decided(self, *_: object) -> None:
+        """An epoch was decided: the time just after that is when a fault does the most harm."""
+        if self._kinds and self._random.random() < self._at_decisions:
+            kind = self._random.choice(tuple(self._kinds))
+            self._loop.call_later(self._soon * self._random.expovariate(1.0), self._strike, kind, context=Context())
+
+    def _strike(self, kind: str) -> None:
+        if not self._over:
+            self._kinds[kind]()
+
     def heal(self) -> None:
-        """Undo everything at once."""
+        """Undo everything at once; nothing happens any more."""
+        self._over = True
         while self._undone:
             heapq.heappop(self._undone)[2]()
 

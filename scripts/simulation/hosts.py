@@ -192,7 +192,7 @@ class Host:
     async def read(self, pair: str, lbas: range) -> None:
         """Raises SessionError."""
         await self._client.session()
-        reads = [self._registers.begin_read(pair, self.serial, lba) for lba in lbas]
+        reads = self._registers.begin_read(pair, self.serial, lbas)
         data = None
         try:
             result = await self._client.execute(
@@ -204,8 +204,7 @@ class Host:
         finally:
             values = None if data is None else [number_of(data[at : at + 8]) for at in range(0, len(data), BLOCK)]
             self._journal.note(self.name, "reads", pair, lbas.start, "values", values)
-            for index, read in enumerate(reads):
-                self._registers.end_read(read, None if values is None else values[index])
+            self._registers.end_read(reads, values)
 
     async def read_all(self, pair: str) -> None:
         """At the end: every block that anybody may have written."""

@@ -187,26 +187,32 @@ class Registers:
         self._numbers += 1
         return self._numbers
 
-    def begin_read(self, pair: str, serial: str, lba: int) -> Read:
+    def begin_read(self, pair: str, serial: str, lbas: range) -> list[Read]:
         register = self._side[pair, serial]
-        block = register.block(lba)
         where = self._where(pair, serial)
-        read = Read(pair, serial, lba, self._next(), register, where, block.anything, dict(block.allowed))
-        block.readers[read.number] = read
-        return read
+        reads = []
+        for lba in lbas:
+            block = register.block(lba)
+            read = Read(pair, serial, lba, self._next(), register, where, block.anything, dict(block.allowed))
+            block.readers[read.number] = read
+            reads.append(read)
+        return reads
 
-    def end_read(self, read: Read, value: int | None) -> None:
+    def end_read(self, reads: list[Read], values: list[int] | None) -> None:
         """None: it failed."""
-        del read.register.block(read.lba).readers[read.number]
-        same = self._side[read.pair, read.serial] is read.register
-        steady = read.where is not None and self._where(read.pair, read.serial) == read.where
-        if value is None or not same or not steady or read.anything:
+        for read in reads:
+            del read.register.block(read.lba).readers[read.number]
+        first = reads[0]
+        same = self._side[first.pair, first.serial] is first.register
+        steady = first.where is not None and self._where(first.pair, first.serial) == first.where
+        if values is None or not same or not steady:
             return
-        self.checked += 1
-        if value not in read.seen:
-            self._journal.violated(
-                f"{read.pair}: block {read.lba} at array {read.serial} reads {value}, may be {sorted(read.seen)}"
-            )
+        for read, value in zip(reads, values, strict=True):
+            self.checked += 1
+            if value not in read.seen and not read.anything:
+                self._journal.violated(
+                    f"{read.pair}: block {read.lba} at array {read.serial} reads {value}, may be {sorted(read.seen)}"
+                )
 
     # ------------------------------------------------------------------------------------------------ what becomes of pairs
 

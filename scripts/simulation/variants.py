@@ -132,7 +132,7 @@ def _unmarked(original: Method) -> Method:
     return last
 
 
-def _read_refused_is_done(original: Method) -> Method:
+def _refused_is_done(original: Method) -> Method:
     async def receive(self: Any, frame: Frame) -> Frame:
         answer: Frame = await original(self, frame)
         if frame.type is FrameType.WRITE and answer.flags == Answer.STALE_EPOCH:
@@ -152,7 +152,7 @@ VARIANTS: dict[str, tuple[object, str, Callable[[Method], Method]]] = {
     "marks-forgotten": (SimulatedBitmapFile, "load", _forgotten),
     "suspended-writes-unmarked": (RegionMarks, "last", _unmarked),
     "stale-epoch-accepted": (SecondaryVolume, "receive", _any_epoch),
-    "stale-epoch-acknowledged": (SecondaryVolume, "receive", _read_refused_is_done),
+    "refused-write-acknowledged": (SecondaryVolume, "receive", _refused_is_done),
     "resync-succeeds-in-pair": (PairControl, "request", _nothing_to_do_in_pair),
     "flush-of-one-copy": (PrimaryVolume, "_flush_both", _local_flush),
     "stale-read-after-swap": (PrimaryVolume, "read", _stale_read),

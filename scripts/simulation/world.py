@@ -76,7 +76,16 @@ class World:
         )
         self.operator = Operator(random, self.journal, self.registers, self._habits())
         self.faults = Faults(random, self.loop, self.network, (a, b), self.hosts, self._jump, self._lost_power)
+        self.ledger.decided.append(self.faults.decided)
         self.network.machine("operator")
+        self._set_the_pace()
+
+    def _set_the_pace(self) -> None:
+        """Slow links and disks leave more time for something to happen in between."""
+        for path in (self.network.path(*SERIALS), self.network.path(*reversed(SERIALS))):
+            path.delay = self.random.choice((0.0003, 0.0003, 0.005, 0.05))
+        for array in self.arrays:
+            array.disk.slowness = self.random.choice((1.0, 1.0, 10.0, 40.0))
 
     def _workload(self) -> Workload:
         random = self.random
@@ -85,7 +94,7 @@ class World:
             cluster_think=random.choice((0.2, 0.6, 1.5)),
             flush=random.choice((0.0, 0.05)),
             release=random.choice((0.0, 0.1, 0.3)),
-            stray=random.choice((0.0, 0.1)),
+            stray=random.choice((0.05, 0.2)),
             reset=random.choice((0.0, 0.05)),
         )
 
@@ -132,7 +141,7 @@ class World:
         watcher = self.loop.create_task(self._watch())
         heartbeat = self.loop.create_task(self._lose_heartbeats())
         await asyncio.sleep(random.choice((0.5, 2.0)))
-        await self.faults.run(random.choice((4.0, 8.0)), random.choice((0.2, 0.6, 1.5)))
+        await self.faults.run(random.choice((3.0, 6.0)), random.choice((0.2, 0.5, 1.0)))
         self.faults.heal()
         heartbeat.cancel()
         self.operator.calm = True
