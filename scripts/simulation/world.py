@@ -126,7 +126,10 @@ class World:
         control = array.controls.get(pair)
         if control is None or control.half.role is PairRole.S_VOL:
             return None
-        return control.half.role if control.half.role is PairRole.P_VOL else control.half.record.decided.epoch
+        if control.half.role is PairRole.P_VOL:
+            return control.half.role
+        epoch = control.half.record.decided.epoch
+        return epoch if epoch == self.ledger.truth(pair).epoch else None  # it may be half of a pair already
 
     # ------------------------------------------------------------------------------------------------------------- a run
 
