@@ -67,6 +67,20 @@ class PairDecision:
             self.voting = None
             half.gate.open()
 
+    async def ask_again(self) -> None:
+        """Propose once more what is in doubt although the link is up. Raises PairRefused when it stays so."""
+        half, value = self._half, self._half.register.accepted
+        assert value is not None
+        await half.gate.close()
+        self.voting = current_task()
+        try:
+            await self.propose(value)
+        except PairRefused as refused:
+            raise PairRefused(Refusal.IN_DOUBT, str(refused)) from None
+        finally:
+            self.voting = None
+            half.gate.open()
+
     async def vote_durably(self, value: PairEpoch) -> None:
         """Give this array's vote, as the leader."""
         # From here on there is no way back: whoever waits for this task may give up, the task does not.

@@ -416,3 +416,19 @@ async def test_decision_that_cannot_be_saved_stays_in_doubt(pair: Pair) -> None:
     await pair.quiet()
     await pair.connect()
     assert pair.a.owner == pair.b.owner == pair.a.nexus()
+
+
+async def test_doubt_left_by_a_failed_medium_ends_with_the_next_request(pair: Pair) -> None:
+    """The link was never down, so that no reconnection would have the vote asked for again (simulated seed 13)."""
+    await pair.arm()
+    pair.b.disk.running.clear()
+    resyncing = asyncio.create_task(pair.a.do(PairVerb.RESYNC))
+    await pair.quiet()
+    pair.a.disk.fails = MediumFailure("full")
+    pair.b.disk.running.set()
+    with pytest.raises(MediumFailure):
+        await asyncio.wait_for(resyncing, 5)
+    pair.a.disk.fails = None
+    assert pair.a.half.register.in_doubt and pair.b.half.state is PairState.COPY
+    assert await refusal(pair.a.do(PairVerb.RESYNC)) is Refusal.COPYING
+    await pair.until(PairState.PAIR)
