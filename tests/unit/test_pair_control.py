@@ -13,7 +13,7 @@ from storage_model.errors import CheckCondition
 from storage_model.pair import PairRefused
 from storage_model.pair_state import PairRole, PairState, PairVerb, Refusal, Side
 from storage_model.spec.copy_frames import Answer, Frame, FrameType
-from storage_model.volume import MediumFailure, NotReady
+from storage_model.volume import Buffer, MediumFailure, NotReady
 from target.remote_copy.pair_decision import PairDecision
 from tests.unit.pair_in_memory import Pair, Site, answers_proposal, is_type, refusal
 
@@ -432,3 +432,24 @@ async def test_doubt_left_by_a_failed_medium_ends_with_the_next_request(pair: Pa
     assert pair.a.half.register.in_doubt and pair.b.half.state is PairState.COPY
     assert await refusal(pair.a.do(PairVerb.RESYNC)) is Refusal.COPYING
     await pair.until(PairState.PAIR)
+
+
+async def test_copy_that_breaks_off_while_nothing_can_be_saved_suspends_the_pair(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Left in COPY with nobody copying, the pair would take no resync until a restart (simulated seed 314)."""
+    await pair.arm()
+    assert await pair.a.write(5, "only at A")
+
+    async def fail(offset_bytes: int, data: Buffer, *, fua: bool = False) -> None:
+        pair.b.disk.fails = MediumFailure("full")
+        raise MediumFailure("full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pair.b.disk.volume, "write", fail)
+        assert await refusal(pair.b.claim()) is None
+        await pair.quiet()
+    assert pair.b.half.state is PairState.PSUE
+    pair.b.disk.fails = None
+    await pair.recover()
+    assert await pair.b.read(5) == "only at A"
