@@ -14,6 +14,7 @@ from storage_model.ownership import Accepted, Decide, Effect, Vote
 from storage_model.pair import PairEpoch, PairRefused
 from storage_model.pair_state import PairRole, PairState, Refusal
 from storage_model.spec.copy_frames import Answer, Frame, FrameType, decode_parts, encode_parts
+from storage_model.volume import VolumeError
 from target.remote_copy.background_tasks import BackgroundTasks
 from target.remote_copy.copy_link import LinkDown
 from target.remote_copy.copy_task import CopyTask
@@ -178,7 +179,11 @@ class PairDecision:
         if differing:
             await self._primary.forget_equal()
         async with half.changing:
-            if half.register.in_doubt or not await half.save_mirroring(value.epoch):
+            try:
+                if half.register.in_doubt or not await half.save_mirroring(value.epoch):
+                    return
+            except VolumeError as error:
+                await half.suspend(f"PAIR cannot be saved: {error}")  # COPY would stay, with nobody copying
                 return
             await self._tell_mirroring(value.epoch)
         self._mirroring(value)

@@ -15,6 +15,7 @@ from storage_model.pair_state import PairRole, PairState, PairVerb, Refusal, Sid
 from storage_model.spec.copy_frames import Answer, Frame, FrameType
 from storage_model.volume import Buffer, MediumFailure, NotReady
 from target.remote_copy.pair_decision import PairDecision
+from target.remote_copy.pair_half import PairHalf
 from tests.unit.pair_in_memory import Pair, Site, answers_proposal, is_type, refusal
 
 
@@ -453,3 +454,17 @@ async def test_copy_that_breaks_off_while_nothing_can_be_saved_suspends_the_pair
     pair.b.disk.fails = None
     await pair.recover()
     assert await pair.b.read(5) == "only at A"
+
+
+async def test_copy_whose_end_cannot_be_saved_suspends_the_pair(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the one before (simulated seed 1797)."""
+
+    async def fail(self: PairHalf, epoch: int) -> bool:
+        raise MediumFailure("full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PairHalf, "save_mirroring", fail)
+        assert await refusal(pair.a.do(PairVerb.CREATE)) is None
+        await pair.quiet()
+    assert pair.a.half.state is PairState.PSUE
+    await pair.recover()
