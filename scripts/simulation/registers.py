@@ -97,6 +97,8 @@ class Write:
     value: int
     register: _Register
     overlapping: list[dict[int, None]]
+    power_lost: bool = False
+    """The array lost its power meanwhile: an acknowledgement that comes now may be older."""
 
 
 @dataclass
@@ -149,7 +151,7 @@ class Registers:
 
     def end_write(self, write: Write, outcome: Outcome) -> None:
         del self._writes[write.value]
-        changed = self._side[write.pair, write.serial] is not write.register
+        changed = self._side[write.pair, write.serial] is not write.register or write.power_lost
         for lba, overlapping in zip(write.lbas, write.overlapping, strict=True):
             block = write.register.block(lba)
             block.writing.pop(write.value, None)
@@ -182,6 +184,8 @@ class Registers:
             if value.p_serial in ("", serial) or diverged or value.source is Side.S_VOL:
                 for block in register.blocks():
                     block.lost_power()
+                for write in self._writes.values():
+                    write.power_lost |= write.register is register
 
     def _next(self) -> int:
         self._numbers += 1
