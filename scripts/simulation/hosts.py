@@ -25,6 +25,7 @@ from storage_model.spec.scsi_task import ScsiStatus, TaskFunction
 
 SHIM = 3261
 WORKERS = 2
+_WRITERS = 3 * WORKERS
 _DEADLINE = 3.0
 _REGION = REGION_BYTES // BLOCK
 _SHARED = range(4)  # blocks of the quorum volume that the owner writes
@@ -133,9 +134,9 @@ class Host:
 
     # -------------------------------------------------------------------------------------------------- the data volume
 
-    def _units(self, worker: int) -> list[range]:
-        """Blocks that only this worker writes; one of the ranges lies across two regions."""
-        index = self._index * WORKERS + worker
+    @staticmethod
+    def _units(index: int) -> list[range]:
+        """Blocks that only one worker writes; one of the ranges lies across two regions."""
         units = [range(region * _REGION + 8 * index + 1, region * _REGION + 8 * index + 3) for region in range(5)]
         if index < REGIONS["data0"] - 1:
             border = (index + 1) * _REGION
@@ -143,8 +144,8 @@ class Host:
         return units
 
     async def _work(self, worker: int) -> None:
-        random, units = self._random, self._units(worker)
-        everything = [unit for other in range(WORKERS) for unit in self._units(other)]
+        random, units = self._random, self._units(self._index * WORKERS + worker)
+        everything = [unit for index in range(_WRITERS) for unit in self._units(index)]
         while True:
             await asyncio.sleep(self._workload.think * random.expovariate(1.0))
             if not self.working:

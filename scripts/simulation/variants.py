@@ -6,35 +6,35 @@ seed runs.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any
 
 import storage_model.pair
 from scripts.simulation.disks import SimulatedBitmapFile
-from storage_model.differential_bitmap import REGION_BYTES
 from storage_model.pair import PairRequest
 from storage_model.pair_state import PairRole, PairState, PairVerb, Side
 from storage_model.spec.copy_frames import Answer, Frame, FrameType
-from target.remote_copy.copy_task import CopyTask
 from target.remote_copy.pair_control import PairControl
 from target.remote_copy.pair_decision import PairDecision
 from target.remote_copy.pair_half import PairHalf
 from target.remote_copy.primary_volume import PrimaryVolume
 from target.remote_copy.region_marks import RegionMarks
 from target.remote_copy.secondary_volume import SecondaryVolume
+from target.remote_copy.write_gate import WriteGate
 
 Method = Callable[..., Any]
 _background: list[Awaitable[Any]] = []
 
 
 def _cleared_on_send(original: Method) -> Method:
-    async def send(self: Any, start: int, length: int) -> None:
-        for region in range(start // REGION_BYTES, -(-(start + length) // REGION_BYTES)):
-            self._half.marks.bitmap.clear(region)
-        await original(self, start, length)
+    async def begin(self: Any, regions: range) -> None:
+        await original(self, regions)
+        for region in regions:
+            if self._passing.pop(region, None) is not None:
+                self.bitmap.clear(region)
 
-    return send
+    return begin
 
 
 def _acknowledged_early(original: Method) -> Method:
@@ -132,6 +132,14 @@ def _unmarked(original: Method) -> Method:
     return last
 
 
+def _not_waiting(original: Method) -> Method:
+    async def close(self: Any) -> None:
+        self._closed += 1
+        self._open.clear()
+
+    return close
+
+
 def _refused_is_done(original: Method) -> Method:
     async def receive(self: Any, frame: Frame) -> Frame:
         answer: Frame = await original(self, frame)
@@ -142,36 +150,36 @@ def _refused_is_done(original: Method) -> Method:
     return receive
 
 
-VARIANTS: dict[str, tuple[object, str, Callable[[Method], Method]]] = {
-    "bitmap-cleared-on-send": (CopyTask, "_send", _cleared_on_send),
-    "s-vol-acknowledges-early": (SecondaryVolume, "_carry_out", _acknowledged_early),
-    "good-before-vote": (PairDecision, "propose", _decided_alone),
-    "vote-told-before-durable": (PairHalf, "save_decision", _told_before_durable),
-    "swap-discards": (storage_model.pair, "_resynced", _new_p_vol_is_good),
-    "marks-not-durable": (SimulatedBitmapFile, "save", _not_saved),
-    "marks-forgotten": (SimulatedBitmapFile, "load", _forgotten),
-    "suspended-writes-unmarked": (RegionMarks, "last", _unmarked),
-    "stale-epoch-accepted": (SecondaryVolume, "receive", _any_epoch),
-    "refused-write-acknowledged": (SecondaryVolume, "receive", _refused_is_done),
-    "resync-succeeds-in-pair": (PairControl, "request", _nothing_to_do_in_pair),
-    "flush-of-one-copy": (PrimaryVolume, "_flush_both", _local_flush),
-    "stale-read-after-swap": (PrimaryVolume, "read", _stale_read),
-    "quorum-open-to-all": (PairHalf, "_may_update_quorum", _open_to_all),
+Patch = tuple[object, str, Callable[[Method], Method]]
+
+_OPEN_GATE: Patch = (WriteGate, "close", _not_waiting)
+VARIANTS: dict[str, tuple[Patch, ...]] = {
+    "bitmap-cleared-on-send": ((RegionMarks, "begin", _cleared_on_send),),
+    "s-vol-acknowledges-early": ((SecondaryVolume, "_carry_out", _acknowledged_early),),
+    "good-before-vote": ((PairDecision, "propose", _decided_alone),),
+    "vote-told-before-durable": ((PairHalf, "save_decision", _told_before_durable),),
+    "swap-discards": ((storage_model.pair, "_resynced", _new_p_vol_is_good),),
+    "marks-not-durable": ((SimulatedBitmapFile, "save", _not_saved),),
+    "marks-forgotten": ((SimulatedBitmapFile, "load", _forgotten),),
+    "suspended-writes-unmarked": ((RegionMarks, "last", _unmarked),),
+    # The gate keeps writes out of a change, the epoch refuses those that come too late: either is enough.
+    "stale-epoch-accepted": (_OPEN_GATE, (SecondaryVolume, "receive", _any_epoch)),
+    "stale-epoch-acknowledged": (_OPEN_GATE, (SecondaryVolume, "receive", _refused_is_done)),
+    "resync-succeeds-in-pair": ((PairControl, "request", _nothing_to_do_in_pair),),
+    "flush-of-one-copy": ((PrimaryVolume, "_flush_both", _local_flush),),
+    "stale-read-after-swap": ((PrimaryVolume, "read", _stale_read),),
+    "quorum-open-to-all": ((PairHalf, "_may_update_quorum", _open_to_all),),
 }
-"""By name: whose method it is, and what makes the wrong one out of the right one."""
+"""By name: whose methods they are, and what makes the wrong one out of the right one."""
 
 
 @contextmanager
 def variant(name: str | None) -> Iterator[None]:
-    """Everything inside runs with the wrong part; None: with none."""
-    if name is None:
+    """Everything inside runs with the wrong parts; None: with none."""
+    with ExitStack() as undo:
+        for owner, attribute, wrong in VARIANTS[name] if name is not None else ():
+            original = getattr(owner, attribute)
+            setattr(owner, attribute, wrong(original))
+            undo.callback(setattr, owner, attribute, original)
+        undo.callback(_background.clear)
         yield
-        return
-    owner, attribute, wrong = VARIANTS[name]
-    original = getattr(owner, attribute)
-    setattr(owner, attribute, wrong(original))
-    try:
-        yield
-    finally:
-        setattr(owner, attribute, original)
-        _background.clear()

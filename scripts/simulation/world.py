@@ -101,11 +101,11 @@ class World:
     def _habits(self) -> Habits:
         random = self.random
         return Habits(
-            think=random.choice((0.2, 0.5)),
-            split=random.choice((0.05, 0.2, 0.5)),
+            think=random.choice((0.05, 0.15, 0.4)),
+            split=random.choice((0.05, 0.3, 0.8)),
             writable=random.choice((0.0, 0.5, 1.0)),
             resync=random.choice((0.0, 0.1)),
-            swap=random.choice((0.2, 0.6)),
+            swap=random.choice((0.2, 0.6, 1.0)),
             delete=random.choice((0.0, 0.0, 0.03)),
             repair=random.choice((0.3, 1.0)),
         )
