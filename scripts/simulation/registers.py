@@ -97,6 +97,8 @@ class Write:
     value: int
     register: _Register
     overlapping: list[dict[int, None]]
+    decisions: int
+    """How many epochs of the pair had been decided when it began."""
     power_lost: bool = False
     """The array lost its power meanwhile: an acknowledgement that comes now may be older."""
 
@@ -131,7 +133,7 @@ class Registers:
         self._side = {(pair, serial): _Register() for pair in pairs for serial in serials}
         self._writes: dict[int, Write] = {}
         self._acknowledged = {(pair, serial): 0 for pair in pairs for serial in serials}
-        self._tried = {(pair, serial): 0 for pair in pairs for serial in serials}
+        self._decisions = dict.fromkeys(pairs, 0)
         self._named: list[tuple[float, str, str]] = []
         self._numbers = 0
         self.checked = 0
@@ -140,8 +142,7 @@ class Registers:
 
     def begin_write(self, pair: str, serial: str, lbas: range, value: int) -> Write:
         register = self._side[pair, serial]
-        self._tried[pair, serial] += 1
-        write = Write(pair, serial, lbas, value, register, [dict(register.block(lba).writing) for lba in lbas])
+        write = Write(pair, serial, lbas, value, register, [dict(register.block(lba).writing) for lba in lbas], self._decisions[pair])
         for lba in lbas:
             block = register.block(lba)
             block.allow(value)
@@ -159,7 +160,7 @@ class Registers:
                 block.acknowledged(write.value, overlapping, self._next())
             elif outcome is Outcome.REFUSED and not changed:
                 block.allowed.pop(write.value, None)
-        if outcome is Outcome.ACKNOWLEDGED:
+        if outcome is Outcome.ACKNOWLEDGED and write.decisions == self._decisions[write.pair]:
             self._acknowledged[write.pair, write.serial] += 1
 
     def begin_flush(self, pair: str, serial: str) -> tuple[int, object]:
@@ -226,6 +227,7 @@ class Registers:
 
     def decided(self, pair: str, before: PairEpoch, value: PairEpoch) -> None:
         """See ``Ledger.decided``."""
+        self._decisions[pair] += 1
         p_vol, s_vol = self._roles(before if before.state is not PairState.SMPL else value)
         old = dict(self._side)
         if value.state is PairState.SMPL:
@@ -239,7 +241,7 @@ class Registers:
             self._side[pair, s_vol] = self._side[pair, p_vol].copy()
         if value.state is not PairState.PSUS or before.state is not PairState.PSUS:
             for serial in self._serials:
-                self._acknowledged[pair, serial] = self._tried[pair, serial] = 0
+                self._acknowledged[pair, serial] = 0
         for write in self._writes.values():  # those may land before or after
             register = self._side[write.pair, write.serial]
             if write.pair == pair and register is not old[write.pair, write.serial]:
