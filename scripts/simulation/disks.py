@@ -120,6 +120,11 @@ class SimulatedVolume:
         self._under_way: dict[int, tuple[int, bytes]] = {}
         self._count = 0
 
+    @property
+    def idle(self) -> bool:
+        """No write is under way."""
+        return not self._under_way
+
     async def read(self, offset_bytes: int, length_bytes: int) -> bytes:
         if self._disk.random.random() < 0.3 or self._disk.stalled_until > asyncio.get_running_loop().time():
             await asyncio.sleep(self._disk.delay(0.0003))

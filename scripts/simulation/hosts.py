@@ -27,6 +27,7 @@ SHIM = 3261
 WORKERS = 2
 _WRITERS = 3 * WORKERS
 _DEADLINE = 3.0
+_REFUSED_WRITES = 0.15  # the S-VOL is tried now and then
 _REGION = REGION_BYTES // BLOCK
 _SHARED = range(4)  # blocks of the quorum volume that the owner writes
 _CONFLICT = ScsiStatus.RESERVATION_CONFLICT
@@ -146,18 +147,21 @@ class Host:
     async def _work(self, worker: int) -> None:
         random, units = self._random, self._units(self._index * WORKERS + worker)
         everything = [unit for index in range(_WRITERS) for unit in self._units(index)]
+        writes = 0.7
         while True:
             await asyncio.sleep(self._workload.think * random.expovariate(1.0))
             if not self.working:
                 continue
             try:
                 chance = random.random()
-                if chance < 0.55:
-                    await self.write("data0", random.choice(units), fua=random.random() < 0.1)
-                elif chance < 0.55 + self._workload.flush:
+                if chance < writes:
+                    outcome = await self.write("data0", random.choice(units), fua=random.random() < 0.1)
+                    writes = 0.7 if outcome.status == ScsiStatus.GOOD else _REFUSED_WRITES
+                elif chance < writes + self._workload.flush:
                     await self._flush("data0")
                 else:
                     await self.read("data0", random.choice(everything))
+                    await asyncio.sleep(0.1 * random.random() if writes == _REFUSED_WRITES else 0.0)
             except SessionError:
                 await asyncio.sleep(0.3 * random.random())
 

@@ -90,7 +90,7 @@ class World:
     def _workload(self) -> Workload:
         random = self.random
         return Workload(
-            think=random.choice((0.1, 0.3, 1.0)),
+            think=random.choice((0.01, 0.05, 0.3)),
             cluster_think=random.choice((0.2, 0.6, 1.5)),
             flush=random.choice((0.0, 0.05)),
             release=random.choice((0.0, 0.1, 0.3)),
@@ -187,7 +187,8 @@ class World:
 
     def _mirroring(self) -> bool:
         controls = [control for array in self.arrays for control in array.controls.values()]
-        return len(controls) == 4 and all(
+        idle = all(volume.idle for array in self.arrays for volume in array.disk.volumes.values())
+        return idle and len(controls) == 2 * len(PAIRS) and all(
             control.half.state is PairState.PAIR and not control.half.register.in_doubt and control.half.connected
             for control in controls
         )
