@@ -126,6 +126,12 @@ class PairHalf:
         accepted, decided = self.register.accepted, self.record.decided
         return accepted is not None and (accepted.owner, accepted.p_serial) != (decided.owner, decided.p_serial)
 
+    @property
+    def doubtful_role(self) -> bool:
+        """True while a vote is out that may already have moved the P-VOL, which may have newer data by now."""
+        accepted = self.register.accepted
+        return accepted is not None and accepted.p_serial not in ("", self.record.decided.p_serial)
+
     async def save_vote(self, value: PairEpoch) -> None:
         """Our vote for ``value``, durable on return."""
         await self._save(lambda record: replace(record, accepted=value))

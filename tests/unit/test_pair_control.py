@@ -468,3 +468,20 @@ async def test_copy_whose_end_cannot_be_saved_suspends_the_pair(pair: Pair, monk
         await pair.quiet()
     assert pair.a.half.state is PairState.PSUE
     await pair.recover()
+
+
+async def test_read_while_the_p_vol_may_have_moved(pair: Pair) -> None:
+    """B, whose own writes are good, is the P-VOL and goes on alone; A has not heard of it (simulated seed 30304)."""
+    await pair.mirror()
+    await pair.a.do(PairVerb.SPLIT, s_vol_writable=True)
+    await pair.until(PairState.PSUS)
+    assert await pair.b.write(5, "at B")
+    pair.wire.cut_at(answers_proposal(pair.wire), delivered=False)
+    assert await refusal(pair.b.do(PairVerb.SWAP_RESYNC)) is Refusal.NO_VOTE
+    await pair.quiet()
+    assert await pair.b.read(5) == "at B"
+    with pytest.raises(NotReady):
+        await pair.a.read(5)
+    await pair.connect()
+    await pair.recover()
+    assert await pair.b.read(5) == "at B"
