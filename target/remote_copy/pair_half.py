@@ -128,9 +128,9 @@ class PairHalf:
 
     @property
     def doubtful_role(self) -> bool:
-        """True while a vote is out that may already have moved the P-VOL, which may have newer data by now."""
-        accepted = self.register.accepted
-        return accepted is not None and accepted.p_serial not in ("", self.record.decided.p_serial)
+        """True from our vote until our record of it if that moves the P-VOL, which may have newer data by now."""
+        latest = self.register.accepted or self.register.decided
+        return latest.p_serial not in ("", self.record.decided.p_serial)
 
     async def save_vote(self, value: PairEpoch) -> None:
         """Our vote for ``value``, durable on return."""

@@ -485,3 +485,25 @@ async def test_read_while_the_p_vol_may_have_moved(pair: Pair) -> None:
     await pair.connect()
     await pair.recover()
     assert await pair.b.read(5) == "at B"
+
+
+async def test_read_while_a_moved_p_vol_is_being_recorded(pair: Pair) -> None:
+    """A has heard that B is the P-VOL and has yet to save it: no read is answered as if A were (simulated seed 30304)."""
+    await pair.mirror()
+    await pair.a.do(PairVerb.SPLIT, s_vol_writable=True)
+    await pair.until(PairState.PSUS)
+    assert await pair.b.write(5, "at B")
+    pair.b.disk.running.clear()
+    swapping = asyncio.create_task(pair.b.do(PairVerb.SWAP_RESYNC))
+    await pair.quiet()
+    pair.a.disk.running.clear()
+    pair.b.disk.running.set()
+    await pair.quiet()
+    assert pair.b.half.role is PairRole.P_VOL and not pair.a.half.register.in_doubt
+    reading = asyncio.create_task(pair.a.read(5))
+    await pair.quiet()
+    assert not reading.done()
+    pair.a.disk.running.set()
+    with pytest.raises(CheckCondition):
+        await reading
+    await swapping
