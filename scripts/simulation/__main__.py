@@ -26,7 +26,9 @@ def _arguments() -> argparse.ArgumentParser:
         epilog="exit status: 0 nothing found, 1 a seed failed, 2 wrong arguments, 130 interrupted",
     )
     parser.add_argument("--seeds", type=int, metavar="N", help="so many seeds, from a random one on (default: 100)")
-    parser.add_argument("--seed", type=int, metavar="S", help="this one alone, with its digest; with --seeds: the first")
+    parser.add_argument(
+        "--seed", type=int, metavar="S", help="this one alone, with its digest; with --seeds: the first"
+    )
     parser.add_argument("--variant", metavar="NAME", help=f"a known-bad system: {', '.join(VARIANTS)}")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, metavar="N", help="processes (default: CPUs)")
     parser.add_argument("--log", type=int, metavar="LINES", help="of --seed: the last lines of what happened")

@@ -93,7 +93,7 @@ class SimulatedArray:
             self._network.boot(self.machine)
         self.process = Process(self.name, self.machine, loop)
         self._network.journal.note(self.name, "starts")
-        self.process.start(self._serve())
+        _ = self.process.start(self._serve())
 
     async def _serve(self) -> None:
         """A start that its disk does not allow is tried again, as a supervisor would."""

@@ -85,4 +85,3 @@ def numbered(value: int, count: int) -> bytes:
 def number_of(block: bytes) -> int:
     """The reverse."""
     return int.from_bytes(block[:8])
-

@@ -83,12 +83,12 @@ class Host:
 
     def start_shim(self, loop: VirtualLoop) -> None:
         self.shim = Process(f"shim of {self.name}", self.machine, loop)
-        self.shim.start(self._run_shim())
+        _ = self.shim.start(self._run_shim())
 
     def start_cluster(self, loop: VirtualLoop) -> None:
         self.cluster = Process(self.name, self.machine, loop)
         self._owner = False
-        self.cluster.start(self._run_cluster())
+        _ = self.cluster.start(self._run_cluster())
 
     def kill_shim(self) -> None:
         if self.shim is not None:

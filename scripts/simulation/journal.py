@@ -4,7 +4,6 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable
 
-
 _LINE = 240
 
 
@@ -44,5 +43,7 @@ class Journal:
     def tail(self, count: int) -> list[str]:
         """The last entries that a person wants to see."""
         chosen = [entry for entry in self.entries if entry[1] != "net"]
-        lines = (f"{entry[0]:10.4f}  {' '.join(str(part) for part in entry[1:])}" for entry in chosen[len(chosen) - count :])
+        lines = (
+            f"{entry[0]:10.4f}  {' '.join(str(part) for part in entry[1:])}" for entry in chosen[len(chosen) - count :]
+        )
         return [line[:_LINE] for line in lines]

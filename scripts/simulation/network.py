@@ -37,7 +37,7 @@ class Path:
     def __init__(self, delay: float) -> None:
         self.delay = delay
         self.blocked = False
-        self.stalled: dict["_Pipe", None] = {}
+        self.stalled: dict[_Pipe, None] = {}
 
 
 class _Socket:
@@ -62,6 +62,9 @@ class Listener:
         self.name = name
         self.sockets = [_Socket(name)]
         self._network = network
+
+    async def start_serving(self) -> None:
+        """It has been from the start: nothing comes in between."""
 
     def close(self) -> None:
         self._network.listeners.pop(self.name, None)
@@ -185,9 +188,9 @@ class Endpoint(asyncio.Transport):
             return
         rest = memoryview(data)
         while rest and not self.closed:
-            buffer = protocol.get_buffer(-1)
+            buffer = memoryview(protocol.get_buffer(-1))
             count = min(len(buffer), len(rest))
-            buffer[:count] = rest[:count]  # type: ignore[index]
+            buffer[:count] = rest[:count]
             rest = rest[count:]
             protocol.buffer_updated(count)
 

@@ -138,11 +138,19 @@ class Registers:
         self._numbers = 0
         self.checked = 0
 
-    # ------------------------------------------------------------------------------------------------------- what hosts do
+    # ----------------------------------------------------------------------------------------------- what hosts do
 
     def begin_write(self, pair: str, serial: str, lbas: range, value: int) -> Write:
         register = self._side[pair, serial]
-        write = Write(pair, serial, lbas, value, register, [dict(register.block(lba).writing) for lba in lbas], self._decisions[pair])
+        write = Write(
+            pair,
+            serial,
+            lbas,
+            value,
+            register,
+            [dict(register.block(lba).writing) for lba in lbas],
+            self._decisions[pair],
+        )
         for lba in lbas:
             block = register.block(lba)
             block.allow(value)
@@ -219,7 +227,7 @@ class Registers:
                     f"{read.pair}: block {read.lba} at array {read.serial} reads {value}, may be {sorted(read.seen)}"
                 )
 
-    # ------------------------------------------------------------------------------------------------ what becomes of pairs
+    # ------------------------------------------------------------------------------------------ what becomes of pairs
 
     def named(self, pair: str, serial: str) -> None:
         """An operator names the array whose data is good."""

@@ -131,7 +131,7 @@ class World:
         epoch = control.half.record.decided.epoch
         return epoch if epoch == self.ledger.truth(pair).epoch else None  # it may be half of a pair already
 
-    # ------------------------------------------------------------------------------------------------------------- a run
+    # ------------------------------------------------------------------------------------------------------- a run
 
     async def _main(self) -> None:
         random = self.random
@@ -140,7 +140,7 @@ class World:
         for host in self.hosts:
             host.start_shim(self.loop)
             host.start_cluster(self.loop)
-        Process("operator", self.network.machines["operator"], self.loop).start(self.operator.run())
+        _ = Process("operator", self.network.machines["operator"], self.loop).start(self.operator.run())
         watcher = self.loop.create_task(self._watch())
         heartbeat = self.loop.create_task(self._lose_heartbeats())
         await asyncio.sleep(random.choice((0.5, 2.0)))
@@ -188,9 +188,13 @@ class World:
     def _mirroring(self) -> bool:
         controls = [control for array in self.arrays for control in array.controls.values()]
         idle = all(volume.idle for array in self.arrays for volume in array.disk.volumes.values())
-        return idle and len(controls) == 2 * len(PAIRS) and all(
-            control.half.state is PairState.PAIR and not control.half.register.in_doubt and control.half.connected
-            for control in controls
+        return (
+            idle
+            and len(controls) == 2 * len(PAIRS)
+            and all(
+                control.half.state is PairState.PAIR and not control.half.register.in_doubt and control.half.connected
+                for control in controls
+            )
         )
 
     async def _read_everything(self) -> None:
@@ -211,7 +215,7 @@ class World:
 
         loop.set_exception_handler(wrong)
         main = loop.create_task(self._main())
-        self.journal.ended = main.cancel
+        self.journal.ended = lambda: _ignore(main.cancel())
         try:
             loop.run_until_complete(main)
         except asyncio.CancelledError:
@@ -228,9 +232,13 @@ class World:
             process.kill()
         for task in asyncio.all_tasks(self.loop):
             task._log_destroy_pending = False  # type: ignore[attr-defined]
-            task.get_coro().close()  # type: ignore[union-attr]
+            task.get_coro().close()
         self.loop.set_exception_handler(lambda loop, context: None)
         self.loop.close()
+
+
+def _ignore(_: object) -> None:
+    """For a callback whose answer nobody wants."""
 
 
 class _LogToJournal(logging.Handler):

@@ -148,8 +148,8 @@ class PairHalf:
     async def suspend(self, reason: str) -> None:
         """A fault stops mirroring: COPY or PAIR becomes PSUE (¶31).
 
-        Durable on return, so that a write that only one half has may then be acknowledged. If it cannot be saved it holds
-        in memory: after a restart what was mirroring is suspended in any case.
+        Durable on return, so that a write that only one half has may then be acknowledged. If it cannot be saved it
+        holds in memory: after a restart what was mirroring is suspended in any case.
 
         Needs no lock of the control plane: a change that waits for the writes inside the gate must not wait for their
         fault.

@@ -488,7 +488,7 @@ async def test_read_while_the_p_vol_may_have_moved(pair: Pair) -> None:
 
 
 async def test_read_while_a_moved_p_vol_is_being_recorded(pair: Pair) -> None:
-    """A has heard that B is the P-VOL and has yet to save it: no read is answered as if A were (simulated seed 30304)."""
+    """A has heard that B is the P-VOL, and has yet to save it: A's reads wait (simulated seed 30304)."""
     await pair.mirror()
     await pair.a.do(PairVerb.SPLIT, s_vol_writable=True)
     await pair.until(PairState.PSUS)
