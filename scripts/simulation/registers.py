@@ -33,6 +33,7 @@ class _Block:
     readers: dict[int, "Read"] = field(default_factory=dict)
     volatile: dict[int, None] = field(default_factory=dict)
     """What was overwritten, but may be back after a loss of power: nobody has flushed since."""
+    volatile_anything: bool = False
     acknowledged_at: int = 0
 
     def allow(self, value: int) -> None:
@@ -41,6 +42,7 @@ class _Block:
             reader.seen[value] = None
 
     def acknowledged(self, value: int, overlapping: dict[int, None], now: int) -> None:
+        self.volatile_anything |= self.anything
         self.anything = False
         self.acknowledged_at = now
         self.volatile.update(self.allowed)
@@ -51,13 +53,20 @@ class _Block:
     def flushed(self, since: int) -> None:
         if self.acknowledged_at < since and not self.writing:
             self.volatile.clear()
+            self.volatile_anything = False
 
     def lost_power(self) -> None:
+        self.anything |= self.volatile_anything
         for value in self.volatile:
             self.allow(value)
 
     def copy(self) -> "_Block":
-        return _Block(dict(self.allowed), self.anything, volatile=dict(self.volatile))
+        return _Block(
+            dict(self.allowed),
+            self.anything,
+            volatile=dict(self.volatile),
+            volatile_anything=self.volatile_anything,
+        )
 
 
 class _Register:
