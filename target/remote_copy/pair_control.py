@@ -235,7 +235,9 @@ class PairControl:
             if half.register.in_doubt:
                 if self._keeps_in_doubt(request):
                     return half.record.decided.epoch
-                raise PairRefused(Refusal.IN_DOUBT)
+                if not half.connected:
+                    raise PairRefused(Refusal.IN_DOUBT)
+                await self._decision.ask_again()  # what it led to could not be carried out here: a medium failed
             value = next_epoch(
                 half.record,
                 request,

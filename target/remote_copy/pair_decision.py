@@ -15,6 +15,7 @@ from storage_model.ownership import Accepted, Decide, Effect, Vote
 from storage_model.pair import PairEpoch, PairRefused
 from storage_model.pair_state import PairRole, PairState, Refusal
 from storage_model.spec.copy_frames import Answer, Frame, FrameType, decode_parts, encode_parts
+from storage_model.volume import VolumeError
 from target.remote_copy.background_tasks import BackgroundTasks
 from target.remote_copy.copy_link import LinkDown
 from target.remote_copy.copy_task import CopyTask
@@ -66,6 +67,20 @@ class PairDecision:
             check_wanted()
             await self.vote_durably(value)
             await self.propose(value)
+        finally:
+            self.voting = None
+            half.gate.open()
+
+    async def ask_again(self) -> None:
+        """Propose once more what is in doubt although the link is up. Raises PairRefused when it stays so."""
+        half, value = self._half, self._half.register.accepted
+        assert value is not None
+        await half.gate.close()
+        self.voting = current_task()
+        try:
+            await self.propose(value)
+        except PairRefused as refused:
+            raise PairRefused(Refusal.IN_DOUBT, str(refused)) from None
         finally:
             self.voting = None
             half.gate.open()
@@ -176,7 +191,11 @@ class PairDecision:
         if differing:
             await self._primary.forget_equal()
         async with half.changing:
-            if half.register.in_doubt or not await half.save_mirroring(value.epoch):
+            try:
+                if half.register.in_doubt or not await half.save_mirroring(value.epoch):
+                    return
+            except VolumeError as error:
+                await half.suspend(f"PAIR cannot be saved: {error}")  # COPY would stay, with nobody copying
                 return
             await self._tell(value.epoch, PairState.PAIR)
         self._mirroring(value)

@@ -19,7 +19,7 @@ from storage_model.spec.copy_frames import PairOffer
 from storage_model.spec.pair_cdb import PairStatus, StatusFlag
 from storage_model.spec.scsi_sense import AscAscq, SenseKey
 from storage_model.spec.scsi_task import ScsiStatus
-from storage_model.volume import Volume
+from storage_model.volume import Volume, VolumeError
 from target.remote_copy.copy_link import CopyLink
 from target.remote_copy.copy_pace import CopyPace, CopyProgress, VerifyProgress
 from target.remote_copy.region_marks import RegionMarks
@@ -144,6 +144,12 @@ class PairHalf:
         accepted, decided = self.register.accepted, self.record.decided
         return accepted is not None and (accepted.owner, accepted.p_serial) != (decided.owner, decided.p_serial)
 
+    @property
+    def doubtful_role(self) -> bool:
+        """True from our vote until our record of it if that moves the P-VOL, which may have newer data by now."""
+        latest = self.register.accepted or self.register.decided
+        return latest.p_serial not in ("", self.record.decided.p_serial)
+
     async def save_vote(self, value: PairEpoch) -> None:
         """Our vote for ``value``, durable on return."""
         await self._save(lambda record: replace(record, accepted=value))
@@ -160,25 +166,31 @@ class PairHalf:
     async def suspend(self, reason: str) -> None:
         """A fault stops mirroring: COPY or PAIR becomes PSUE (¶31).
 
-        Durable on return, so that a write that only one half has may then be acknowledged.
+        Durable on return, so that a write that only one half has may then be acknowledged. If it cannot be saved it
+        holds in memory: after a restart what was mirroring is suspended in any case.
 
         Needs no lock of the control plane: a change that waits for the writes inside the gate must not wait for their
         fault.
         """
         epoch = self.record.decided.epoch
         before = self.state
-        await self._save(lambda record: _moved_inside(record, epoch, MIRRORED, PairState.PSUE))
+        await self._save(lambda record: _moved_inside(record, epoch, MIRRORED, PairState.PSUE), must_be_durable=False)
         if before is not self.state:
             self.peer_suspended = False
             log.warning("pair %s is suspended by an error: %s", self.identity.name, reason)
 
-    async def _save(self, change: Callable[[PairRecord], PairRecord]) -> None:
+    async def _save(self, change: Callable[[PairRecord], PairRecord], *, must_be_durable: bool = True) -> None:
         async with self._saving:
             before = self.record
             record = change(before)
             if record == before:
                 return
-            await self._store.save_pair(self.identity.name, record)
+            try:
+                await self._store.save_pair(self.identity.name, record)
+            except VolumeError as error:
+                if must_be_durable:
+                    raise
+                log.error("pair %s: %s", self.identity.name, error)
             self.record = record
         if (before.decided, before.state) != (record.decided, record.state):
             self._log_change(before)

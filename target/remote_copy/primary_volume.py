@@ -20,13 +20,15 @@ class PrimaryVolume:
         self._forgetting = Lock()
 
     async def read(self, offset_bytes: int, length_bytes: int) -> Buffer:
-        """Never stale: what only the S-VOL has is fetched first."""
+        """Never stale: what only the S-VOL has is fetched first, and nothing read while the P-VOL may have moved."""
         half = self._half
-        if half.fetching:
+        if half.fetching or half.doubtful_role:
             await half.gate.enter()  # what is fetched is written here: no change of the pair may come in between
             try:
                 if half.role is not PairRole.P_VOL:
                     raise CheckCondition(SenseKey.ABORTED_COMMAND, AscAscq.NO_ADDITIONAL_SENSE)
+                if half.doubtful_role:
+                    raise NotReady("the other array may have become the P-VOL's: the read waits for the link")
                 if half.fetching:
                     await self.fetch(offset_bytes, length_bytes)
             finally:

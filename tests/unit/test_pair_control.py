@@ -13,8 +13,9 @@ from storage_model.errors import CheckCondition
 from storage_model.pair import PairRefused
 from storage_model.pair_state import PairRole, PairState, PairVerb, Refusal, Side
 from storage_model.spec.copy_frames import Answer, Frame, FrameType
-from storage_model.volume import MediumFailure, NotReady
+from storage_model.volume import Buffer, MediumFailure, NotReady
 from target.remote_copy.pair_decision import PairDecision
+from target.remote_copy.pair_half import PairHalf
 from tests.unit.pair_in_memory import Pair, Site, answers_proposal, is_type, refusal
 
 
@@ -470,3 +471,93 @@ async def test_withdrawal_survives_a_fault_that_comes_first(pair: Pair) -> None:
     await pair.a.control.withdraw(pair.a.nexus())
     await pair.until(PairState.PSUE)
     assert pair.a.owner is pair.b.owner is None
+
+
+async def test_doubt_left_by_a_failed_medium_ends_with_the_next_request(pair: Pair) -> None:
+    """The link was never down, so that no reconnection would have the vote asked for again (simulated seed 13)."""
+    await pair.arm()
+    pair.b.disk.running.clear()
+    resyncing = asyncio.create_task(pair.a.do(PairVerb.RESYNC))
+    await pair.quiet()
+    pair.a.disk.fails = MediumFailure("full")
+    pair.b.disk.running.set()
+    with pytest.raises(MediumFailure):
+        await asyncio.wait_for(resyncing, 5)
+    pair.a.disk.fails = None
+    assert pair.a.half.register.in_doubt and pair.b.half.state is PairState.COPY
+    assert await refusal(pair.a.do(PairVerb.RESYNC)) is Refusal.COPYING
+    await pair.until(PairState.PAIR)
+
+
+async def test_copy_that_breaks_off_while_nothing_can_be_saved_suspends_the_pair(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Left in COPY with nobody copying, the pair would take no resync until a restart (simulated seed 314)."""
+    await pair.arm()
+    assert await pair.a.write(5, "only at A")
+
+    async def fail(offset_bytes: int, data: Buffer, *, fua: bool = False) -> None:
+        pair.b.disk.fails = MediumFailure("full")
+        raise MediumFailure("full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pair.b.disk.volume, "write", fail)
+        assert await refusal(pair.b.claim()) is None
+        await pair.quiet()
+    assert pair.b.half.state is PairState.PSUE
+    pair.b.disk.fails = None
+    await pair.recover()
+    assert await pair.b.read(5) == "only at A"
+
+
+async def test_copy_whose_end_cannot_be_saved_suspends_the_pair(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the one before (simulated seed 1797)."""
+
+    async def fail(self: PairHalf, epoch: int) -> bool:
+        raise MediumFailure("full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PairHalf, "save_mirroring", fail)
+        assert await refusal(pair.a.do(PairVerb.CREATE)) is None
+        await pair.quiet()
+    assert pair.a.half.state is PairState.PSUE
+    await pair.recover()
+
+
+async def test_read_while_the_p_vol_may_have_moved(pair: Pair) -> None:
+    """B, whose own writes are good, is the P-VOL and goes on alone; A has not heard of it (simulated seed 30304)."""
+    await pair.mirror()
+    await pair.a.do(PairVerb.SPLIT, s_vol_writable=True)
+    await pair.until(PairState.PSUS)
+    assert await pair.b.write(5, "at B")
+    pair.wire.cut_at(answers_proposal(pair.wire), delivered=False)
+    assert await refusal(pair.b.do(PairVerb.SWAP_RESYNC)) is Refusal.NO_VOTE
+    await pair.quiet()
+    assert await pair.b.read(5) == "at B"
+    with pytest.raises(NotReady):
+        await pair.a.read(5)
+    await pair.connect()
+    await pair.recover()
+    assert await pair.b.read(5) == "at B"
+
+
+async def test_read_while_a_moved_p_vol_is_being_recorded(pair: Pair) -> None:
+    """A has heard that B is the P-VOL, and has yet to save it: A's reads wait (simulated seed 30304)."""
+    await pair.mirror()
+    await pair.a.do(PairVerb.SPLIT, s_vol_writable=True)
+    await pair.until(PairState.PSUS)
+    assert await pair.b.write(5, "at B")
+    pair.b.disk.running.clear()
+    swapping = asyncio.create_task(pair.b.do(PairVerb.SWAP_RESYNC))
+    await pair.quiet()
+    pair.a.disk.running.clear()
+    pair.b.disk.running.set()
+    await pair.quiet()
+    assert pair.b.half.role is PairRole.P_VOL and not pair.a.half.register.in_doubt
+    reading = asyncio.create_task(pair.a.read(5))
+    await pair.quiet()
+    assert not reading.done()
+    pair.a.disk.running.set()
+    with pytest.raises(CheckCondition):
+        await reading
+    await swapping

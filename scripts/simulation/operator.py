@@ -1,0 +1,123 @@
+"""The person with pairctl: makes pairs, splits, resyncs, swaps and deletes them, and repairs what a fault broke."""
+
+import asyncio
+from dataclasses import dataclass
+from random import Random
+
+from initiator_shim.pair_client import PairRefused, pair_control, report_pair_status
+from initiator_shim.session_errors import SessionError
+from scripts.simulation.arrays import LUNS, PAIRS, PORTAL, SERIALS
+from scripts.simulation.clients import Client
+from scripts.simulation.journal import Journal
+from scripts.simulation.registers import Registers
+from storage_model.pair_state import PairRole, PairState, Refusal
+from storage_model.spec.pair_cdb import PairControlOut, PairOption, PairOut, PairStatus
+
+_SECONDS = 5.0
+_GOOD = {PairRole.P_VOL: PairOption.GOOD_P_VOL, PairRole.S_VOL: PairOption.GOOD_S_VOL}
+
+
+@dataclass
+class Habits:
+    """What the operator does how often; ``think`` in seconds is a mean, the others are chances at each look."""
+
+    think: float
+    split: float
+    writable: float
+    resync: float
+    swap: float
+    delete: float
+    repair: float
+
+
+class Operator:
+    """Works on both arrays, over its own sessions. ``calm``: only brings pairs to PAIR."""
+
+    def __init__(self, random: Random, journal: Journal, registers: Registers, habits: Habits) -> None:
+        self.calm = False
+        self._random = random
+        self._journal = journal
+        self._registers = registers
+        self._habits = habits
+        self._clients: dict[str, Client] = {}
+
+    async def run(self) -> None:
+        for number, array in enumerate(SERIALS):
+            self._clients[array] = Client(
+                "iqn.2026-11.org.pairvol:pairctl", bytes((0x80, 0, 0, 0, 0, number)), array, PORTAL
+            )
+        while True:
+            await asyncio.sleep((0.3 if self.calm else self._habits.think) * self._random.expovariate(1.0))
+            array, pair = self._random.choice(tuple(SERIALS)), self._random.choice(PAIRS)
+            try:
+                status = await report_pair_status(self._clients[array], LUNS[pair], _SECONDS)
+                await self._act(array, pair, status)
+            except PairRefused as refused:
+                self._journal.note("operator", "is refused:", refused)
+            except SessionError as error:
+                self._journal.note("operator", "fails:", type(error).__name__)
+
+    async def _act(self, array: str, pair: str, status: PairStatus) -> None:
+        match status.state:
+            case PairState.SMPL:
+                options = PairOption.REMOTE_P_VOL if self._random.random() < 0.5 else PairOption.NONE
+                await self._do(array, pair, PairControlOut(PairOut.CREATE, options))
+            case PairState.PSUE:
+                await self._repair(array, pair, status)
+            case PairState.PSUS:
+                await self._resync(array, pair, status)
+            case _ if not self.calm:
+                await self._disturb(array, pair, status)
+
+    async def _do(self, array: str, pair: str, command: PairControlOut) -> None:
+        words = f"{command.service_action.name} {command.options!r}"
+        self._journal.note("operator", "asks", array, pair, words)
+        self._journal.outcomes[f"operator {command.service_action.name}"] += 1
+        await pair_control(self._clients[array], LUNS[pair], command, b"", _SECONDS)
+
+    async def _name(self, array: str, pair: str, verb: PairOut, status: PairStatus, good: PairRole) -> None:
+        """A side is named by its present role; the verb holds for the epoch in which that was seen."""
+        serial = status.serial if good is status.role else status.peer_serial
+        self._registers.named(pair, serial)
+        await self._do(array, pair, PairControlOut(verb, _GOOD[good], expected_epoch=status.epoch))
+
+    async def _repair(self, array: str, pair: str, status: PairStatus) -> None:
+        """The P-VOL is good, unless the array says that only the S-VOL is complete."""
+        if not self.calm and self._random.random() > self._habits.repair:
+            return
+        swap = status.role is PairRole.S_VOL and self._random.random() < 0.3
+        verb = PairOut.SWAP_RESYNC if swap and status.owner is None else PairOut.RESYNC
+        try:
+            await self._do(array, pair, PairControlOut(verb, PairOption.GOOD_P_VOL, expected_epoch=status.epoch))
+        except PairRefused as refused:
+            if refused.refusal is not Refusal.SUSPENDED_BY_ERROR:
+                raise
+            await self._do(array, pair, PairControlOut(verb, PairOption.GOOD_S_VOL, expected_epoch=status.epoch))
+
+    async def _resync(self, array: str, pair: str, status: PairStatus) -> None:
+        chance = self._random.random()
+        if not self.calm and chance > (self._habits.resync if pair == "quorum0" else self._habits.swap):
+            return
+        verb = PairOut.RESYNC if status.role is PairRole.P_VOL else PairOut.SWAP_RESYNC
+        try:
+            await self._do(array, pair, PairControlOut(verb))
+        except PairRefused as refused:
+            if refused.refusal is not Refusal.BOTH_WRITTEN:
+                raise
+            good = self._random.choice((PairRole.P_VOL, PairRole.S_VOL))
+            await self._name(array, pair, verb, status, good)
+
+    async def _disturb(self, array: str, pair: str, status: PairStatus) -> None:
+        random, habits = self._random, self._habits
+        if random.random() < habits.delete:
+            await self._do(array, pair, PairControlOut(PairOut.DELETE))
+        elif random.random() < self._split_chance(pair, status):
+            writable = pair != "quorum0" and random.random() < habits.writable
+            options = PairOption.S_VOL_WRITABLE if writable else PairOption.NONE
+            await self._do(array, pair, PairControlOut(PairOut.SPLIT, options))
+
+    def _split_chance(self, pair: str, status: PairStatus) -> float:
+        """Figure 10: a quorum pair is split for the next race."""
+        if pair == "quorum0" and status.owner is None:
+            return 0.8
+        return self._habits.split * (0.2 if status.state is PairState.COPY else 1.0)

@@ -1,0 +1,287 @@
+"""Checks what hosts read against what they were told of their writes: each block is a register.
+
+A block may read as its last acknowledged write, or as any write that overlapped or followed it and whose outcome is
+unknown. Both halves of a pair are one register, until a split opens the S-VOL for writes; a resync makes them one again
+with the values of the side that is good.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import Enum
+
+from scripts.simulation.journal import Journal
+from storage_model.pair import PairEpoch
+from storage_model.pair_state import PairState, Side
+
+NAMED_SECONDS = 30.0
+"""So long an operator's word may take effect."""
+
+
+class Outcome(Enum):
+    """What a host knows of its write."""
+
+    ACKNOWLEDGED = "acknowledged"
+    REFUSED = "refused before it touched the medium"
+    UNKNOWN = "unknown"
+
+
+@dataclass
+class _Block:
+    allowed: dict[int, None] = field(default_factory=lambda: {0: None})
+    anything: bool = False
+    writing: dict[int, None] = field(default_factory=dict)
+    readers: dict[int, "Read"] = field(default_factory=dict)
+    volatile: dict[int, None] = field(default_factory=dict)
+    """What was overwritten, but may be back after a loss of power: nobody has flushed since."""
+    volatile_anything: bool = False
+    acknowledged_at: int = 0
+
+    def allow(self, value: int) -> None:
+        self.allowed[value] = None
+        for reader in self.readers.values():
+            reader.seen[value] = None
+
+    def acknowledged(self, value: int, overlapping: dict[int, None], now: int) -> None:
+        self.volatile_anything |= self.anything
+        self.anything = False
+        self.acknowledged_at = now
+        self.volatile.update(self.allowed)
+        self.allowed = {
+            other: None for other in self.allowed if other == value or other in self.writing or other in overlapping
+        }
+
+    def flushed(self, since: int) -> None:
+        if self.acknowledged_at < since and not self.writing:
+            self.volatile.clear()
+            self.volatile_anything = False
+
+    def lost_power(self) -> None:
+        self.anything |= self.volatile_anything
+        for value in self.volatile:
+            self.allow(value)
+
+    def copy(self) -> "_Block":
+        return _Block(
+            dict(self.allowed),
+            self.anything,
+            volatile=dict(self.volatile),
+            volatile_anything=self.volatile_anything,
+        )
+
+
+class _Register:
+    """All blocks of one side, or of both."""
+
+    def __init__(self, anything: bool = False) -> None:
+        self._anything = anything
+        self._blocks: dict[int, _Block] = {}
+
+    def block(self, lba: int) -> _Block:
+        block = self._blocks.get(lba)
+        if block is None:
+            block = self._blocks[lba] = _Block(anything=self._anything)
+        return block
+
+    def copy(self) -> "_Register":
+        other = _Register(self._anything)
+        other._blocks = {lba: block.copy() for lba, block in self._blocks.items()}
+        return other
+
+    def blocks(self) -> list[_Block]:
+        return list(self._blocks.values())
+
+    def unite(self, other: "_Register") -> None:
+        for lba in sorted({*self._blocks, *other._blocks}):
+            for value in other.block(lba).allowed:
+                self.block(lba).allow(value)
+
+
+@dataclass
+class Write:
+    """A write under way: ``blocks`` get ``value``."""
+
+    pair: str
+    serial: str
+    lbas: range
+    value: int
+    register: _Register
+    overlapping: list[dict[int, None]]
+    decisions: int
+    """How many epochs of the pair had been decided when it began."""
+    power_lost: bool = False
+    """The array lost its power meanwhile: an acknowledgement that comes now may be older."""
+
+
+@dataclass
+class Read:
+    """A read of one block under way; ``seen`` is all that it may find."""
+
+    pair: str
+    serial: str
+    lba: int
+    number: int
+    register: _Register
+    where: object
+    anything: bool
+    seen: dict[int, None]
+
+
+class Registers:
+    """Of all pairs. ``where`` tells the role and epoch of an array's half, as far as it runs."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        serials: tuple[str, str],
+        pairs: tuple[str, ...],
+        where: Callable[[str, str], object],
+    ) -> None:
+        self._journal = journal
+        self._serials = serials
+        self._where = where
+        self._side = {(pair, serial): _Register() for pair in pairs for serial in serials}
+        self._writes: dict[int, Write] = {}
+        self._acknowledged = {(pair, serial): 0 for pair in pairs for serial in serials}
+        self._decisions = dict.fromkeys(pairs, 0)
+        self._named: list[tuple[float, str, str]] = []
+        self._numbers = 0
+        self.checked = 0
+
+    # ----------------------------------------------------------------------------------------------- what hosts do
+
+    def begin_write(self, pair: str, serial: str, lbas: range, value: int) -> Write:
+        register = self._side[pair, serial]
+        write = Write(
+            pair,
+            serial,
+            lbas,
+            value,
+            register,
+            [dict(register.block(lba).writing) for lba in lbas],
+            self._decisions[pair],
+        )
+        for lba in lbas:
+            block = register.block(lba)
+            block.allow(value)
+            block.writing[value] = None
+        self._writes[value] = write
+        return write
+
+    def end_write(self, write: Write, outcome: Outcome) -> None:
+        del self._writes[write.value]
+        changed = self._side[write.pair, write.serial] is not write.register or write.power_lost
+        for lba, overlapping in zip(write.lbas, write.overlapping, strict=True):
+            block = write.register.block(lba)
+            block.writing.pop(write.value, None)
+            if outcome is Outcome.ACKNOWLEDGED and not changed:
+                block.acknowledged(write.value, overlapping, self._next())
+            elif outcome is Outcome.REFUSED and not changed:
+                block.allowed.pop(write.value, None)
+        if outcome is Outcome.ACKNOWLEDGED and write.decisions == self._decisions[write.pair]:
+            self._acknowledged[write.pair, write.serial] += 1
+
+    def begin_flush(self, pair: str, serial: str) -> tuple[int, object]:
+        """To be given to :meth:`end_flush`."""
+        return self._next(), self._where(pair, serial)
+
+    def end_flush(self, pair: str, serial: str, begun: tuple[int, object]) -> None:
+        """What was acknowledged before it began is on both media now; at the S-VOL it means nothing."""
+        number, where = begun
+        if where is not None and self._where(pair, serial) == where:
+            for block in self._side[pair, serial].blocks():
+                block.flushed(number)
+
+    def lost_power(self, serial: str, truth: Callable[[str], PairEpoch]) -> None:
+        """An array's page cache is gone. Of the S-VOL that must not matter, unless it has what nobody else has."""
+        for pair, side in self._side:
+            if side != serial:
+                continue
+            value = truth(pair)
+            register = self._side[pair, serial]
+            diverged = len({id(self._side[pair, other]) for other in self._serials}) > 1
+            if value.p_serial in ("", serial) or diverged or value.source is Side.S_VOL:
+                for block in register.blocks():
+                    block.lost_power()
+                for write in self._writes.values():
+                    write.power_lost |= write.register is register
+
+    def _next(self) -> int:
+        self._numbers += 1
+        return self._numbers
+
+    def begin_read(self, pair: str, serial: str, lbas: range) -> list[Read]:
+        register = self._side[pair, serial]
+        where = self._where(pair, serial)
+        reads = []
+        for lba in lbas:
+            block = register.block(lba)
+            read = Read(pair, serial, lba, self._next(), register, where, block.anything, dict(block.allowed))
+            block.readers[read.number] = read
+            reads.append(read)
+        return reads
+
+    def end_read(self, reads: list[Read], values: list[int] | None) -> None:
+        """None: it failed."""
+        for read in reads:
+            del read.register.block(read.lba).readers[read.number]
+        first = reads[0]
+        same = self._side[first.pair, first.serial] is first.register
+        steady = first.where is not None and self._where(first.pair, first.serial) == first.where
+        if values is None or not same or not steady:
+            return
+        for read, value in zip(reads, values, strict=True):
+            self.checked += 1
+            if value not in read.seen and not read.anything:
+                self._journal.violated(
+                    f"{read.pair}: block {read.lba} at array {read.serial} reads {value}, may be {sorted(read.seen)}"
+                )
+
+    # ------------------------------------------------------------------------------------------ what becomes of pairs
+
+    def named(self, pair: str, serial: str) -> None:
+        """An operator names the array whose data is good."""
+        self._named.append((self._journal.clock(), pair, serial))
+
+    def decided(self, pair: str, before: PairEpoch, value: PairEpoch) -> None:
+        """See ``Ledger.decided``."""
+        self._decisions[pair] += 1
+        p_vol, s_vol = self._roles(before if before.state is not PairState.SMPL else value)
+        old = dict(self._side)
+        if value.state is PairState.SMPL:
+            self._side[pair, s_vol] = _Register(anything=True)
+        elif before.state is PairState.SMPL:
+            self._side[pair, s_vol] = self._side[pair, p_vol]
+        elif value.state is PairState.COPY and self._side[pair, p_vol] is not self._side[pair, s_vol]:
+            good = self._good(pair, before, value)
+            self._side[pair, p_vol] = self._side[pair, s_vol] = good
+        elif value.state is PairState.PSUS and value.s_vol_writable and not before.s_vol_writable:
+            self._side[pair, s_vol] = self._side[pair, p_vol].copy()
+        if value.state is not PairState.PSUS or before.state is not PairState.PSUS:
+            for serial in self._serials:
+                self._acknowledged[pair, serial] = 0
+        for write in self._writes.values():  # those may land before or after
+            register = self._side[write.pair, write.serial]
+            if write.pair == pair and register is not old[write.pair, write.serial]:
+                for lba in write.lbas:
+                    register.block(lba).allow(write.value)
+
+    def _roles(self, value: PairEpoch) -> tuple[str, str]:
+        return value.p_serial, next(serial for serial in self._serials if serial != value.p_serial)
+
+    def _good(self, pair: str, before: PairEpoch, value: PairEpoch) -> _Register:
+        """After both sides may have been written: whose values hold now."""
+        p_vol, s_vol = self._roles(before)
+        new_p_vol, new_s_vol = self._roles(value)
+        chosen = new_p_vol if value.source is Side.P_VOL else new_s_vol
+        since = self._journal.clock() - NAMED_SECONDS
+        named = {serial for when, name, serial in self._named if name == pair and when >= since}
+        allowed = {p_vol} | named
+        if new_p_vol != p_vol:
+            written = {serial for serial in (p_vol, s_vol) if self._acknowledged[pair, serial]}
+            allowed = named | (written if len(written) == 1 else set() if written else {p_vol, s_vol})
+        if chosen not in allowed:
+            self._journal.violated(f"{pair}: epoch {value.epoch} discards writes that were acknowledged at {p_vol}")
+        register = self._side[pair, chosen]
+        if not self._acknowledged[pair, p_vol] and not self._acknowledged[pair, s_vol]:
+            register.unite(self._side[pair, p_vol if chosen == s_vol else s_vol])
+        return register

@@ -1,0 +1,185 @@
+"""Known-bad variants of the system: parts of it exchanged for wrong ones, to show that the checkers find each.
+
+A checker that cannot fail proves nothing. None of this exists outside of the simulation: methods are replaced while a
+seed runs.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from typing import Any
+
+import storage_model.pair
+from scripts.simulation.disks import SimulatedBitmapFile
+from storage_model.pair import PairRequest
+from storage_model.pair_state import PairRole, PairState, PairVerb, Side
+from storage_model.spec.copy_frames import Answer, Frame, FrameType
+from target.remote_copy.pair_control import PairControl
+from target.remote_copy.pair_decision import PairDecision
+from target.remote_copy.pair_half import PairHalf
+from target.remote_copy.primary_volume import PrimaryVolume
+from target.remote_copy.region_marks import RegionMarks
+from target.remote_copy.secondary_volume import SecondaryVolume
+from target.remote_copy.write_gate import WriteGate
+
+Method = Callable[..., Any]
+_background: list[Awaitable[Any]] = []
+
+
+def _cleared_on_send(original: Method) -> Method:
+    async def begin(self: Any, regions: range) -> None:
+        await original(self, regions)
+        for region in regions:
+            if self._passing.pop(region, None) is not None:
+                self.bitmap.clear(region)
+
+    return begin
+
+
+def _acknowledged_early(original: Method) -> Method:
+    async def carry_out(self: Any, frame: Frame) -> Frame:
+        if frame.type is not FrameType.WRITE:
+            result: Frame = await original(self, frame)
+            return result
+        _background.append(asyncio.ensure_future(original(self, frame)))
+        return Frame(FrameType.ANSWER)
+
+    return carry_out
+
+
+def _decided_alone(original: Method) -> Method:
+    async def propose(self: Any, value: Any) -> None:
+        register = self._half.register
+        _background.append(asyncio.ensure_future(original(self, value)))
+        for effect in register.heard_decided(value):
+            await self._enter(effect.value, None)
+
+    return propose
+
+
+def _new_p_vol_is_good(original: Method) -> Method:
+    def resynced(base: Any, record: Any, request: Any, *rest: Any) -> Any:
+        value = original(base, record, request, *rest)
+        swapped = value.p_serial != record.decided.p_serial
+        return replace(value, source=Side.P_VOL) if swapped and request.good_side is Side.NONE else value
+
+    return resynced
+
+
+def _not_saved(original: Method) -> Method:
+    async def save(self: Any, pages: Any) -> None:
+        del self, pages
+
+    return save
+
+
+def _any_epoch(original: Method) -> Method:
+    async def receive(self: Any, frame: Frame) -> Frame:
+        if frame.type is FrameType.WRITE and self._half.role is PairRole.S_VOL:
+            frame.epoch = self._half.record.decided.epoch
+        result: Frame = await original(self, frame)
+        return result
+
+    return receive
+
+
+def _nothing_to_do_in_pair(original: Method) -> Method:
+    async def request(self: Any, request: PairRequest) -> int:
+        if request.verb is PairVerb.RESYNC and self.half.state is PairState.PAIR:
+            return int(self.half.record.decided.epoch)
+        return int(await original(self, request))
+
+    return request
+
+
+def _told_before_durable(original: Method) -> Method:
+    async def save_decision(self: Any, value: Any) -> None:
+        before = self.record
+        _background.append(asyncio.ensure_future(original(self, value)))
+        self.record = replace(before, decided=value, state=value.state, accepted=None)
+
+    return save_decision
+
+
+def _local_flush(original: Method) -> Method:
+    async def flush_both(self: Any) -> bool:
+        await self._half.volume.flush()
+        return True
+
+    return flush_both
+
+
+def _stale_read(original: Method) -> Method:
+    async def read(self: Any, offset_bytes: int, length_bytes: int) -> Any:
+        return await self._half.volume.read(offset_bytes, length_bytes)
+
+    return read
+
+
+def _open_to_all(original: Method) -> Method:
+    return lambda self, nexus: True
+
+
+def _forgotten(original: Method) -> Method:
+    return lambda self, bitmap: True
+
+
+def _unmarked(original: Method) -> Method:
+    async def last(self: Any, regions: Any) -> None:
+        del self, regions
+
+    return last
+
+
+def _not_waiting(original: Method) -> Method:
+    async def close(self: Any) -> None:
+        self._closed += 1
+        self._open.clear()
+
+    return close
+
+
+def _refused_is_done(original: Method) -> Method:
+    async def receive(self: Any, frame: Frame) -> Frame:
+        answer: Frame = await original(self, frame)
+        if frame.type is FrameType.WRITE and answer.flags == Answer.STALE_EPOCH:
+            answer.flags = Answer.DONE
+        return answer
+
+    return receive
+
+
+Patch = tuple[object, str, Callable[[Method], Method]]
+
+_OPEN_GATE: Patch = (WriteGate, "close", _not_waiting)
+VARIANTS: dict[str, tuple[Patch, ...]] = {
+    "bitmap-cleared-on-send": ((RegionMarks, "begin", _cleared_on_send),),
+    "s-vol-acknowledges-early": ((SecondaryVolume, "_carry_out", _acknowledged_early),),
+    "good-before-vote": ((PairDecision, "propose", _decided_alone),),
+    "vote-told-before-durable": ((PairHalf, "save_decision", _told_before_durable),),
+    "swap-discards": ((storage_model.pair, "_resynced", _new_p_vol_is_good),),
+    "marks-not-durable": ((SimulatedBitmapFile, "save", _not_saved),),
+    "marks-forgotten": ((SimulatedBitmapFile, "load", _forgotten),),
+    "suspended-writes-unmarked": ((RegionMarks, "last", _unmarked),),
+    # The gate keeps writes out of a change, the epoch refuses those that come too late: either is enough.
+    "stale-epoch-accepted": (_OPEN_GATE, (SecondaryVolume, "receive", _any_epoch)),
+    "stale-epoch-acknowledged": (_OPEN_GATE, (SecondaryVolume, "receive", _refused_is_done)),
+    "resync-succeeds-in-pair": ((PairControl, "request", _nothing_to_do_in_pair),),
+    "flush-of-one-copy": ((PrimaryVolume, "_flush_both", _local_flush),),
+    "stale-read-after-swap": ((PrimaryVolume, "read", _stale_read),),
+    "quorum-open-to-all": ((PairHalf, "_may_update_quorum", _open_to_all),),
+}
+"""By name: whose methods they are, and what makes the wrong one out of the right one."""
+
+
+@contextmanager
+def variant(name: str | None) -> Iterator[None]:
+    """Everything inside runs with the wrong parts; None: with none."""
+    with ExitStack() as undo:
+        for owner, attribute, wrong in VARIANTS[name] if name is not None else ():
+            original = getattr(owner, attribute)
+            setattr(owner, attribute, wrong(original))
+            undo.callback(setattr, owner, attribute, original)
+        undo.callback(_background.clear)
+        yield

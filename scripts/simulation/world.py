@@ -1,0 +1,294 @@
+"""One run: everything put together out of one seed, disturbed, healed, and checked."""
+
+import asyncio
+import gc
+import itertools
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any
+
+from scripts.simulation.arrays import PAIRS, SERIALS, SimulatedArray, install
+from scripts.simulation.copies import Copies
+from scripts.simulation.disks import Disk
+from scripts.simulation.event_loop import PROCESS, Process, Stuck, VirtualLoop
+from scripts.simulation.faults import Faults
+from scripts.simulation.hosts import Host, Workload
+from scripts.simulation.journal import Journal
+from scripts.simulation.ledger import Ledger
+from scripts.simulation.network import Network
+from scripts.simulation.operator import Habits, Operator
+from scripts.simulation.registers import Registers
+from storage_model.pair_state import FenceLevel, PairRole, PairState
+
+_HEALING_SECONDS = 120.0
+_HOSTS = (("host-a", "array-a"), ("host-b", "array-b"), ("host-c", "array-b"))
+
+
+@dataclass
+class Result:
+    """Of one seed."""
+
+    seed: int
+    violations: list[str]
+    events: int
+    virtual_seconds: float
+    checked: int
+    faults: Counter[str] = field(default_factory=Counter)
+    outcomes: Counter[str] = field(default_factory=Counter)
+    digest: str = ""
+    tail: list[str] = field(default_factory=list)
+
+
+class World:
+    """All parts of a run, and their life."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        self.random = random = Random(seed)
+        self.journal = Journal()
+        self.network = Network(random, self.journal)
+        self.loop = VirtualLoop(self.network.connect, self.network.listen)
+        self.network.loop = self.loop
+        self.journal.clock = self.loop.time
+        self.wall_offset = 1.7e9
+        serials = (SERIALS["array-a"], SERIALS["array-b"])
+        fence = random.choice(tuple(FenceLevel))
+        self.arrays = tuple(
+            SimulatedArray(name, self.network, Disk(name, random, self.journal), fence) for name in SERIALS
+        )
+        a, b = self.arrays
+        self.ledger = Ledger(self.journal, serials, PAIRS)
+        self.registers = Registers(self.journal, serials, PAIRS, self._where)
+        self.ledger.decided.append(self.registers.decided)
+        self.copies = Copies(self.journal, (a, b))
+        for array in self.arrays:
+            array.disk.saved = self._saved(array.serial)
+        numbers = itertools.count(1)
+        workload = self._workload()
+        self.hosts = tuple(
+            Host(name, array, index, self.network, random, self.ledger, self.registers, workload, numbers)
+            for index, (name, array) in enumerate(_HOSTS)
+        )
+        self.operator = Operator(random, self.journal, self.registers, self._habits())
+        self.faults = Faults(random, self.loop, self.network, (a, b), self.hosts, self._jump, self._lost_power)
+        self.ledger.decided.append(self.faults.decided)
+        self.network.machine("operator")
+        self._set_the_pace()
+
+    def _set_the_pace(self) -> None:
+        """Slow links and disks leave more time for something to happen in between."""
+        for path in (self.network.path(*SERIALS), self.network.path(*reversed(SERIALS))):
+            path.delay = self.random.choice((0.0003, 0.0003, 0.005, 0.05))
+        for array in self.arrays:
+            array.disk.slowness = self.random.choice((1.0, 1.0, 10.0, 40.0))
+
+    def _workload(self) -> Workload:
+        random = self.random
+        return Workload(
+            think=random.choice((0.01, 0.05, 0.3)),
+            cluster_think=random.choice((0.2, 0.6, 1.5)),
+            flush=random.choice((0.0, 0.05)),
+            release=random.choice((0.0, 0.1, 0.3)),
+            stray=random.choice((0.05, 0.2)),
+            reset=random.choice((0.0, 0.05)),
+        )
+
+    def _habits(self) -> Habits:
+        random = self.random
+        return Habits(
+            think=random.choice((0.05, 0.15, 0.4)),
+            split=random.choice((0.05, 0.3, 0.8)),
+            writable=random.choice((0.0, 0.5, 1.0)),
+            resync=random.choice((0.0, 0.1)),
+            swap=random.choice((0.2, 0.6, 1.0)),
+            delete=random.choice((0.0, 0.0, 0.03)),
+            repair=random.choice((0.3, 1.0)),
+        )
+
+    def _saved(self, serial: str) -> Callable[[str, Any], None]:
+        return lambda pair, record: self.ledger.saved(serial, pair, record)
+
+    def _jump(self, seconds: float) -> None:
+        self.journal.fault("clock jumps", f"by {seconds:.0f} s")
+        self.wall_offset += seconds
+
+    def _lost_power(self, serial: str) -> None:
+        self.registers.lost_power(serial, self.ledger.truth)
+
+    def _where(self, pair: str, serial: str) -> object:
+        """What makes reads there promise the latest data; None if they do not, or nobody knows."""
+        array = next(array for array in self.arrays if array.serial == serial)
+        control = array.controls.get(pair)
+        if control is None or control.half.role is PairRole.S_VOL:
+            return None
+        if control.half.role is PairRole.P_VOL:
+            return control.half.role
+        epoch = control.half.record.decided.epoch
+        return epoch if epoch == self.ledger.truth(pair).epoch else None  # it may be half of a pair already
+
+    # ------------------------------------------------------------------------------------------------------- a run
+
+    async def _main(self) -> None:
+        random = self.random
+        for array in self.arrays:
+            array.start(self.loop)
+        for host in self.hosts:
+            host.start_shim(self.loop)
+            host.start_cluster(self.loop)
+        _ = Process("operator", self.network.machines["operator"], self.loop).start(self.operator.run())
+        watcher = self.loop.create_task(self._watch())
+        heartbeat = self.loop.create_task(self._lose_heartbeats())
+        await asyncio.sleep(random.choice((0.5, 2.0)))
+        await self.faults.run(random.choice((3.0, 6.0)), random.choice((0.2, 0.5, 1.0)))
+        self.faults.heal()
+        heartbeat.cancel()
+        self.operator.calm = True
+        for host in self.hosts:
+            host.working = False
+        await self._settle()
+        watcher.cancel()
+        self.copies.check_equal()
+        await self._read_everything()
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(0.4 * self.random.random())
+            self.copies.check()
+
+    async def _lose_heartbeats(self) -> None:
+        """Figure 12: every node takes the others for dead, and tries for the quorum volume."""
+        mean = self.random.choice((2.0, 6.0))
+        while True:
+            await asyncio.sleep(mean * self.random.expovariate(1.0))
+            self.journal.note("the heartbeat is lost")
+            for host in self.hosts:
+                host.challenge()
+
+    async def _settle(self) -> None:
+        """Everything works again: the pairs must come to PAIR, and stay there without anything under way."""
+        self.journal.note("everything is healed")
+        end = self.loop.time() + _HEALING_SECONDS
+        quiet = 0
+        while quiet < 3:
+            await asyncio.sleep(1.0)
+            quiet = quiet + 1 if self._mirroring() else 0
+            if self.loop.time() > end:
+                states = {name: {p: c.half.state.name for p, c in a.controls.items()} for name, a in self._named()}
+                self.journal.violated(f"nothing is broken any more, but the pairs do not mirror: {states}")
+                return
+
+    def _named(self) -> Iterator[tuple[str, SimulatedArray]]:
+        return ((array.name, array) for array in self.arrays)
+
+    def _mirroring(self) -> bool:
+        controls = [control for array in self.arrays for control in array.controls.values()]
+        idle = all(volume.idle for array in self.arrays for volume in array.disk.volumes.values())
+        return (
+            idle
+            and len(controls) == 2 * len(PAIRS)
+            and all(
+                control.half.state is PairState.PAIR and not control.half.register.in_doubt and control.half.connected
+                for control in controls
+            )
+        )
+
+    async def _read_everything(self) -> None:
+        for host in self.hosts:
+            for pair in PAIRS:
+                if self._where(pair, host.serial) is not None and host.cluster is not None:
+                    await host.cluster.start(host.read_all(pair))
+
+    def run(self) -> None:
+        """Until the end, or the first violation."""
+        loop = self.loop
+
+        def wrong(_: object, context: dict[str, Any]) -> None:
+            error = context.get("exception")
+            task = context.get("future") or context.get("task")
+            where = getattr(task.get_coro(), "__qualname__", "?") if isinstance(task, asyncio.Task) else ""
+            self.journal.violated(f"an error that nobody handles: {context['message']}: {where} {error!r}")
+
+        loop.set_exception_handler(wrong)
+        main = loop.create_task(self._main())
+        self.journal.ended = lambda: _ignore(main.cancel())
+        try:
+            loop.run_until_complete(main)
+        except asyncio.CancelledError:
+            assert self.journal.violations
+        except Stuck as stuck:
+            self.journal.violated(str(stuck))
+        finally:
+            self._close()
+
+    def _close(self) -> None:
+        self.journal.ended = lambda: None
+        machines = self.network.machines.values()
+        for process in [process for machine in machines for process in machine.processes]:
+            process.kill()
+        for task in asyncio.all_tasks(self.loop):
+            task._log_destroy_pending = False  # type: ignore[attr-defined]
+            task.get_coro().close()
+        self.loop.set_exception_handler(lambda loop, context: None)
+        self.loop.close()
+
+
+def _ignore(_: object) -> None:
+    """For a callback whose answer nobody wants."""
+
+
+class _LogToJournal(logging.Handler):
+    """Errors are violations: nothing that is injected here is worth more than a warning to an array."""
+
+    def __init__(self, journal: Journal) -> None:
+        super().__init__()
+        self._journal = journal
+
+    def emit(self, record: logging.LogRecord) -> None:
+        process = PROCESS.get()
+        name = process.name if process is not None else "?"
+        self._journal.note("log", name, record.levelname, record.getMessage())
+
+
+@contextmanager
+def _surroundings(world: World, verbose: bool) -> Iterator[None]:
+    """Logging, the wall clock and the garbage collector are the simulator's while a seed runs."""
+    root, wall_clock = logging.getLogger(), time.time
+    handler, level, disabled = _LogToJournal(world.journal), root.level, logging.root.manager.disable
+    root.addHandler(handler)
+    root.setLevel(logging.INFO if verbose else logging.ERROR)
+    logging.disable(logging.NOTSET)
+    time.time = lambda: world.wall_offset + world.loop.time()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+        time.time = wall_clock
+        logging.disable(disabled)
+        root.setLevel(level)
+        root.removeHandler(handler)
+
+
+def run_seed(seed: int, *, verbose: bool = False, digest: bool = False, tail: int = 0) -> Result:
+    """One whole run. ``verbose``: the arrays' and shims' own logs are in the tail of what happened."""
+    install()
+    world = World(seed)
+    with _surroundings(world, verbose):
+        world.run()
+    journal = world.journal
+    return Result(
+        seed,
+        journal.violations,
+        world.loop.handled,
+        world.loop.time(),
+        world.registers.checked,
+        journal.faults,
+        journal.outcomes,
+        journal.digest() if digest else "",
+        journal.tail(tail),
+    )
