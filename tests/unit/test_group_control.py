@@ -1,7 +1,7 @@
 """A consistency group between two arrays: decided as one, and suspended as one, whatever breaks (I9)."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 
 import pytest
@@ -11,7 +11,7 @@ from storage_model.pair_state import PairRole, PairState, PairVerb, Refusal, Sid
 from storage_model.spec.copy_frames import Frame, FrameType
 from storage_model.volume import MediumFailure
 from tests.unit.group_in_memory import Group, GroupSite
-from tests.unit.pair_in_memory import is_type, refusal
+from tests.unit.pair_in_memory import Condition, is_type, refusal
 
 PAIRS = ("data", "index", "log")
 
@@ -133,7 +133,12 @@ async def test_two_takeovers_at_once_have_one_winner(group: Group) -> None:
 # ------------------------------------------------------------------------------------------ losses and crashes
 
 
-def answers_group_proposal(group: Group) -> "object":
+def runs_out(frames: Iterator[int]) -> Condition:
+    """At the frame behind those that ``frames`` counts."""
+    return lambda frame: next(frames, None) is None
+
+
+def answers_group_proposal(group: Group) -> Condition:
     def condition(frame: Frame) -> bool:
         proposals = [each.request for each in group.wire.carried if each.type is FrameType.PROPOSE_GROUP]
         return frame.type is FrameType.ANSWER and frame.request in proposals[-1:] and bool(frame.payload)
@@ -146,7 +151,7 @@ def answers_group_proposal(group: Group) -> "object":
 async def test_group_in_doubt_is_decided_as_voted(group: Group, lost: str, crashed: str | None) -> None:
     await group.suspend()
     trap = is_type(FrameType.PROPOSE_GROUP) if lost == "proposal" else answers_group_proposal(group)
-    group.wire.cut_at(trap, delivered=False)  # type: ignore[arg-type]
+    group.wire.cut_at(trap, delivered=False)
     assert await refusal(group.b.do(PairVerb.SWAP_RESYNC)) is Refusal.NO_VOTE
     await group.quiet()
     assert all(member.half.register.in_doubt for member in group.a.members.values())
@@ -188,7 +193,7 @@ async def test_crash_at_any_moment_of_a_takeover(group: Group, crashed: str, tur
 async def test_wire_cut_anywhere_in_a_takeover(group: Group, cut_after: int) -> None:
     await group.mirror()
     frames = iter(range(cut_after))
-    group.wire.cut_at(lambda frame: next(frames, None) is None, delivered=bool(cut_after % 2))
+    group.wire.cut_at(runs_out(frames), delivered=bool(cut_after % 2))
     await refusal(group.b.do(PairVerb.SWAP_RESYNC))
     await group.quiet()
     await group.connect()
@@ -295,7 +300,7 @@ async def break_medium(site: GroupSite, pair: str) -> None:
     async def write(offset_bytes: int, data: object, *, fua: bool = False) -> None:
         raise MediumFailure("broken")
 
-    site.members[pair].disk.volume.write = write  # type: ignore[method-assign,assignment]
+    site.members[pair].disk.volume.write = write  # type: ignore[method-assign]
 
 
 async def test_nothing_is_mirrored_behind_what_was_acknowledged_unmirrored(group: Group) -> None:
@@ -304,7 +309,7 @@ async def test_nothing_is_mirrored_behind_what_was_acknowledged_unmirrored(group
     members = list(group.a.members.values())
     for cut_after in range(0, 40, 3):
         frames = iter(range(cut_after))
-        group.wire.cut_at(lambda frame, left=frames: next(left, None) is None, delivered=bool(cut_after % 2))
+        group.wire.cut_at(runs_out(frames), delivered=bool(cut_after % 2))
         for number in range(30):
             assert await members[number % 3].write(number, f"{cut_after}/{number}")
         await group.quiet()
@@ -375,7 +380,7 @@ async def test_withdrawn_claim_in_doubt_owns_nothing(with_quorum: Group, lost: s
     await group.a.members["quorum"].do(PairVerb.SPLIT)
     await group.quiet()
     trap = is_type(FrameType.PROPOSE_GROUP) if lost == "proposal" else answers_group_proposal(group)
-    group.wire.cut_at(trap, delivered=False)  # type: ignore[arg-type]
+    group.wire.cut_at(trap, delivered=False)
     quorum = group.b.members["quorum"]
     assert await refusal(quorum.claim()) is Refusal.NO_VOTE
     await quorum.control.withdraw(quorum.nexus())
