@@ -34,6 +34,8 @@ def group_epochs(
             asked = replace(request, claim=None, expected_epoch=0)
         if request.verb in SWAPS and asked.claim is None and record.state is PairState.PAIR:
             record = replace(record, state=PairState.PSUS)  # split and swapped by the one decision
+        if request.verb is PairVerb.RECOVER and not request.force and _broke_off(record):
+            asked = replace(asked, good_side=record.decided.source)
         try:
             values[name] = replace(next_epoch(name, record, asked), group=group)
         except PairRefused as refused:
@@ -41,6 +43,11 @@ def group_epochs(
     if len(values) > MAX_GROUP_PAIRS:
         raise PairRefused(Refusal.BUSY, f"{len(values)} pairs, {MAX_GROUP_PAIRS} can be decided as one")
     return values
+
+
+def _broke_off(record: PairRecord) -> bool:
+    """Only the source of the copy is complete: it goes on as it was, whichever side is good where both are."""
+    return record.state is PairState.PSUE and not record.equal
 
 
 def _left_out(record: PairRecord, request: PairRequest) -> bool:
