@@ -41,6 +41,8 @@ class PairEpoch:
     ``source`` is the side whose data is good where the halves differ; it matters in COPY. ``arm`` asks the P-VOL's
     array to split the pair as soon as it is equal again (an owner that released in mid-copy). ``outdated`` is the array
     whose half a forced takeover left behind ("" when there was none): not promotable until somebody names a good side.
+    ``group`` is the consistency group whose pairs were decided together by this value ("": the pair alone): while it is
+    a vote, it can only be resolved for all of them.
     """
 
     epoch: int = 0
@@ -52,6 +54,7 @@ class PairEpoch:
     owner: Owner | None = None
     arm: bool = False
     outdated: str = ""
+    group: str = ""
 
     def role_of(self, serial: str) -> PairRole:
         """Which half the array with this serial number holds."""
@@ -80,6 +83,7 @@ class PairEpoch:
                 "owner": owner,
                 "arm": self.arm,
                 **({"outdated": self.outdated} if self.outdated else {}),
+                **({"group": self.group} if self.group else {}),
             }
         )
 
@@ -102,6 +106,7 @@ class PairEpoch:
                 owner,
                 bool(fields["arm"]),
                 str(fields.get("outdated", "")),
+                str(fields.get("group", "")),
             )
         except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
             raise ValueError(f"not a pair epoch: {text[:80]!r}: {error!r}") from None
@@ -128,7 +133,8 @@ class PairRequest:
 
     ``serial`` is the array that received it; ``expected_epoch`` 0 makes it unconditional. ``claim`` is the nexus for
     whom a RESYNC or SWAP RESYNC claims ownership. ``s_vol_written``: the requesting S-VOL took writes of its own since
-    the split. ``force``: the operator accepts that acknowledged writes are discarded.
+    the split. ``force``: the operator accepts that acknowledged writes are discarded. ``group``: it is about every pair
+    of the pair's consistency group.
     """
 
     verb: PairVerb
@@ -142,6 +148,7 @@ class PairRequest:
     no_copy: bool = False
     s_vol_written: bool = False
     force: bool = False
+    group: bool = False
 
     def encode(self) -> str:
         """One line of JSON for the link."""
@@ -215,7 +222,7 @@ def next_epoch(
     new_role, new_state = outcome
     if request.verb is PairVerb.TAKEOVER:
         return forced_epoch(record, request, other_serial=other_serial)
-    base = replace(decided, epoch=decided.epoch + 1, state=new_state, arm=False)
+    base = replace(decided, epoch=decided.epoch + 1, state=new_state, arm=False, group="")
     if request.verb is PairVerb.CREATE:
         return _created(base, request, other_serial)
     if request.verb is PairVerb.DELETE:

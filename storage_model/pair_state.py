@@ -91,6 +91,7 @@ class Refusal(Enum):
     VOLUMES_DIFFER = (0x5, 0x800D, "the two volumes differ in size, block length or kind")
     NOT_QUORUM = (0x5, 0x800E, "ownership is claimed of a volume that is not a quorum volume")
     OUTDATED = (0x5, 0x800F, "this half is outdated or incomplete, and would be promoted: force to name it good")
+    GROUP_DIVIDED = (0x5, 0x8015, "the group's P-VOLs are at both arrays: change its pairs one by one")
     PEER_REACHABLE = (0x5, 0x8014, "the other array can be reached: no takeover by force")
     PEER_UNREACHABLE = (0x2, 0x8010, "the other array cannot be reached")
     IN_DOUBT = (0x2, 0x8011, "an epoch is voted for but not known to be decided")

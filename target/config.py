@@ -5,12 +5,14 @@ Every error is one line that names the file, the key and the value.
 
 import re
 import tomllib
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import Any
 
 from storage_model.errors import UserError
+from storage_model.group_register import MAX_GROUP_PAIRS
 from storage_model.pair_state import FenceLevel
 from target.access_config import AccessConfig, check_luns, parse_access
 from target.addresses import Address, parse_address
@@ -338,6 +340,7 @@ def _volume(table: _Table, number: int) -> VolumeConfig:
 def _pairs(source: str, entries: list[Any], volumes: Mapping[str, VolumeConfig]) -> tuple[PairConfig, ...]:
     pairs: dict[str, PairConfig] = {}
     paired: set[str] = set()
+    members = Counter[str]()
     for number, entry in enumerate(entries):
         table = _Table(source, f"pairs[{number}]", entry)
         name = _check_name(table.take("name", str, required=True), table.where("name"))
@@ -364,4 +367,12 @@ def _pairs(source: str, entries: list[Any], volumes: Mapping[str, VolumeConfig])
             raise UserError(f"{table.where('fence')} = {fence!r} must be never, data or status")
         paired.add(volume)
         pairs[name] = PairConfig(name, group, volume, FenceLevel[fence.upper()], copy_rate)
+        members[group] += 1
+        if members[group] > MAX_GROUP_PAIRS:
+            raise UserError(f"{table.where('group')} = {group!r} has more than {MAX_GROUP_PAIRS} pairs")
     return tuple(pairs.values())
+
+
+def consistency_groups(pairs: Iterable[PairConfig]) -> frozenset[str]:
+    """The groups of several pairs, which are decided as one."""
+    return frozenset(group for group, count in Counter(pair.group for pair in pairs).items() if count > 1)

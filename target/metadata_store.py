@@ -8,6 +8,7 @@ import asyncio
 import logging
 import sqlite3
 import uuid
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
@@ -42,6 +43,8 @@ CREATE TABLE IF NOT EXISTS peer (serial TEXT PRIMARY KEY, identity TEXT NOT NULL
 -- while APTPL is on: registrations and what they hold, as JSON; file: the volume's, empty: in memory, NULL: any
 CREATE TABLE IF NOT EXISTS persistent_reservation (volume TEXT PRIMARY KEY, state TEXT NOT NULL, file TEXT) STRICT;
 """
+
+_SAVE_PAIR = "INSERT OR REPLACE INTO pair VALUES (?, ?, ?, ?, ?)"
 
 
 class MetadataStore:
@@ -128,9 +131,12 @@ class MetadataStore:
 
     async def save_pair(self, name: str, record: PairRecord) -> None:
         """Durable on return; raises MediumFailure: whoever needed the record to be durable must not go on."""
-        accepted = record.accepted.encode() if record.accepted is not None else None
-        row = (name, record.decided.encode(), record.state.name, accepted, record.equal)
-        await self._run(f"the record of pair {name}", "INSERT OR REPLACE INTO pair VALUES (?, ?, ?, ?, ?)", row)
+        await self._run(f"the record of pair {name}", _SAVE_PAIR, _pair_row(name, record))
+
+    async def save_pairs(self, records: Mapping[str, PairRecord]) -> None:
+        """All of them, or after a crash none: one transaction. Durable on return; raises MediumFailure."""
+        rows = [_pair_row(name, record) for name, record in records.items()]
+        await self._run_each(f"the records of the pairs {', '.join(records)}", _SAVE_PAIR, rows)
 
     def load_reservation(self, volume: str, file: str = "") -> PersistentReservation:
         """What was reserved when the array ended, if APTPL was on; else nothing. Raises UserError.
@@ -164,14 +170,17 @@ class MetadataStore:
         await self._run(what, "INSERT OR REPLACE INTO persistent_reservation VALUES (?, ?, ?)", row)
 
     async def _run(self, what: str, statement: str, values: tuple[object, ...]) -> None:
+        await self._run_each(what, statement, [values])
+
+    async def _run_each(self, what: str, statement: str, rows: list[tuple[object, ...]]) -> None:
         try:
-            await asyncio.get_running_loop().run_in_executor(self._thread, self._commit, statement, values)
+            await asyncio.get_running_loop().run_in_executor(self._thread, self._commit, statement, rows)
         except sqlite3.Error as error:
             raise MediumFailure(f"{what} cannot be written to the metadata: {error}") from error
 
-    def _commit(self, statement: str, values: tuple[object, ...]) -> None:
+    def _commit(self, statement: str, rows: list[tuple[object, ...]]) -> None:
         with self._database:
-            self._database.execute(statement, values)
+            self._database.executemany(statement, rows)
 
     def close(self) -> None:
         """Waits for what is under way."""
@@ -185,6 +194,11 @@ class MetadataStore:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _pair_row(name: str, record: PairRecord) -> tuple[object, ...]:
+    accepted = record.accepted.encode() if record.accepted is not None else None
+    return name, record.decided.encode(), record.state.name, accepted, record.equal
 
 
 class ReservationNotes:

@@ -269,16 +269,23 @@ class SimulatedMetadata:
         return self._disk.records.get(name, PairRecord())
 
     async def save_pair(self, name: str, record: PairRecord) -> None:
-        kept = PairRecord(
-            PairEpoch.decode(record.decided.encode()),
-            record.state,
-            None if record.accepted is None else PairEpoch.decode(record.accepted.encode()),
-            record.equal,
-        )
+        await self.save_pairs({name: record})
+
+    async def save_pairs(self, records: Mapping[str, PairRecord]) -> None:
+        kept = {
+            name: PairRecord(
+                PairEpoch.decode(record.decided.encode()),
+                record.state,
+                None if record.accepted is None else PairEpoch.decode(record.accepted.encode()),
+                record.equal,
+            )
+            for name, record in records.items()
+        }
 
         def apply() -> None:
-            self._disk.records[name] = kept
-            self._disk.saved(name, kept)
+            self._disk.records.update(kept)
+            for name, record in kept.items():
+                self._disk.saved(name, record)
 
         await self._commit(apply)
 

@@ -37,7 +37,9 @@ MAX_HELLO_LENGTH = 512 << 10
 TAG_LENGTH = 16
 KEY_FEATURE = "key"
 """In ``required``: a proof of the common key, by both."""
-FEATURES = frozenset({KEY_FEATURE})
+GROUP_FEATURE = "group"
+"""In ``required``: consistency groups, whose pairs the arrays decide together."""
+FEATURES = frozenset({KEY_FEATURE, GROUP_FEATURE})
 
 
 class FrameType(IntEnum):
@@ -65,8 +67,13 @@ class FrameType(IntEnum):
     """May the receiver's volume become half of a pair? Asked before the vote, which cannot be taken back."""
     DIGEST = 24
     """Asks for the BLAKE2b digests of a range, 16 bytes for each of its regions."""
+    GROUP_REQUEST = 25
+    """A pair-control request for every pair of a group; ``pair`` is the one that it was addressed to."""
+    PROPOSE_GROUP = 26
+    """The next epochs of several pairs, as one; ``pair`` is any of them."""
     ANSWER = 32
-    """``flags`` is an :class:`Answer`; READ answers with data, PROPOSE with the voter's differing regions."""
+    """``flags`` is an :class:`Answer`; READ answers with data, PROPOSE and PROPOSE_GROUP with the voter's differing
+    regions."""
 
 
 _TYPES = {int(each): each for each in FrameType}
@@ -89,7 +96,7 @@ class Answer(IntEnum):
     MEDIUM_FAILURE = 2
     SPACE_EXHAUSTED = 3
     REFUSED = 4
-    """REQUEST, READY: the payload names the Refusal. PROPOSE: no vote."""
+    """REQUEST, GROUP_REQUEST, READY: the payload names the Refusal. PROPOSE, PROPOSE_GROUP: no vote."""
     NO_SUCH_PAIR = 5
 
 
@@ -203,13 +210,17 @@ class FrameStream:
 
 @dataclass(frozen=True, slots=True)
 class PairOffer:
-    """One pair in a HELLO: what the two halves must have in common, and the LDEV by which frames name it."""
+    """One pair in a HELLO: what the two halves must have in common, and the LDEV by which frames name it.
+
+    ``group`` is its consistency group, "" if it is alone.
+    """
 
     name: str
     ldev: int
     size_bytes: int
     block_length: int
     quorum: bool
+    group: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,6 +248,7 @@ class Hello:
             "peer": self.peer_serial,
             "identity": self.identity,
             "pairs": pairs,
+            "groups": {pair.name: pair.group for pair in self.pairs if pair.group},
             "nonce": self.nonce,
             "required": self.required,
         }
@@ -247,12 +259,16 @@ class Hello:
         """From a HELLO's payload; raises RemoteProtocolError."""
         document = decode_json(payload)
         try:
-            pairs = tuple(PairOffer(str(n), int(d), int(s), int(b), bool(q)) for n, d, s, b, q in document["pairs"])
+            groups = {str(name): str(group) for name, group in document.get("groups", {}).items()}
+            pairs = tuple(
+                PairOffer(str(n), int(d), int(s), int(b), bool(q), groups.get(str(n), ""))
+                for n, d, s, b, q in document["pairs"]
+            )
             versions = tuple(int(version) for version in document["versions"])
             identity, nonce = str(document["identity"]), str(document.get("nonce", ""))
             required = tuple(str(feature) for feature in document.get("required", ()))
             return cls(str(document["serial"]), str(document["peer"]), pairs, versions, identity, nonce, required)
-        except (KeyError, TypeError, ValueError, OverflowError) as error:  # OverflowError: Python's JSON has Infinity
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:  # JSON here has Infinity
             raise RemoteProtocolError(f"HELLO cannot be read: {error!r}", 0) from None
 
 
@@ -261,10 +277,10 @@ def encode_parts(*parts: bytes) -> bytes:
     return b"".join(len(part).to_bytes(4, "big") + part for part in parts)
 
 
-def decode_parts(payload: Buffer, count: int) -> list[bytes]:
-    """The reverse of :func:`encode_parts`; raises RemoteProtocolError."""
-    data, parts, start = bytes(payload), [], 0
-    for _ in range(count):
+def decode_parts(payload: Buffer, count: int | None) -> list[bytes]:
+    """The reverse of :func:`encode_parts`, for ``count`` or, with None, all parts; raises RemoteProtocolError."""
+    data, parts, start = bytes(payload), list[bytes](), 0
+    while start < len(data) if count is None else len(parts) < count:
         length = int.from_bytes(data[start : start + 4], "big")
         parts.append(data[start + 4 : start + 4 + length])
         start += 4 + length

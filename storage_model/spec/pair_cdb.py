@@ -71,6 +71,11 @@ class PairOption(IntFlag):
     FORCE = 0x20
     """DELETE: forget the pair at this array alone, when the other cannot be reached. RESYNC, SWAP RESYNC, TAKEOVER: the
     side named good, or promoted, may be one that is outdated or was never complete."""
+    GROUP = 0x40
+    """SPLIT, RESYNC, SWAP RESYNC, TAKEOVER: every pair of the consistency group, as one decision.
+
+    The expected epoch and the claim are those of the addressed pair. A pair that is where the verb leads already is
+    left out; SWAP RESYNC takes pairs in PAIR, too."""
 
 
 _OUT_CDB = c.Struct(
@@ -125,7 +130,7 @@ class PairControlOut:
         service_action = cdb[1] & 0x1F
         if service_action not in PairOut._value2member_map_:
             raise CheckCondition(SenseKey.ILLEGAL_REQUEST, AscAscq.INVALID_FIELD_IN_CDB, field_pointer=1)
-        if cdb[2] & ~0x3F or cdb[2] & 0x0C == 0x0C:
+        if cdb[2] & ~0x7F or cdb[2] & 0x0C == 0x0C:
             raise CheckCondition(SenseKey.ILLEGAL_REQUEST, AscAscq.INVALID_FIELD_IN_CDB, field_pointer=2)
         if cdb[3] > FenceLevel.STATUS:
             raise CheckCondition(SenseKey.ILLEGAL_REQUEST, AscAscq.INVALID_FIELD_IN_CDB, field_pointer=3)

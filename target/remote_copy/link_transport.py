@@ -20,7 +20,7 @@ from dataclasses import replace
 from storage_model.errors import RemoteProtocolError, UserError
 from storage_model.loopback import UNPACED_CONGESTION_CONTROL, is_loopback
 from storage_model.secret import Secret
-from storage_model.spec.copy_frames import KEY_FEATURE, Frame, FrameType, Hello, PairOffer
+from storage_model.spec.copy_frames import GROUP_FEATURE, KEY_FEATURE, Frame, FrameType, Hello, PairOffer
 from target import eager
 from target.remote_copy.copy_link import LinkDown
 from target.remote_copy.link import SILENCE_LIMIT, FrameReceived, Link, LinkEvent, LinkFailed, LinkOpened
@@ -91,7 +91,8 @@ class LinkTransport:
 
     def offer(self, pair: PairOffer) -> None:
         """Before the start: this array has a half of the pair."""
-        self.hello = replace(self.hello, pairs=(*self.hello.pairs, pair))
+        required = (GROUP_FEATURE,) if pair.group or self.hello.required else ()
+        self.hello = replace(self.hello, pairs=(*self.hello.pairs, pair), required=required)
 
     async def start(self, listen: tuple[str, int], peer: tuple[str, int]) -> None:
         """Listen at one address, or dial the other and go on dialling; raises UserError if the address is taken."""
@@ -200,7 +201,7 @@ class LinkTransport:
         """For one connection: with a nonce of its own, if there is a key."""
         if self.key is None:
             return self.hello
-        return replace(self.hello, nonce=os.urandom(32).hex(), required=(KEY_FEATURE,))
+        return replace(self.hello, nonce=os.urandom(32).hex(), required=(*self.hello.required, KEY_FEATURE))
 
     def adopt(self, connection: "_Connection", hello: Hello) -> None:
         """The handshake of a connection succeeded."""

@@ -8,8 +8,8 @@ import json
 import logging
 from asyncio import Task, create_task, current_task
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
-from typing import TypeVar
+from dataclasses import dataclass, replace
+from typing import Protocol, TypeVar
 
 from storage_model.errors import RemoteProtocolError
 from storage_model.nexus import ITNexus
@@ -43,6 +43,46 @@ Within = Callable[[Task[T], float], Awaitable[T]]
 """Waits for a task, but not longer than so many seconds: raises TimeoutError and leaves the task running."""
 
 
+@dataclass(frozen=True, slots=True)
+class PairTold:
+    """A PAIR_STATUS: what the other array knows of its half. ``written``: it has data of its own."""
+
+    decided: PairEpoch
+    state: PairState
+    written: bool
+    marks: bytes
+
+    @classmethod
+    def decode(cls, frame: Frame) -> "PairTold":
+        """Raises RemoteProtocolError."""
+        decided, marks = decode_parts(frame.payload, 2)
+        return cls(decode_epoch(decided), _state(frame.length_bytes), bool(frame.flags), marks)
+
+
+class PairGroup(Protocol):
+    """The consistency group that a pair belongs to; ``pair`` names it."""
+
+    def follows(self, pair: str, request: PairRequest) -> bool:
+        """True if what is asked of this pair alone is to be done for the whole group."""
+        ...
+
+    async def request(self, pair: str, request: PairRequest) -> int:
+        """Carry it out for the whole group; raises PairRefused."""
+        ...
+
+    async def receive(self, pair: str, frame: Frame) -> Frame:
+        """Answer a frame about the group; raises RemoteProtocolError."""
+        ...
+
+    async def told(self, pair: str, told: PairTold) -> None:
+        """The other array knows this of the pair."""
+        ...
+
+    def tell(self) -> None:
+        """Tell the other array of every pair."""
+        ...
+
+
 class PairControl:
     """Implements the logical unit's ``PairPort``; the array hands it the frames for its pair."""
 
@@ -50,6 +90,8 @@ class PairControl:
         self.half = half
         self.primary = primary
         self.secondary = secondary
+        self.group: PairGroup | None = None
+        """Set by the group, if the pair belongs to one."""
         self._within = within
         self._offer: PairOffer | None = None
         self._told: tuple[int, PairState] = (half.record.decided.epoch, half.state)  # in the last PAIR_STATUS
@@ -116,6 +158,10 @@ class PairControl:
             return half.record.decided.epoch
         if request.verb is PairVerb.CREATE and request.fence is None:
             request = replace(request, fence=half.identity.fence)
+        if request.group and self.group is not None:
+            if request.claim is not None:
+                self._withdrawn.pop(request.claim, None)
+            return await self.group.request(half.identity.name, request)
         outcome = TRANSITIONS[(half.role, half.state), request.verb]
         if isinstance(outcome, Refusal):
             raise PairRefused(outcome)  # what Figure 4 refuses by the own volume's state needs nobody else's word
@@ -123,6 +169,8 @@ class PairControl:
             request = replace(request, fence=half.identity.fence)
         if request.claim is not None and request.verb is not PairVerb.RELEASE:
             self._withdrawn.pop(request.claim, None)
+        if self.group is not None and self.group.follows(half.identity.name, request):
+            return await self.group.request(half.identity.name, request)
         leads = half.register.leads or request.verb is PairVerb.TAKEOVER
         return await self._request_led(request) if leads else await self._request_forwarded(request)
 
@@ -189,27 +237,26 @@ class PairControl:
                 half.swap_in_doubt = half.record.decided.epoch  # until it is known what became of it
             frame = Frame(FrameType.REQUEST, half.peer.ldev, payload=request.encode().encode())
             reply = await half.link.request(frame)
-            if reply.flags != Answer.DONE and _refusal_of(reply).refusal is not Refusal.NO_VOTE:
+            if reply.flags != Answer.DONE and refusal_of(reply).refusal is not Refusal.NO_VOTE:
                 half.swap_in_doubt = doubt_before
         except LinkDown as error:
             raise PairRefused(Refusal.NO_VOTE, str(error)) from None
         finally:
             half.gate.open()
         if reply.flags != Answer.DONE:
-            raise _refusal_of(reply)
+            raise refusal_of(reply)
         return reply.epoch
 
     async def _delete_alone(self) -> int:
         epoch = await self._decision.decide_alone(PairEpoch(epoch=after_all_known(self.half.record)))
         if self._offer is not None:
-            self._tell(self._offer)  # a split brain: the link is up, but the halves are strangers
+            (self.group or self).tell()  # a split brain: the link is up, but the halves are strangers
         return epoch
 
     async def _take_over(self, request: PairRequest) -> int:
         """The operator's word counts as the other array's vote, as long as that cannot be had. Under ``changing``."""
         half = self.half
-        if request.serial != half.identity.serial or (half.link.up and self._offer is not None):
-            raise PairRefused(Refusal.PEER_REACHABLE)
+        self.check_unreachable(request)
         value = next_epoch(
             half.record,
             request,
@@ -237,6 +284,8 @@ class PairControl:
                     return half.record.decided.epoch
                 if not half.connected:
                     raise PairRefused(Refusal.IN_DOUBT)
+                if self.group is not None and half.register.accepted is not None and half.register.accepted.group:
+                    raise PairRefused(Refusal.IN_DOUBT, "its group's vote is out")  # not to be had for one pair alone
                 await self._decision.ask_again()  # what it led to could not be carried out here: a medium failed
             value = next_epoch(
                 half.record,
@@ -293,7 +342,7 @@ class PairControl:
         except LinkDown:
             raise PairRefused(Refusal.PEER_UNREACHABLE) from None
         if reply.flags != Answer.DONE:
-            raise _refusal_of(reply)
+            raise refusal_of(reply)
 
     def _split_if_armed(self, value: PairEpoch) -> None:
         """The owner released in mid-copy: now that the halves are equal the pair can be suspended for the next race."""
@@ -344,12 +393,21 @@ class PairControl:
         )
 
     def _tell_again(self) -> None:
-        """When what was told as the link opened is of the past: an epoch or a suspension was yet to become durable."""
+        if self._offer is not None and self.told_the_past:
+            self._tell(self._offer)
+
+    def tell(self) -> None:
+        """Tell the other array, if it is there, what is known by now. Of a group it waits for every pair's."""
+        if self._offer is not None:
+            self._tell(self._offer)
+
+    @property
+    def told_the_past(self) -> bool:
+        """True when, as the link opened, an epoch or a suspension was yet to become durable."""
         epoch, state = self._told
         half = self.half
         suspended = half.state is PairState.PSUE and state is not PairState.PSUE
-        if self._offer is not None and (epoch < half.record.decided.epoch or suspended):
-            self._tell(self._offer)
+        return epoch < half.record.decided.epoch or suspended
 
     async def link_lost(self, reason: str) -> None:
         """The other array is out of reach: mirroring stops (¶31)."""
@@ -361,7 +419,8 @@ class PairControl:
         """A frame of the other array for this pair. Raises RemoteProtocolError, after which the link is cut."""
         half = self.half
         if frame.type is FrameType.PAIR_STATUS:
-            await self._compare(frame)
+            told = PairTold.decode(frame)
+            await (self._compare(told) if self.group is None else self.group.told(half.identity.name, told))
             return
         if frame.type is FrameType.PROPOSE:
             reply = await self._decision.give_vote(frame)
@@ -369,6 +428,10 @@ class PairControl:
             reply = await self._requested(frame)
         elif frame.type is FrameType.READY:
             reply = self._ready()
+        elif frame.type in (FrameType.GROUP_REQUEST, FrameType.PROPOSE_GROUP):
+            if self.group is None:
+                raise RemoteProtocolError(f"{frame.type.name} for pair {half.identity.name}, which is in no group", 0)
+            reply = await self.group.receive(half.identity.name, frame)
         else:
             if frame.epoch > half.record.decided.epoch:
                 # After a swap the new P-VOL may act before this half, which led the change, has saved the decision.
@@ -390,30 +453,27 @@ class PairControl:
                 raise PairRefused(Refusal.BUSY)
             return Frame(FrameType.ANSWER, epoch=await self._request_led(request))
         except PairRefused as error:
-            return _refused(error)
+            return refused_frame(error)
 
     def _ready(self) -> Frame:
         try:
             self._check_not_busy()
         except PairRefused as error:
-            return _refused(error)
+            return refused_frame(error)
         return Frame(FrameType.ANSWER)
 
-    async def _compare(self, frame: Frame) -> None:
+    async def _compare(self, told: PairTold) -> None:
         """At reconnection: adopt what the other array knows to be decided, repeat what is in doubt, suspend alike."""
         half = self.half
-        decided_text, bits = decode_parts(frame.payload, 2)
-        decided, state = decode_epoch(decided_text), _state(frame.length_bytes)
         async with half.changing:
             await half.gate.close()
             try:
-                if not self._reconcilable(decided, written=bool(frame.flags)):
+                if not self.reconcilable(told):
                     return
-                await self._decision.carry_out(half.register.heard_decided(decided), bits)
-                if decided.epoch == half.record.decided.epoch and state is PairState.PSUE:
+                await self._decision.carry_out(half.register.heard_decided(told.decided), told.marks)
+                if told.decided.epoch == half.record.decided.epoch and told.state is PairState.PSUE:
                     await half.suspend("it broke off while the arrays could not reach each other")
-                half.peer_suspended = state in (PairState.PSUS, PairState.PSUE)
-                half.peer = self._offer
+                self.met(told)
                 self._tell_again()
                 doubtful = half.register.accepted
                 if doubtful is not None and half.register.reconnected(half.identity.peer_serial):
@@ -424,12 +484,17 @@ class PairControl:
                 half.gate.open()
         self._release_unwanted()
 
-    def _reconcilable(self, decided: PairEpoch, *, written: bool) -> bool:
+    def met(self, told: PairTold) -> None:
+        """This half agrees with what the other array has told: they are connected."""
+        self.half.peer_suspended = told.state in (PairState.PSUS, PairState.PSUE)
+        self.half.peer = self._offer
+
+    def reconcilable(self, told: PairTold) -> bool:
         """False when both arrays went on alone to the same epoch number: nothing is merged, and nothing mirrored."""
         half = self.half
-        mine = half.record.decided
+        mine, decided = half.record.decided, told.decided
         behind = mine.outdated == half.identity.peer_serial and decided.epoch <= mine.epoch
-        half.split_brain = behind and written
+        half.split_brain = behind and told.written
         if decided.epoch != mine.epoch or decided == mine:
             return True
         half.split_brain = True
@@ -440,6 +505,43 @@ class PairControl:
             mine.epoch,
         )
         return False
+
+    # ------------------------------------------------------------------------------------------------ for its group
+
+    @property
+    def decision(self) -> PairDecision:
+        """This pair's part in what the group decides."""
+        return self._decision
+
+    def check_wanted(self, request: PairRequest) -> None:
+        """Raises PairRefused when the nexus that claims does not want the pair any more."""
+        self._check_wanted(request)
+
+    def check_connected(self) -> None:
+        """Raises PairRefused while the other half cannot be reached."""
+        if not self.half.connected:
+            raise self._not_connected()
+
+    def check_unreachable(self, request: PairRequest) -> None:
+        """Raises PairRefused where the other array must be asked, and not passed over."""
+        if request.serial != self.half.identity.serial or (self.half.link.up and self._offer is not None):
+            raise PairRefused(Refusal.PEER_REACHABLE)
+
+    async def resolve_doubt(self) -> None:
+        """Connected again: have decided what this array voted for, for this pair alone; give up what is unwanted."""
+        half = self.half
+        async with half.changing:
+            await half.gate.close()
+            try:
+                doubtful = half.register.accepted
+                alone = doubtful is not None and not doubtful.group
+                if doubtful is not None and alone and half.connected and half.register.leads:
+                    await self._decision.propose(doubtful)
+            except PairRefused as error:
+                log.warning("pair %s: epoch still in doubt: %s", half.identity.name, error)
+            finally:
+                half.gate.open()
+        self._release_unwanted()
 
     async def start(self) -> None:
         """After the array's start: what was mirroring when it stopped is suspended until somebody resyncs."""
@@ -465,10 +567,12 @@ def _state(number: int) -> PairState:
         raise RemoteProtocolError(f"{number} is not a pair state", 0) from None
 
 
-def _refused(error: PairRefused) -> Frame:
+def refused_frame(error: PairRefused) -> Frame:
+    """The answer to a REQUEST, GROUP_REQUEST or READY."""
     return Frame(FrameType.ANSWER, flags=Answer.REFUSED, payload=json.dumps({"refusal": error.refusal.name}).encode())
 
 
-def _refusal_of(reply: Frame) -> PairRefused:
+def refusal_of(reply: Frame) -> PairRefused:
+    """The reverse of :func:`refused_frame`."""
     name = decode_json(reply.payload).get("refusal", "") if reply.payload else ""
     return PairRefused(Refusal.__members__.get(str(name), Refusal.NO_VOTE))

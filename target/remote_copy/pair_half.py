@@ -54,6 +54,14 @@ class RecordStore(Protocol):
         ...
 
 
+class Suspension(Protocol):
+    """What a fault of one pair does to a consistency group."""
+
+    async def suspend(self, faulty: "PairHalf", reason: str) -> None:
+        """See :meth:`PairHalf.suspend`."""
+        ...
+
+
 class PairHalf:
     """State by attribute; who may change what is said at each."""
 
@@ -97,8 +105,11 @@ class PairHalf:
         """The epoch out of which a swap was asked of the other array, if its outcome is not known here."""
         self.busy: Callable[[], bool] = lambda: False
         """True while SANITIZE or FORMAT UNIT has the volume, or has failed there: nothing may be mirrored then."""
+        self.together: Suspension | None = None
+        """In a consistency group: what suspends all its pairs at once."""
+        self.saving = Lock()
+        """Held while the record is being made durable."""
         self._store = store
-        self._saving = Lock()
         self._changed = changed
 
     def recall(self) -> None:
@@ -156,11 +167,11 @@ class PairHalf:
 
     async def save_decision(self, value: PairEpoch) -> None:
         """``value`` is decided; durable on return."""
-        await self._save(lambda record: PairRecord(value, value.state, equal=_begins_equal(record, value)))
+        await self._save(lambda record: decided_record(record, value))
 
     async def save_mirroring(self, epoch: int) -> bool:
         """COPY has become PAIR, unless the pair moved on since ``epoch``; durable on return. True if it is PAIR now."""
-        await self._save(lambda record: _moved_inside(record, epoch, (PairState.COPY,), PairState.PAIR))
+        await self._save(lambda record: moved_inside(record, epoch, (PairState.COPY,), PairState.PAIR))
         return self.state is PairState.PAIR and self.record.decided.epoch == epoch
 
     async def suspend(self, reason: str) -> None:
@@ -170,17 +181,25 @@ class PairHalf:
         holds in memory: after a restart what was mirroring is suspended in any case.
 
         Needs no lock of the control plane: a change that waits for the writes inside the gate must not wait for their
-        fault.
+        fault. In a consistency group it suspends every pair that is mirroring: what is acknowledged from then on is at
+        none of the S-VOLs, so that they stay an image of one moment.
         """
+        if self.together is not None:
+            await self.together.suspend(self, reason)
+            return
         epoch = self.record.decided.epoch
         before = self.state
-        await self._save(lambda record: _moved_inside(record, epoch, MIRRORED, PairState.PSUE), must_be_durable=False)
+        await self._save(lambda record: moved_inside(record, epoch, MIRRORED, PairState.PSUE), must_be_durable=False)
         if before is not self.state:
-            self.peer_suspended = False
-            log.warning("pair %s is suspended by an error: %s", self.identity.name, reason)
+            self.suspended(reason)
+
+    def suspended(self, reason: str) -> None:
+        """The record says PSUE by now."""
+        self.peer_suspended = False
+        log.warning("pair %s is suspended by an error: %s", self.identity.name, reason)
 
     async def _save(self, change: Callable[[PairRecord], PairRecord], *, must_be_durable: bool = True) -> None:
-        async with self._saving:
+        async with self.saving:
             before = self.record
             record = change(before)
             if record == before:
@@ -191,7 +210,11 @@ class PairHalf:
                 if must_be_durable:
                     raise
                 log.error("pair %s: %s", self.identity.name, error)
-            self.record = record
+            self.put(record)
+
+    def put(self, record: PairRecord) -> None:
+        """``record`` is durable, or holds all the same; the caller has :attr:`saving`."""
+        before, self.record = self.record, record
         if (before.decided, before.state) != (record.decided, record.state):
             self._log_change(before)
             self._changed(self)
@@ -274,10 +297,16 @@ class PairHalf:
         )
 
 
-def _moved_inside(record: PairRecord, epoch: int, states: tuple[PairState, ...], to: PairState) -> PairRecord:
+def moved_inside(record: PairRecord, epoch: int, states: tuple[PairState, ...], to: PairState) -> PairRecord:
+    """The state that the pair is in now, if it is in one of ``states`` of this epoch; else the record as it is."""
     if record.decided.epoch != epoch or record.state not in states:
         return record
     return replace(record, state=to, equal=record.equal or to is PairState.PAIR)
+
+
+def decided_record(record: PairRecord, value: PairEpoch) -> PairRecord:
+    """What is known once ``value`` is decided; no vote is out any more."""
+    return PairRecord(value, value.state, equal=_begins_equal(record, value))
 
 
 def _begins_equal(record: PairRecord, value: PairEpoch) -> bool:

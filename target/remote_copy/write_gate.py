@@ -36,16 +36,24 @@ class WriteGate:
 
     async def close(self) -> None:
         """Let nobody in, and wait until those inside have left."""
-        self._closed += 1
-        self._open.clear()
+        self.shut()
         try:
             await self._idle.wait()
         except BaseException:
             self.open()
             raise
 
+    def shut(self) -> None:
+        """Let nobody in, without waiting: whoever has several gates to close shuts them all first."""
+        self._closed += 1
+        self._open.clear()
+
+    async def idle(self) -> None:
+        """Wait until those inside have left; shut by the caller."""
+        await self._idle.wait()
+
     def open(self) -> None:
-        """Undo one :meth:`close`."""
+        """Undo one :meth:`close` or :meth:`shut`."""
         self._closed -= 1
         if not self._closed:
             self._open.set()

@@ -31,6 +31,7 @@ _VERBS = {
     PairOut.TAKEOVER: PairVerb.TAKEOVER,
 }
 _CLAIMABLE = (PairOut.RESYNC, PairOut.SWAP_RESYNC, PairOut.TAKEOVER)
+_OF_A_GROUP = (PairOut.SPLIT, PairOut.RESYNC, PairOut.SWAP_RESYNC, PairOut.TAKEOVER)
 _NAMED_GOOD = {PairVerb.RESYNC: PairVerb.RECOVER, PairVerb.SWAP_RESYNC: PairVerb.SWAP_RECOVER}
 
 
@@ -95,6 +96,8 @@ def _request(command: PairControlOut, claim: ITNexus | None, serial: str) -> Pai
         if verb not in _NAMED_GOOD:
             raise invalid_field(2)
         verb = _NAMED_GOOD[verb]
+    if PairOption.GROUP in command.options and command.service_action not in _OF_A_GROUP:
+        raise invalid_field(2)
     return PairRequest(
         verb,
         serial,
@@ -106,6 +109,7 @@ def _request(command: PairControlOut, claim: ITNexus | None, serial: str) -> Pai
         remote_p_vol=PairOption.REMOTE_P_VOL in command.options,
         no_copy=PairOption.NO_COPY in command.options,
         force=PairOption.FORCE in command.options,
+        group=PairOption.GROUP in command.options,
     )
 
 

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from scripts.failover_drill.processes import ROOT
-from storage_model.pair_state import PairState
+from storage_model.pair_state import PairRole, PairState
 from storage_model.spec.pair_cdb import StatusFlag
 from tests.eventually import eventually
 from tests.integration.pair_of_arrays import PairSpec, free_port, pair_of_arrays
@@ -112,6 +112,42 @@ async def test_takeover(tmp_path: Path) -> None:
         await arrays.b.until(0, PairState.PAIR)
         assert arrays.b.file("data0")[100 * 512 : 101 * 512] == b"a" * 512
         assert arrays.b.file("data0")[900 * 512 : 901 * 512] == bytes(512)
+
+
+async def test_a_group_is_ordered_and_taken_over_as_one(tmp_path: Path) -> None:
+    pairs = (PairSpec("data0", group="g"), PairSpec("data1", group="g"), PairSpec("other"))
+    async with pair_of_arrays(tmp_path, *pairs) as arrays:
+        a, b = arrays.a.port, arrays.b.port
+        assert (await pairctl(a, "create", "-g", "g"))[0] == 0
+        for lun in (0, 1):
+            await arrays.b.until(lun, PairState.PAIR)
+        assert (await pairctl(b, "takeover", "-g", "g"))[0] == 1
+        assert arrays.a.log.count("group g: decided as one: data0, data1") == 1, "out of PAIR, without a split"
+        for lun in (0, 1):
+            assert (await arrays.b.until(lun, PairState.PAIR)).role is PairRole.P_VOL
+        assert (await pairctl(a, "split", "-g", "g", "-rw"))[0] == 0
+        assert (await pairctl(a, "resync", "data0", "-swaps"))[0] == 0
+        assert (await pairctl(b, "volchk", "-g", "g"))[0] == 236
+        await arrays.a.until(0, PairState.PAIR)
+        assert (await pairctl(b, "resync", "-g", "g")) == (0, "", ""), "data0 is there already"
+        await arrays.b.until(1, PairState.PAIR)
+        status, _, error = await pairctl(b, "split", "-g", "g")
+        assert (status, error) == (
+            228,
+            "pairctl: split g: 228 invalid state: the group's P-VOLs are at both arrays: change its pairs one by one;"
+            " no pair of the group was changed\n",
+        )
+        assert (await pairctl(b, "takeover", "-g", "g"))[0] == 1
+        await arrays.b.until(0, PairState.PAIR)
+        await arrays.cut()
+        status, output, _ = await pairctl(a, "takeover", "-g", "g", "--force", "--yes-i-know", "g", "--json")
+        assert (status, [pair["exit_status"] for pair in json.loads(output)]) == (2, [2, 2])
+        assert [pair["role"] for pair in json.loads(output)] == ["P-VOL", "P-VOL"]
+        await arrays.mend()
+        assert (await pairctl(b, "volchk", "-g", "g", "-ss"))[0] == 35
+        assert (await pairctl(a, "resync", "-g", "g", "--good", "p"))[0] == 0
+        for lun in (0, 1):
+            await arrays.b.until(lun, PairState.PAIR)
 
 
 async def test_watch_until_ctrl_c_and_a_link_by_the_name_of_a_verb(tmp_path: Path) -> None:

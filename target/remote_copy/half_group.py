@@ -1,0 +1,106 @@
+"""The local halves of a consistency group: locked, closed, saved and suspended together. [C]
+
+Locks and gates are taken in one order, by pair name (see ``storage_model.group_register.lock_order``).
+"""
+
+import logging
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
+from typing import Protocol
+
+from storage_model.group_register import lock_order
+from storage_model.pair import PairRecord
+from storage_model.pair_state import PairState
+from storage_model.volume import VolumeError
+from target.remote_copy.pair_half import MIRRORED, PairHalf, moved_inside
+from target.remote_copy.write_gate import WriteGate
+
+log = logging.getLogger("pairvol.pair")
+
+Records = Mapping[str, PairRecord]
+
+
+class GroupStore(Protocol):
+    """Keeps pair records."""
+
+    async def save_pairs(self, records: Records) -> None:
+        """All or none; durable on return."""
+        ...
+
+
+class HalfGroup:
+    """Implements ``pair_half.Suspension`` for its halves; ``halves`` are by pair name."""
+
+    def __init__(self, name: str, halves: Mapping[str, PairHalf], store: GroupStore) -> None:
+        self.name = name
+        self.halves = {pair: halves[pair] for pair in lock_order(halves)}
+        self._store = store
+        for half in self.halves.values():
+            half.together = self
+
+    @property
+    def records(self) -> dict[str, PairRecord]:
+        """As they are now."""
+        return {pair: half.record for pair, half in self.halves.items()}
+
+    @asynccontextmanager
+    async def changing(self, pairs: Iterable[str]) -> AsyncIterator[None]:
+        """Nobody else changes these pairs, and none of their volumes is written."""
+        names = lock_order(pairs)
+        async with AsyncExitStack() as stack:
+            for pair in names:
+                await stack.enter_async_context(self.halves[pair].changing)
+            await stack.enter_async_context(closed([self.halves[pair].gate for pair in names]))
+            yield
+
+    async def save(self, change: Callable[[Records], Records], *, must_be_durable: bool = True) -> Records:
+        """Save those records that ``change`` gives new ones for, as one; returns them."""
+        async with AsyncExitStack() as stack:
+            for half in self.halves.values():
+                await stack.enter_async_context(half.saving)
+            before = self.records
+            records = {pair: record for pair, record in change(before).items() if record != before[pair]}
+            if not records:
+                return records
+            try:
+                await self._store.save_pairs(records)
+            except VolumeError as error:
+                if must_be_durable:
+                    raise
+                log.error("group %s: %s", self.name, error)
+            for pair, record in records.items():  # without a wait: nobody sees a part of it
+                self.halves[pair].put(record)
+            return records
+
+    async def suspend(self, faulty: PairHalf, reason: str) -> None:
+        """Every pair that is mirroring, if the faulty one still is: see :meth:`PairHalf.suspend`."""
+        epoch = faulty.record.decided.epoch
+
+        def suspended(records: Records) -> Records:
+            own = records[faulty.identity.name]
+            if moved_inside(own, epoch, MIRRORED, PairState.PSUE) == own:
+                return {}
+            return {
+                pair: replace(record, state=PairState.PSUE)
+                for pair, record in records.items()
+                if record.state in MIRRORED
+            }
+
+        changed = await self.save(suspended, must_be_durable=False)
+        for pair in changed:
+            half = self.halves[pair]
+            with_whom = "" if half is faulty else f"with pair {faulty.identity.name} of group {self.name}: "
+            half.suspended(with_whom + reason)
+
+
+@asynccontextmanager
+async def closed(gates: list[WriteGate]) -> AsyncIterator[None]:
+    """All shut first: they wait for those inside at the same time, and nothing gets in that was written later."""
+    async with AsyncExitStack() as stack:
+        for gate in gates:
+            gate.shut()
+            stack.callback(gate.open)
+        for gate in gates:
+            await gate.idle()
+        yield
