@@ -5,7 +5,6 @@ from typing import Any
 
 import target.array
 import target.freed_memory
-import target.remote_copy.link_transport
 from scripts.simulation.disks import Disk, Place, SimulatedBitmapFile, SimulatedMetadata, SimulatedVolume, as_path
 from scripts.simulation.event_loop import Process, VirtualLoop
 from scripts.simulation.network import Machine, Network
@@ -27,20 +26,11 @@ REGIONS = {"quorum0": 2, "data0": 5}
 _LDEVS = {"array-a": (10, 11), "array-b": (20, 21)}
 
 
-class _VirtualTime:
-    """Stands for the module ``time`` where the link reads its clock."""
-
-    @staticmethod
-    def monotonic() -> float:
-        return asyncio.get_running_loop().time()
-
-
 def install() -> None:
     """Once for each process that simulates: what the array takes from its surroundings without being given it."""
-    parts: Any = (target.array, target.remote_copy.link_transport, target.freed_memory.Trimming)
+    parts: Any = (target.array, target.freed_memory.Trimming)
     parts[0].BitmapFile = SimulatedBitmapFile
-    parts[1].time = _VirtualTime
-    parts[2].session_ended = lambda self: None
+    parts[1].session_ended = lambda self: None
 
 
 class _Composed(Array):
@@ -68,7 +58,7 @@ class _Composed(Array):
 class SimulatedArray:
     """A machine with a disk on which an array runs, or does not."""
 
-    def __init__(self, name: str, network: Network, disk: Disk, fence: FenceLevel) -> None:
+    def __init__(self, name: str, network: Network, disk: Disk, fence: FenceLevel, copy_rate: int) -> None:
         self.name = name
         self.serial = SERIALS[name]
         self.peer = next(other for other in SERIALS if other != name)
@@ -78,6 +68,7 @@ class SimulatedArray:
         self._array: _Composed | None = None
         self._network = network
         self._fence = fence
+        self._copy_rate = copy_rate
 
     @property
     def running(self) -> bool:
@@ -131,4 +122,5 @@ class SimulatedArray:
             volumes=volumes,
             remote_copy=RemoteCopyConfig((self.name, LINK), (self.peer, LINK), SERIALS[self.peer]),
             pairs=tuple(PairConfig(name, "group", name, fences[name]) for name in PAIRS),
+            copy_rate=self._copy_rate,
         )

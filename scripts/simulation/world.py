@@ -4,6 +4,7 @@ import asyncio
 import gc
 import itertools
 import logging
+import random
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -57,9 +58,9 @@ class World:
         self.journal.clock = self.loop.time
         self.wall_offset = 1.7e9
         serials = (SERIALS["array-a"], SERIALS["array-b"])
-        fence = random.choice(tuple(FenceLevel))
+        fence, copy_rate = random.choice(tuple(FenceLevel)), random.choice((0, 0, 1 << 20, 1 << 18))
         self.arrays = tuple(
-            SimulatedArray(name, self.network, Disk(name, random, self.journal), fence) for name in SERIALS
+            SimulatedArray(name, self.network, Disk(name, random, self.journal), fence, copy_rate) for name in SERIALS
         )
         a, b = self.arrays
         self.ledger = Ledger(self.journal, serials, PAIRS)
@@ -256,19 +257,22 @@ class _LogToJournal(logging.Handler):
 
 @contextmanager
 def _surroundings(world: World, verbose: bool) -> Iterator[None]:
-    """Logging, the wall clock and the garbage collector are the simulator's while a seed runs."""
-    root, wall_clock = logging.getLogger(), time.time
+    """Logging, clocks, chance and the garbage collector are the simulator's while a seed runs."""
+    root, wall_clock, monotonic, chance = logging.getLogger(), time.time, time.monotonic, random.getstate()
     handler, level, disabled = _LogToJournal(world.journal), root.level, logging.root.manager.disable
     root.addHandler(handler)
     root.setLevel(logging.INFO if verbose else logging.ERROR)
     logging.disable(logging.NOTSET)
     time.time = lambda: world.wall_offset + world.loop.time()
+    time.monotonic = world.loop.time
+    random.seed(world.seed)
     gc.disable()
     try:
         yield
     finally:
         gc.enable()
-        time.time = wall_clock
+        random.setstate(chance)
+        time.time, time.monotonic = wall_clock, monotonic
         logging.disable(disabled)
         root.setLevel(level)
         root.removeHandler(handler)
