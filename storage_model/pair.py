@@ -221,6 +221,10 @@ def next_epoch(
     if request.verb is PairVerb.DELETE:
         if decided.owner is not None and not request.force:
             raise PairRefused(Refusal.OWNED, str(decided.owner))  # without a pair, anybody may write the volume
+        if _p_vol_lacks_data(record) and not request.force:
+            # What the P-VOL has promised and not fetched yet it would not show any more.
+            copying = record.state is PairState.COPY
+            raise PairRefused(Refusal.COPYING if copying else Refusal.SUSPENDED_BY_ERROR, "only the S-VOL is complete")
         return PairEpoch(epoch=base.epoch)
     if request.verb is PairVerb.SPLIT:
         return _split(base, record, request)
@@ -236,9 +240,15 @@ def _created(base: PairEpoch, request: PairRequest, other_serial: str) -> PairEp
     return replace(base, p_serial=p_serial, state=state, source=Side.P_VOL, fence=fence, owner=None)
 
 
+def _p_vol_lacks_data(record: PairRecord) -> bool:
+    """After a swap the P-VOL serves what it still has to fetch from the S-VOL, until both are equal."""
+    unequal = record.state is PairState.COPY or (record.state is PairState.PSUE and not record.equal)
+    return unequal and record.decided.source is Side.S_VOL
+
+
 def _split(base: PairEpoch, record: PairRecord, request: PairRequest) -> PairEpoch:
-    if record.state is PairState.COPY and record.decided.source is Side.S_VOL:
-        # After a swap the P-VOL is still fetching what the S-VOL has: split now, it would be left without it.
+    if _p_vol_lacks_data(record):
+        # Split now, it would be left without what it has not fetched yet.
         raise PairRefused(Refusal.COPYING)
     return replace(base, s_vol_writable=request.s_vol_writable)
 

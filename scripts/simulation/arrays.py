@@ -1,6 +1,9 @@
 """One simulated array: the real composition, with a simulated disk in the place of files."""
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from random import Random
 from typing import Any
 
 import target.array
@@ -15,6 +18,7 @@ from target.array import Array
 from target.config import ArrayConfig, PairConfig, VolumeConfig
 from target.link_config import RemoteCopyConfig
 from target.medium_operations import MediumOperations
+from target.remote_copy import copy_task, region_marks
 from target.remote_copy.pair_control import PairControl
 
 IQN = "iqn.2026-11.org.pairvol:array"
@@ -31,6 +35,22 @@ def install() -> None:
     parts: Any = (target.array, target.freed_memory.Trimming)
     parts[0].BitmapFile = SimulatedBitmapFile
     parts[1].session_ended = lambda self: None
+
+
+@contextmanager
+def limits(random: Random) -> Iterator[None]:
+    """Volumes of a few regions never reach the limits of the data path: here they may be small as well."""
+    with ExitStack() as undo:
+        for owner, name, small in (
+            (region_marks, "PASSING_LIMIT", 2),
+            (copy_task, "CHECKPOINT_REGIONS", 1),
+            (copy_task, "CHUNK_REGIONS", 1),
+            (copy_task, "RUN_REGIONS", 2),
+        ):
+            undo.callback(setattr, owner, name, getattr(owner, name))
+            if random.random() < 0.5:
+                setattr(owner, name, small)
+        yield
 
 
 class _Composed(Array):

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
-from scripts.simulation.arrays import PAIRS, SERIALS, SimulatedArray, install
+from scripts.simulation.arrays import PAIRS, SERIALS, SimulatedArray, install, limits
 from scripts.simulation.copies import Copies
 from scripts.simulation.disks import Disk
 from scripts.simulation.event_loop import PROCESS, Process, Stuck, VirtualLoop
@@ -282,7 +282,7 @@ def run_seed(seed: int, *, verbose: bool = False, digest: bool = False, tail: in
     """One whole run. ``verbose``: the arrays' and shims' own logs are in the tail of what happened."""
     install()
     world = World(seed)
-    with _surroundings(world, verbose):
+    with limits(world.random), _surroundings(world, verbose):
         world.run()
     journal = world.journal
     return Result(

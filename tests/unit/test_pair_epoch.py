@@ -98,6 +98,15 @@ def test_deletion_of_an_owned_pair_must_be_forced() -> None:
     assert next_of(before, PairVerb.DELETE, force=True) == PairEpoch(8)
 
 
+def test_deletion_while_the_p_vol_still_lacks_data_must_be_forced() -> None:
+    """Hosts at the P-VOL would read what was there before the swap (simulated seed 5185)."""
+    assert refusal_of(record(COPY, source=Side.S_VOL), PairVerb.DELETE) is Refusal.COPYING
+    assert refusal_of(record(PSUE, source=Side.S_VOL), PairVerb.DELETE) is Refusal.SUSPENDED_BY_ERROR
+    assert next_of(record(COPY, source=Side.S_VOL), PairVerb.DELETE, force=True) == PairEpoch(8)
+    for whole in (record(COPY), record(PSUE), record(PSUE, source=Side.S_VOL, equal=True)):
+        assert next_of(whole, PairVerb.DELETE) == PairEpoch(8)
+
+
 # -------------------------------------------------------------------------------------------------- claims
 
 
