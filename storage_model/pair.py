@@ -275,12 +275,11 @@ def _resynced(
         good = Side.S_VOL
     if request.claim is not None and new_role is not PairRole.P_VOL:
         raise PairRefused(Refusal.IS_S_VOL, "an owner is at the P-VOL's array")
-    unfinished = record.state is PairState.PSUE and not record.equal
+    unfinished = not record.equal and (record.state is PairState.PSUE or p_vol_written)
     if unfinished and good is not decided.source and not request.force:
         # The copy broke off: the other side has regions that were never brought up to date (never promoted by itself).
-        raise PairRefused(
-            Refusal.SUSPENDED_BY_ERROR, f"only the {decided.source.name} is complete; force to discard it"
-        )
+        refusal = Refusal.SUSPENDED_BY_ERROR if record.state is PairState.PSUE else Refusal.OUTDATED
+        raise PairRefused(refusal, f"only the {decided.source.name} is complete; force to discard it")
     if swapped:
         good = Side.S_VOL if good is Side.P_VOL else Side.P_VOL  # named by the old roles, recorded by the new ones
     owner = decided.owner if request.claim is None else Owner(request.serial, request.claim)
