@@ -30,26 +30,27 @@ REGIONS = {"quorum0": 2, "data0": 5}
 _LDEVS = {"array-a": (10, 11), "array-b": (20, 21)}
 
 
-def install() -> None:
-    """Once for each process that simulates: what the array takes from its surroundings without being given it."""
-    parts: Any = (target.array, target.freed_memory.Trimming)
-    parts[0].BitmapFile = SimulatedBitmapFile
-    parts[1].session_ended = lambda self: None
+_LIMITS: tuple[tuple[Any, str, int], ...] = (
+    (region_marks, "PASSING_LIMIT", 2),
+    (copy_task, "CHECKPOINT_REGIONS", 1),
+    (copy_task, "CHUNK_REGIONS", 1),
+    (copy_task, "RUN_REGIONS", 2),
+)
+"""Volumes of a few regions never reach these limits of the data path: so they may be small as well."""
 
 
 @contextmanager
-def limits(random: Random) -> Iterator[None]:
-    """Volumes of a few regions never reach the limits of the data path: here they may be small as well."""
+def substituted(random: Random) -> Iterator[None]:
+    """Inside, arrays get simulated parts in place of those that they take from their surroundings without asking."""
+    parts: list[tuple[Any, str, Any]] = [
+        (target.array, "BitmapFile", SimulatedBitmapFile),
+        (target.freed_memory.Trimming, "session_ended", lambda self: None),
+    ]
+    parts += [limit for limit in _LIMITS if random.random() < 0.5]
     with ExitStack() as undo:
-        for owner, name, small in (
-            (region_marks, "PASSING_LIMIT", 2),
-            (copy_task, "CHECKPOINT_REGIONS", 1),
-            (copy_task, "CHUNK_REGIONS", 1),
-            (copy_task, "RUN_REGIONS", 2),
-        ):
+        for owner, name, part in parts:
             undo.callback(setattr, owner, name, getattr(owner, name))
-            if random.random() < 0.5:
-                setattr(owner, name, small)
+            setattr(owner, name, part)
         yield
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
-from scripts.simulation.arrays import PAIRS, SERIALS, SimulatedArray, install, limits
+from scripts.simulation.arrays import PAIRS, SERIALS, SimulatedArray, substituted
 from scripts.simulation.copies import Copies
 from scripts.simulation.disks import Disk
 from scripts.simulation.event_loop import PROCESS, Process, Stuck, VirtualLoop
@@ -87,6 +87,7 @@ class World:
             path.delay = self.random.choice((0.0003, 0.0003, 0.005, 0.05))
         for array in self.arrays:
             array.disk.slowness = self.random.choice((1.0, 1.0, 10.0, 40.0))
+            array.disk.tardy = self.random.choice((0.0, 0.0, 0.02))
 
     def _workload(self) -> Workload:
         random = self.random
@@ -280,9 +281,8 @@ def _surroundings(world: World, verbose: bool) -> Iterator[None]:
 
 def run_seed(seed: int, *, verbose: bool = False, digest: bool = False, tail: int = 0) -> Result:
     """One whole run. ``verbose``: the arrays' and shims' own logs are in the tail of what happened."""
-    install()
     world = World(seed)
-    with limits(world.random), _surroundings(world, verbose):
+    with substituted(world.random), _surroundings(world, verbose):
         world.run()
     journal = world.journal
     return Result(
