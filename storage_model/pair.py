@@ -228,6 +228,10 @@ def next_epoch(
     if request.verb is PairVerb.DELETE:
         if decided.owner is not None and not request.force:
             raise PairRefused(Refusal.OWNED, str(decided.owner))  # without a pair, anybody may write the volume
+        if _p_vol_lacks_data(record) and not request.force:
+            # What the P-VOL has promised and not fetched yet it would not show any more.
+            copying = record.state is PairState.COPY
+            raise PairRefused(Refusal.COPYING if copying else Refusal.SUSPENDED_BY_ERROR, "only the S-VOL is complete")
         return PairEpoch(epoch=base.epoch)
     if request.verb is PairVerb.SPLIT:
         return _split(base, record, request)
@@ -243,9 +247,15 @@ def _created(base: PairEpoch, request: PairRequest, other_serial: str) -> PairEp
     return replace(base, p_serial=p_serial, state=state, source=Side.P_VOL, fence=fence, owner=None)
 
 
+def _p_vol_lacks_data(record: PairRecord) -> bool:
+    """After a swap the P-VOL serves what it still has to fetch from the S-VOL, until both are equal."""
+    unequal = record.state is PairState.COPY or (record.state is PairState.PSUE and not record.equal)
+    return unequal and record.decided.source is Side.S_VOL
+
+
 def _split(base: PairEpoch, record: PairRecord, request: PairRequest) -> PairEpoch:
-    if record.state is PairState.COPY and record.decided.source is Side.S_VOL:
-        # After a swap the P-VOL is still fetching what the S-VOL has: split now, it would be left without it.
+    if _p_vol_lacks_data(record):
+        # Split now, it would be left without what it has not fetched yet.
         raise PairRefused(Refusal.COPYING)
     return replace(base, s_vol_writable=request.s_vol_writable)
 
@@ -272,12 +282,11 @@ def _resynced(
         good = Side.S_VOL
     if request.claim is not None and new_role is not PairRole.P_VOL:
         raise PairRefused(Refusal.IS_S_VOL, "an owner is at the P-VOL's array")
-    unfinished = record.state is PairState.PSUE and not record.equal
+    unfinished = not record.equal and (record.state is PairState.PSUE or p_vol_written)
     if unfinished and good is not decided.source and not request.force:
         # The copy broke off: the other side has regions that were never brought up to date (never promoted by itself).
-        raise PairRefused(
-            Refusal.SUSPENDED_BY_ERROR, f"only the {decided.source.name} is complete; force to discard it"
-        )
+        refusal = Refusal.SUSPENDED_BY_ERROR if record.state is PairState.PSUE else Refusal.OUTDATED
+        raise PairRefused(refusal, f"only the {decided.source.name} is complete; force to discard it")
     if swapped:
         good = Side.S_VOL if good is Side.P_VOL else Side.P_VOL  # named by the old roles, recorded by the new ones
     owner = decided.owner if request.claim is None else Owner(request.serial, request.claim)

@@ -49,6 +49,8 @@ class Disk:
         self.stalled_until = 0.0
         self.failing = False
         self.slowness = 1.0
+        self.tardy = 0.0
+        """The chance of a write to need retries inside of the drive, while others pass it."""
         self.saved: Callable[[str, PairRecord], None] = lambda pair, record: None
         """Told of each pair record at the moment when it is durable."""
 
@@ -144,7 +146,8 @@ class SimulatedVolume:
         number = self._count
         self._under_way[number] = (offset, data)
         try:
-            await asyncio.sleep(self._disk.delay(0.0002))
+            late = self._disk.random.random() < self._disk.tardy
+            await asyncio.sleep(self._disk.delay(0.0002) + (2.0 * self._disk.random.random() if late else 0.0))
             self._may_fail()
             self.live[offset : offset + len(data)] = data
             self._count += 1
