@@ -21,6 +21,7 @@ from storage_model.errors import RemoteProtocolError, UserError
 from storage_model.loopback import UNPACED_CONGESTION_CONTROL, is_loopback
 from storage_model.secret import Secret
 from storage_model.spec.copy_frames import GROUP_FEATURE, KEY_FEATURE, Frame, FrameType, Hello, PairOffer
+from storage_model.volume import VolumeError
 from target import eager
 from target.remote_copy.copy_link import LinkDown
 from target.remote_copy.link import SILENCE_LIMIT, FrameReceived, Link, LinkEvent, LinkFailed, LinkOpened
@@ -257,8 +258,11 @@ class LinkTransport:
             await coroutine
         except RemoteProtocolError as error:
             connection.refuse(str(error))
+        # The peer waits for an answer that will not come: better a link that is down than a pair that hangs.
+        except VolumeError as error:
+            log.error("a frame of array %s could not be carried out: %s", self.hello.peer_serial, error)
+            connection.refuse("a medium of the other array failed, see its log")
         except Exception:
-            # The peer waits for an answer that will not come: better a link that is down than a pair that hangs.
             log.exception("a frame of array %s could not be handled", self.hello.peer_serial)
             connection.refuse("internal error at the other array, see its log")
 
