@@ -23,7 +23,7 @@ from target.link_security import LinkSecurity, load_link_security
 from target.medium_operations import MediumOperations
 from target.metadata_store import MetadataStore, ReservationNotes
 from target.portal_config import every_group
-from target.reload import checked_growth, state_changes, volume_changes
+from target.reload import changed_copy_rates, checked_growth, state_changes, volume_changes
 from target.remote_copy.copy_pace import CopyPace
 from target.remote_copy.link_transport import LinkTransport
 from target.remote_copy.pair_control import PairControl
@@ -252,12 +252,16 @@ class Array:
             bitmap.mark_all()
         marks = RegionMarks(bitmap, file)
         half = PairHalf(identity, volume, record, marks, self._store, self._link, self._publish)
-        half.pace = self._pace if pair.copy_rate is None else _pace(pair.copy_rate)
+        half.pace = self._pace_of(pair.copy_rate)
         control = PairControl(half, PrimaryVolume(half), SecondaryVolume(half), _within)
         self._controls[pair.name] = self._by_ldev[config.ldev] = control
         offer = PairOffer(pair.name, config.ldev, volume.size_bytes, volume.block_length, config.quorum)
         self._link.offer(offer)
         return half, control
+
+    def _pace_of(self, copy_rate: int | None) -> CopyPace:
+        """None: what all pairs without a rate of their own share."""
+        return self._pace if copy_rate is None else _pace(copy_rate)
 
     async def _start_portals(self) -> None:
         config = self._config
@@ -273,7 +277,7 @@ class Array:
                 self.urls += [f"iscsi://{bound}/{config.iqn}/{lun}" for lun in sorted(self._units)]
 
     async def reload(self, config: ArrayConfig) -> None:
-        """Take over what may change while the array runs: volumes, access, portal groups' states and redirections.
+        """Take over what may change while the array runs: volumes, access, copy rates, groups' states.
 
         Raises UserError when anything else has changed or cannot be had; then all is as before, but for volumes that
         had grown already.
@@ -303,6 +307,9 @@ class Array:
         self._access.rules = rules
         self._portal.check_access()
         self._server.set_access_states(state_changes(old, config))
+        self._pace.bytes_per_second = config.copy_rate
+        for name, rate in changed_copy_rates(old, config).items():
+            self._controls[name].half.pace = self._pace_of(rate)
         for group in every_group(config.portals, config.portal_groups):
             self._portal.redirect(group.tag, group.redirect)
 
