@@ -15,6 +15,7 @@ from typing import Any
 
 from scripts.benchmark.servers import BenchmarkError, free_port, python_command
 from scripts.failover_drill.processes import ROOT, ProcessFailed, die_with_parent
+from scripts.pair_cost.reserve import reserve_cost
 from scripts.pair_cost.sites import PAIRED, SIMPLE, Sites, two_sites
 from storage_model.differential_bitmap import REGION_BYTES
 from storage_model.errors import PairvolError, UserError
@@ -28,7 +29,7 @@ _LIMIT_SECONDS = 300.0
 _EPILOG = """\
 Two arrays are started on loopback. `write`: a volume in PAIR beside one in SMPL at the same array. `copy`: the initial
 copy beside iperf3 and nbdcopy. `load`: host writes while a resync goes on. `resync`: time and bytes of a resync after
-a share of a sparse volume has changed (--size).
+a share of a sparse volume has changed (--size). `reserve`: from RESERVE to GOOD of a quorum volume, through two shims.
 
 exit status: 0 measured; 1 a measure could not be made; 2 wrong arguments; 130 interrupted
 """
@@ -199,6 +200,7 @@ _MEASURES: dict[str, Callable[[Path, argparse.Namespace], Awaitable[dict[str, An
     "copy": copy_cost,
     "load": load_cost,
     "resync": resync_cost,
+    "reserve": reserve_cost,
 }
 
 
@@ -209,11 +211,12 @@ def _arguments() -> argparse.ArgumentParser:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("measures", nargs="*", metavar="MEASURE", help="write, copy, load, resync (all)")
+    parser.add_argument("measures", nargs="*", metavar="MEASURE", help=f"{', '.join(_MEASURES)} (all)")
     parser.add_argument("--size", type=int, default=4096, metavar="MIB", help="of the volume of `resync` (%(default)s)")
     parser.add_argument("--copy-size", type=int, default=512, metavar="MIB", help="of `copy`, half of `load`'s")
     parser.add_argument("--count", type=int, default=20000, help="of 4 KiB writes in a round (%(default)s)")
     parser.add_argument("--repeat", type=int, default=3, help="rounds, of which the median counts (%(default)s)")
+    parser.add_argument("--reserves", type=int, default=400, help="of `reserve` (%(default)s)")
     parser.add_argument("--directory", type=Path, default=Path("/var/tmp"), help="volumes lie there (%(default)s)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="the same figures")
     return parser
@@ -244,7 +247,7 @@ def _check(options: argparse.Namespace) -> None:
     for name in options.measures:
         if name not in _MEASURES:
             raise UserError(f"{name}: no measure is called so ({', '.join(_MEASURES)})")
-    for name in ("size", "copy_size", "count", "repeat"):
+    for name in ("size", "copy_size", "count", "repeat", "reserves"):
         if not 1 <= getattr(options, name) <= 1 << 22:
             raise UserError(f"--{name.replace('_', '-')} {getattr(options, name)} is out of range")
     options.size *= MEBIBYTE
