@@ -8,6 +8,7 @@ import shutil
 import signal
 import sys
 import tempfile
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from statistics import median
@@ -73,18 +74,23 @@ async def write_cost(directory: Path, options: argparse.Namespace) -> dict[str, 
     loads = {"qd32": (32, options.count, False), "qd32 random": (32, options.count, True),
              "qd1": (1, options.count // 4, False)}  # fmt: skip
     rates: dict[str, list[float]] = {f"{name} {load}": [] for load in loads for name in ("pair", "smpl")}
+    costs: dict[str, list[float]] = defaultdict(list)
     async with two_sites(directory, 256 * MEBIBYTE) as sites:
         await sites.copy(PairOut.CREATE)
         for number in range(options.repeat + 1):
             for load, (depth, count, scattered) in loads.items():
                 for name, lun in (("pair", PAIRED), ("smpl", SIMPLE)):
+                    before = [site.cpu_seconds() for site in (sites.a, sites.b)]
                     rate = await writes(sites, lun, 4096, depth, count, scattered=scattered)
                     if number:  # the first round warms the caches
                         rates[f"{name} {load}"].append(rate)
+                        for site, then in zip((sites.a, sites.b), before, strict=True):
+                            costs[f"{name} {load}, array {site.name}"].append((site.cpu_seconds() - then) / count)
     iops = [pair / smpl for pair, smpl in zip(rates["pair qd32"], rates["smpl qd32"], strict=True)]
     latency = [smpl / pair for pair, smpl in zip(rates["pair qd1"], rates["smpl qd1"], strict=True)]
     return {
         **{f"4 KiB writes/s, {name}": round(median(values)) for name, values in rates.items()},
+        **{f"CPU per write, µs, {name}": round(median(values) * 1e6, 1) for name, values in costs.items()},
         "IOPS of PAIR / SMPL, QD 32 (0.45 wanted)": round(median(iops), 3),
         "latency of PAIR / SMPL, QD 1 (at most 2.2 wanted)": round(median(latency), 2),
     }

@@ -1,6 +1,7 @@
 """Two arrays on loopback, as processes, with one pair between them and one volume without a pair at the first."""
 
 import asyncio
+import os
 import re
 import sys
 import time
@@ -77,6 +78,11 @@ volume = "paired"
             self.session.close()
         if hasattr(self, "process"):
             await self.process.end()
+
+    def cpu_seconds(self) -> float:
+        """User and system time of the array so far."""
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def url(self, lun: int) -> str:
         return f"iscsi://127.0.0.1:{self.port}/{self.iqn}/{lun}"
