@@ -23,7 +23,7 @@ from target.link_security import LinkSecurity, load_link_security
 from target.medium_operations import MediumOperations
 from target.metadata_store import MetadataStore, ReservationNotes
 from target.portal_config import every_group
-from target.reload import checked_growth, state_changes, volume_changes
+from target.reload import changed_copy_rates, checked_growth, state_changes, volume_changes
 from target.remote_copy.copy_pace import CopyPace
 from target.remote_copy.group_control import GroupControl
 from target.remote_copy.link_transport import LinkTransport
@@ -258,7 +258,7 @@ class Array:
             bitmap.mark_all()
         marks = RegionMarks(bitmap, file)
         half = PairHalf(identity, volume, record, marks, self._store, self._link, self._publish)
-        half.pace = self._pace if pair.copy_rate is None else _pace(pair.copy_rate)
+        half.pace = self._pace_of(pair.copy_rate)
         control = PairControl(half, PrimaryVolume(half), SecondaryVolume(half), _within)
         self._controls[pair.name] = self._by_ldev[config.ldev] = control
         group = pair.group if pair.group in self._group_names else ""
@@ -279,6 +279,10 @@ class Array:
                 )
             self._groups[name] = GroupControl(name, members, self._store, _within)
 
+    def _pace_of(self, copy_rate: int | None) -> CopyPace:
+        """None: what all pairs without a rate of their own share."""
+        return self._pace if copy_rate is None else _pace(copy_rate)
+
     async def _start_portals(self) -> None:
         config = self._config
         self._portal = IscsiPortal(TargetDescription(config.iqn), self._server, access=self._access)
@@ -293,7 +297,7 @@ class Array:
                 self.urls += [f"iscsi://{bound}/{config.iqn}/{lun}" for lun in sorted(self._units)]
 
     async def reload(self, config: ArrayConfig) -> None:
-        """Take over what may change while the array runs: volumes, access, portal groups' states and redirections.
+        """Take over what may change while the array runs: volumes, access, copy rates, groups' states.
 
         Raises UserError when anything else has changed or cannot be had; then all is as before, but for volumes that
         had grown already.
@@ -323,6 +327,9 @@ class Array:
         self._access.rules = rules
         self._portal.check_access()
         self._server.set_access_states(state_changes(old, config))
+        self._pace.bytes_per_second = config.copy_rate
+        for name, rate in changed_copy_rates(old, config).items():
+            self._controls[name].half.pace = self._pace_of(rate)
         for group in every_group(config.portals, config.portal_groups):
             self._portal.redirect(group.tag, group.redirect)
 

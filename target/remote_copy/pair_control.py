@@ -38,6 +38,14 @@ FORWARD_SECONDS = 0.3
 WITHDRAWN_LIMIT = 256
 """Nexuses whose last claim was withdrawn; the oldest is forgotten first."""
 
+_NOT_IN_PAIR = {
+    PairState.SMPL: Refusal.NOT_PAIRED,
+    PairState.COPY: Refusal.COPYING,
+    PairState.PSUS: Refusal.ALREADY_SUSPENDED,
+    PairState.PSUE: Refusal.SUSPENDED_BY_ERROR,
+}
+"""What keeps a comparison from being asked for."""
+
 T = TypeVar("T")
 Within = Callable[[Task[T], float], Awaitable[T]]
 """Waits for a task, but not longer than so many seconds: raises TimeoutError and leaves the task running."""
@@ -363,14 +371,21 @@ class PairControl:
         At the P-VOL's array, in PAIR; one at a time. The progress goes on counting, and is ``half.verified`` as well.
         """
         half = self.half
-        if half.role is not PairRole.P_VOL or half.state is not PairState.PAIR:
-            raise PairRefused(Refusal.BUSY, "copies are compared at the P-VOL's array, in PAIR")
+        if half.role is PairRole.S_VOL:
+            raise PairRefused(Refusal.IS_S_VOL, "copies are compared by the P-VOL's array")
+        if half.state is not PairState.PAIR:
+            raise PairRefused(_NOT_IN_PAIR[half.state])
         if half.verified is not None and not half.verified.ended:
             raise PairRefused(Refusal.BUSY, "they are being compared")
         task = VerifyTask(half)
         half.verified = task.progress
         self._tasks.keep(create_task(task.run()))
         return task.progress
+
+    def set_copy_rate(self, bytes_per_second: int) -> None:
+        """Of this pair alone, from now on; 0: no limit."""
+        self.half.pace = self.half.pace.alike(bytes_per_second)
+        log.info("pair %s: copy_rate is %d bytes/s now (0: unlimited)", self.half.identity.name, bytes_per_second)
 
     def link_opened(self, offer: PairOffer | None) -> None:
         """The link is up; ``offer`` is what the other array says of its half, if it has one."""

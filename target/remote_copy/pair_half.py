@@ -8,15 +8,16 @@ import logging
 from asyncio import Lock, Task
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Protocol, TypedDict
 
+from storage_model.differential_bitmap import REGION_BYTES
 from storage_model.errors import CheckCondition
 from storage_model.nexus import ITNexus
 from storage_model.ownership import EpochRegister
 from storage_model.pair import PairEpoch, PairRecord
 from storage_model.pair_state import FenceLevel, PairRole, PairState, Side
 from storage_model.spec.copy_frames import PairOffer
-from storage_model.spec.pair_cdb import PairStatus, StatusFlag
+from storage_model.spec.pair_cdb import PairStatus, StatusFlag, VerifyState
 from storage_model.spec.scsi_sense import AscAscq, SenseKey
 from storage_model.spec.scsi_task import ScsiStatus
 from storage_model.volume import Volume, VolumeError
@@ -44,6 +45,16 @@ class PairIdentity:
     ldev: int
     quorum: bool
     fence: FenceLevel
+
+
+class _WorkStatus(TypedDict, total=False):
+    """Fields of PairStatus."""
+
+    bytes_per_second: int
+    verify: VerifyState
+    verified_bytes: int
+    verify_differing_bytes: int
+    verify_busy_bytes: int
 
 
 class RecordStore(Protocol):
@@ -233,6 +244,11 @@ class PairHalf:
             owner,
         )
 
+    async def spend(self, count: int) -> None:
+        """Returns when a copy may go on for ``count`` bytes; ``pace`` may become another one meanwhile."""
+        while not await (pace := self.pace).spend(count, lambda: self.pace is pace):
+            pass
+
     def refuse(self, nexus: ITNexus, *, writes: bool) -> ScsiStatus:
         """What host access ends with before it touches the medium: GOOD, or a conflict with the owner (claim 1).
 
@@ -285,7 +301,7 @@ class PairHalf:
             epoch=decided.epoch,
             ldev=identity.ldev,
             peer_ldev=self.peer.ldev if self.peer is not None else 0,
-            differing_bytes=min(differing * (64 << 10), self.volume.size_bytes),
+            differing_bytes=min(differing * REGION_BYTES, self.volume.size_bytes),
             size_bytes=self.volume.size_bytes,
             serial=identity.serial,
             peer_serial=identity.peer_serial,
@@ -294,7 +310,28 @@ class PairHalf:
             pair_name=identity.name,
             group_name=identity.group,
             volume_name=identity.volume_name,
+            copy_rate=self.pace.bytes_per_second,
+            **self._work_status(),
         )
+
+    def _work_status(self) -> "_WorkStatus":
+        """Of the copy or the comparison under way, and what the last comparison found."""
+        verified, copied, now = self.verified, self.progress, self.pace.clock()
+        status = _WorkStatus(bytes_per_second=0)
+        if self.state is PairState.COPY and copied is not None:
+            status["bytes_per_second"] = int(copied.speed.per_second(now))
+        if verified is None:
+            return status
+        if not verified.ended:
+            status["verify"] = VerifyState.RUNNING
+            status["bytes_per_second"] = int(verified.speed.per_second(now))
+        else:
+            status["verify"] = VerifyState.BROKEN_OFF if verified.reason else VerifyState.ENDED
+        size = self.volume.size_bytes
+        status["verified_bytes"] = min(size, verified.compared * REGION_BYTES)
+        status["verify_differing_bytes"] = min(size, verified.differing * REGION_BYTES)
+        status["verify_busy_bytes"] = min(size, verified.busy * REGION_BYTES)
+        return status
 
 
 def moved_inside(record: PairRecord, epoch: int, states: tuple[PairState, ...], to: PairState) -> PairRecord:

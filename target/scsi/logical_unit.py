@@ -61,6 +61,14 @@ class PairPort(Protocol):
         """The claim of ``nexus`` lost at its host: it must not own the pair."""
         ...
 
+    def verify(self) -> object:
+        """Begin to compare both copies; raises ``PairRefused``."""
+        ...
+
+    def set_copy_rate(self, bytes_per_second: int) -> None:
+        """How fast copies and comparisons go that this array drives; 0: no limit."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class UnitIdentity:

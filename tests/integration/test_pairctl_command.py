@@ -9,7 +9,7 @@ from pathlib import Path
 
 from scripts.failover_drill.processes import ROOT
 from storage_model.pair_state import PairRole, PairState
-from storage_model.spec.pair_cdb import StatusFlag
+from storage_model.spec.pair_cdb import PairOut, StatusFlag
 from tests.eventually import eventually
 from tests.integration.pair_of_arrays import PairSpec, free_port, pair_of_arrays
 
@@ -79,6 +79,73 @@ async def test_the_words_of_cci(tmp_path: Path) -> None:
         assert (await pairctl(b, "volchk", "data1"))[0] == 2
         assert (await pairctl(a, "pairsplit", "-g", "g", "-S"))[0] == 0
         assert (await pairctl(a, "volchk", "-g", "g", "-ss"))[0] == 11
+
+
+async def test_verify(tmp_path: Path) -> None:
+    async with pair_of_arrays(tmp_path, PairSpec("data0", group="g"), PairSpec("data1", group="g")) as arrays:
+        a, b = arrays.a.port, arrays.b.port
+        await arrays.create(0)
+        status, _, error = await pairctl(a, "verify", "-g", "g")
+        assert (status, error.split(": ", 2)[1:]) == (
+            228, ["verify data1", "228 invalid state: not a P-VOL in PAIR; no pair of the group is being compared\n"],
+        )  # fmt: skip
+        assert await pairctl(a, "verify", "data0", "--wait") == (0, "data0: 4.0 MiB compared, equal\n", "")
+        with (arrays.b.state / "data0.vol").open("r+b") as medium:  # behind the array's back, as a bad disk would
+            medium.seek(1 << 20)
+            medium.write(b"rot")
+        status, output, _ = await pairctl(a, "verify", "data0", "--wait")
+        assert (status, output.split(": copied by")[0]) == (
+            225, "data0: 4.0 MiB compared, 64.0 KiB in regions that differ",
+        )  # fmt: skip
+        _, output, _ = await pairctl(a, "display", "data0", "--json")
+        (pair,) = json.loads(output)
+        assert (pair["differing_bytes"], pair["copy_rate"], pair["seconds_left"]) == (64 << 10, None, None)
+        assert pair["verify"] == {
+            "state": "ended", "compared_bytes": 4 << 20, "differing_bytes": 64 << 10, "busy_bytes": 0,
+        }  # fmt: skip
+        status, _, error = await pairctl(b, "verify", "data0")
+        assert (status, error) == (
+            228,
+            "pairctl: verify data0: 228 invalid state: the own volume is the S-VOL; ask the P-VOL's array, 30095\n",
+        )
+        assert [(await pairctl(a, verb, "data0"))[0] for verb in ("split", "resync")] == [0, 0]
+        await arrays.a.until(0, PairState.PAIR)
+        assert arrays.equal()
+        assert (await pairctl(a, "verify", "data0", "--wait"))[0] == 0
+
+
+async def test_rate_and_progress(tmp_path: Path) -> None:
+    slow = PairSpec("data0", size="16MiB", copy_rate="64KiB")
+    async with pair_of_arrays(tmp_path, slow) as arrays:
+        a, b = arrays.a.port, arrays.b.port
+        for lba in range(0, 32768, 128):
+            await arrays.a.write(0, lba, b"data" * 128)
+        await arrays.a.control(0, PairOut.CREATE)
+
+        async def moving() -> bool:
+            return (await arrays.a.status(0)).bytes_per_second > 0
+
+        await eventually(moving, within=15, what="a copy with a speed")
+        _, output, _ = await pairctl(a, "display", "-v", "data0")
+        assert "data0: copy_rate 64.0 KiB/s; " in output and " to copy, " in output and " s to go\n" in output
+        assert await pairctl(a, "rate", "data0", "unlimited") == (0, "", "")
+        await arrays.a.until(0, PairState.PAIR)  # it would have taken four minutes
+        assert await pairctl(b, "rate", "data0", "2MiB") == (
+            0, "", "pairctl: rate data0: this array drives no copies of it before a swap: ask the P-VOL's\n",
+        )  # fmt: skip
+        assert (await arrays.b.status(0)).copy_rate == 2 << 20
+        assert await pairctl(a, "rate", "data0", "4MiB") == (0, "", "")
+        assert (await pairctl(a, "verify", "data0"))[0] == 0
+        status, output, _ = await pairctl(a, "watch", "data0", "--interval", "0.2")
+        assert status == 0 and "verify running: " in output.splitlines()[0] and "verify" not in output.splitlines()[-1]
+        arrays.a.config.write_text(arrays.a.config.read_text().replace('"64KiB"', '"1MiB"'))
+        assert arrays.a.process is not None
+        os.kill(arrays.a.process.pid, signal.SIGHUP)
+
+        async def reread() -> bool:
+            return (await arrays.a.status(0)).copy_rate == 1 << 20
+
+        await eventually(reread, within=10, what="the copy_rate of the configuration")
 
 
 async def test_takeover(tmp_path: Path) -> None:
