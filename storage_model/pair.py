@@ -68,10 +68,7 @@ class PairEpoch:
 
     def encode(self) -> str:
         """One line of JSON: the form in the metadata store and on the link."""
-        owner = None
-        if self.owner is not None:
-            nexus = self.owner.nexus
-            owner = [self.owner.serial, nexus.initiator_name, nexus.isid.hex(), nexus.target_port]
+        owner = None if self.owner is None else [self.owner.serial, *_fields(self.owner.nexus)]
         return json.dumps(
             {
                 "epoch": self.epoch,
@@ -118,13 +115,15 @@ class PairRecord:
 
     ``equal``: the halves have been equal since the epoch began. In PSUE it tells a mirror that broke, whose P-VOL has
     everything, from a copy that broke off, where only the epoch's ``source`` does; in PSUS, a pair that was split when
-    it was equal, whose S-VOL is a whole image of that moment.
+    it was equal, whose S-VOL is a whole image of that moment. ``withdrawn``: nexuses of this array, the oldest first,
+    that were refused or have released since they claimed: a claim of theirs that is yet decided must not own the pair.
     """
 
     decided: PairEpoch = PairEpoch()
     state: PairState = PairState.SMPL
     accepted: PairEpoch | None = None
     equal: bool = False
+    withdrawn: tuple[ITNexus, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,9 +151,7 @@ class PairRequest:
 
     def encode(self) -> str:
         """One line of JSON for the link."""
-        claim = (
-            None if self.claim is None else [self.claim.initiator_name, self.claim.isid.hex(), self.claim.target_port]
-        )
+        claim = None if self.claim is None else _fields(self.claim)
         fields = {name: getattr(self, name) for name in self.__slots__}
         fields.update(
             verb=self.verb.name, claim=claim, fence=self.fence and self.fence.name, good_side=self.good_side.name
@@ -182,6 +179,23 @@ def _uint32(number: object) -> int:
     if not isinstance(number, int) or not 0 <= number <= 0xFFFFFFFF:
         raise ValueError(f"{number!r} is not a 32-bit number")
     return number
+
+
+def encode_nexuses(nexuses: tuple[ITNexus, ...]) -> str:
+    """One line of JSON: the form in the metadata store."""
+    return json.dumps([_fields(nexus) for nexus in nexuses])
+
+
+def decode_nexuses(text: str) -> tuple[ITNexus, ...]:
+    """From :func:`encode_nexuses`'s form; raises ValueError on anything else."""
+    try:
+        return tuple(_nexus(*fields) for fields in json.loads(text))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"not a list of nexuses: {text[:80]!r}: {error!r}") from None
+
+
+def _fields(nexus: ITNexus) -> list[object]:
+    return [nexus.initiator_name, nexus.isid.hex(), nexus.target_port]
 
 
 def _nexus(name: object, isid: str, port: object) -> ITNexus:

@@ -15,25 +15,29 @@ from types import TracebackType
 
 from storage_model.errors import UserError
 from storage_model.medium_operation import MediumOperation
-from storage_model.pair import PairEpoch, PairRecord
+from storage_model.pair import PairEpoch, PairRecord, decode_nexuses, encode_nexuses
 from storage_model.pair_state import PairState
 from storage_model.persistent_reservation import PersistentReservation
 from storage_model.volume import MediumFailure
 
 log = logging.getLogger("pairvol.array")
 
-_SCHEMA_VERSION = 3
-_READABLE_VERSIONS = (0, 1, 2, _SCHEMA_VERSION)
+_SCHEMA_VERSION = 4
+_READABLE_VERSIONS = (0, 1, 2, 3, _SCHEMA_VERSION)
 """0 is a new file. 1 had no reservations: it gets the table, as every table that is missing is made. 2 did not say
-which file they were made on: they count for the one that has the volume's name now."""
-_FROM_VERSION_2 = "ALTER TABLE persistent_reservation ADD COLUMN file TEXT"
+which file they were made on: they count for the one that has the volume's name now. 3 forgot withdrawals."""
+_UPGRADES = (
+    ((2,), "ALTER TABLE persistent_reservation ADD COLUMN file TEXT;"),
+    ((1, 2, 3), "ALTER TABLE pair ADD COLUMN withdrawn TEXT NOT NULL DEFAULT '[]';"),
+)
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS pair (
     name     TEXT PRIMARY KEY,
     decided  TEXT NOT NULL,  -- the epoch's value as JSON
     state    TEXT NOT NULL,  -- SMPL, COPY, PAIR, PSUS or PSUE
     accepted TEXT,           -- this array's vote for the next epoch, while it is undecided
-    equal    INTEGER NOT NULL -- 1: the halves have been equal since the epoch began
+    equal    INTEGER NOT NULL, -- 1: the halves have been equal since the epoch began
+    withdrawn TEXT NOT NULL DEFAULT '[]' -- nexuses that must not own the pair, as JSON
 ) STRICT;
 -- identity: drawn once; tells this array from another with the same serial number, and from itself without its memory
 CREATE TABLE IF NOT EXISTS array (serial TEXT PRIMARY KEY, identity TEXT NOT NULL) STRICT;
@@ -44,7 +48,7 @@ CREATE TABLE IF NOT EXISTS peer (serial TEXT PRIMARY KEY, identity TEXT NOT NULL
 CREATE TABLE IF NOT EXISTS persistent_reservation (volume TEXT PRIMARY KEY, state TEXT NOT NULL, file TEXT) STRICT;
 """
 
-_SAVE_PAIR = "INSERT OR REPLACE INTO pair VALUES (?, ?, ?, ?, ?)"
+_SAVE_PAIR = "INSERT OR REPLACE INTO pair VALUES (?, ?, ?, ?, ?, ?)"
 
 
 class MetadataStore:
@@ -77,11 +81,10 @@ class MetadataStore:
         (version,) = database.execute("PRAGMA user_version").fetchone()
         if version not in _READABLE_VERSIONS:
             raise UserError(f"{path}: written by another version of pairvol (schema {version}, not {_SCHEMA_VERSION})")
+        upgrade = "".join(statement for versions, statement in _UPGRADES if version in versions)
+        # In one transaction: a crash leaves the old version, or the new one.
+        database.executescript(f"BEGIN; {upgrade} {_SCHEMA} PRAGMA user_version = {_SCHEMA_VERSION}; COMMIT")
         with database:
-            if version == 2:
-                database.execute(_FROM_VERSION_2)
-            database.executescript(_SCHEMA)
-            database.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
             known = database.execute("SELECT serial, identity FROM array").fetchone()
             if known is None:
                 known = (serial, uuid.uuid4().hex)
@@ -118,14 +121,14 @@ class MetadataStore:
 
     def load_pair(self, name: str) -> PairRecord:
         """The record of a pair; of a new one, the empty record. Called before the array serves."""
-        query = "SELECT decided, state, accepted, equal FROM pair WHERE name = ?"
+        query = "SELECT decided, state, accepted, equal, withdrawn FROM pair WHERE name = ?"
         row = self._database.execute(query, (name,)).fetchone()
         if row is None:
             return PairRecord()
-        decided, state, accepted, equal = row
+        decided, state, accepted, equal, withdrawn = row
         try:
             vote = PairEpoch.decode(accepted) if accepted else None
-            return PairRecord(PairEpoch.decode(decided), PairState[state], vote, bool(equal))
+            return PairRecord(PairEpoch.decode(decided), PairState[state], vote, bool(equal), decode_nexuses(withdrawn))
         except (ValueError, KeyError) as error:
             raise UserError(f"the metadata of pair {name} cannot be read: {error}") from None
 
@@ -198,7 +201,7 @@ class MetadataStore:
 
 def _pair_row(name: str, record: PairRecord) -> tuple[object, ...]:
     accepted = record.accepted.encode() if record.accepted is not None else None
-    return name, record.decided.encode(), record.state.name, accepted, record.equal
+    return name, record.decided.encode(), record.state.name, accepted, record.equal, encode_nexuses(record.withdrawn)
 
 
 class ReservationNotes:

@@ -16,7 +16,7 @@ from typing import Any
 from scripts.simulation.journal import Journal
 from storage_model.differential_bitmap import PAGE_BYTES, REGION_BYTES, DifferentialBitmap
 from storage_model.medium_operation import MediumOperation
-from storage_model.pair import PairEpoch, PairRecord
+from storage_model.pair import PairEpoch, PairRecord, decode_nexuses, encode_nexuses
 from storage_model.persistent_reservation import PersistentReservation
 from storage_model.volume import Extent, MediumFailure, SpaceExhausted
 
@@ -281,6 +281,7 @@ class SimulatedMetadata:
                 record.state,
                 None if record.accepted is None else PairEpoch.decode(record.accepted.encode()),
                 record.equal,
+                decode_nexuses(encode_nexuses(record.withdrawn)),
             )
             for name, record in records.items()
         }

@@ -60,7 +60,11 @@ class HalfGroup:
             for half in self.halves.values():
                 await stack.enter_async_context(half.saving)
             before = self.records
-            records = {pair: record for pair, record in change(before).items() if record != before[pair]}
+            wanted = {
+                pair: replace(record, withdrawn=tuple(self.halves[pair].withdrawn))
+                for pair, record in change(before).items()
+            }
+            records = {pair: record for pair, record in wanted.items() if record != before[pair]}
             if not records:
                 return records
             try:

@@ -35,9 +35,6 @@ DECISION_SECONDS = 2.0
 FORWARD_SECONDS = 0.3
 """How much longer the array waits that only forwards, so that the serialising one gives up first."""
 
-WITHDRAWN_LIMIT = 256
-"""Nexuses whose last claim was withdrawn; the oldest is forgotten first."""
-
 _NOT_IN_PAIR = {
     PairState.SMPL: Refusal.NOT_PAIRED,
     PairState.COPY: Refusal.COPYING,
@@ -103,7 +100,6 @@ class PairControl:
         self._within = within
         self._offer: PairOffer | None = None
         self._told: tuple[int, PairState] = (half.record.decided.epoch, half.state)  # in the last PAIR_STATUS
-        self._withdrawn: dict[ITNexus, None] = {}  # must not own the pair, even if a claim of theirs is yet decided
         self._tasks = BackgroundTasks(half.identity.name)
         self._decision = PairDecision(half, primary, self._tasks, self._release_unwanted, self._split_if_armed)
 
@@ -128,22 +124,22 @@ class PairControl:
             await self.withdraw(nexus)
 
     async def withdraw(self, nexus: ITNexus) -> None:
-        """The claim lost or ran out of time at its host: it must not own the pair, now or once a doubt is resolved."""
-        # A request of its that timed out may still be on its way, here or at the other array: until it claims anew.
-        self._withdrawn.pop(nexus, None)
-        self._withdrawn[nexus] = None
-        if len(self._withdrawn) > WITHDRAWN_LIMIT:
-            del self._withdrawn[next(iter(self._withdrawn))]
+        """The claim lost or ran out of time at its host: it must not own the pair, now or once a doubt is resolved.
+
+        Durable on return. If it cannot be saved it holds in memory.
+        """
+        self.half.withdraw(nexus)
+        await self.half.save_withdrawn(must_be_durable=False)
         await self._release(nexus)
 
     async def _release(self, nexus: ITNexus) -> None:
         half = self.half
-        while self._owns(nexus):
+        while self._owns(nexus) and nexus in half.withdrawn:
             state = half.state
             try:
                 await self.request(PairRequest(PairVerb.RELEASE, half.identity.serial, claim=nexus))
             except PairRefused as error:
-                if half.state is not state and nexus in self._withdrawn:
+                if half.state is not state:
                     continue  # a fault came first and suspended the pair: the release is wanted all the same
                 if self._owns(nexus):  # tried again when the link is back
                     log.warning("pair %s: %s keeps the ownership: %s", half.identity.name, nexus.initiator_name, error)
@@ -152,7 +148,7 @@ class PairControl:
     def _release_unwanted(self) -> None:
         """The pair may have been given to a nexus that does not want it any more."""
         owner = self.half.record.decided.owner
-        if owner is not None and owner.nexus in self._withdrawn and self._owns(owner.nexus):
+        if owner is not None and owner.nexus in self.half.withdrawn and self._owns(owner.nexus):
             self._tasks.keep(create_task(self._release(owner.nexus)))
 
     def _owns(self, nexus: ITNexus) -> bool:
@@ -160,15 +156,21 @@ class PairControl:
 
     async def request(self, request: PairRequest) -> int:
         """Carry out a pair-control command; the epoch it led to. Raises PairRefused, also when it takes too long."""
+        epoch = await self._request(request)
+        if request.claim is not None and request.verb is not PairVerb.RELEASE:
+            await self.half.save_withdrawn()  # what a restart remembers must not take from it what it is told it has
+        return epoch
+
+    async def _request(self, request: PairRequest) -> int:
         half = self.half
         if request.claim is not None and self._keeps(request):
-            self._withdrawn.pop(request.claim, None)
+            half.withdrawn.pop(request.claim, None)
             return half.record.decided.epoch
         if request.verb is PairVerb.CREATE and request.fence is None:
             request = replace(request, fence=half.identity.fence)
         if request.group and self.group is not None:
             if request.claim is not None:
-                self._withdrawn.pop(request.claim, None)
+                half.withdrawn.pop(request.claim, None)
             return await self.group.request(half.identity.name, request)
         outcome = TRANSITIONS[(half.role, half.state), request.verb]
         if isinstance(outcome, Refusal):
@@ -176,7 +178,7 @@ class PairControl:
         if half.record.decided.outdated and request.fence is None:
             request = replace(request, fence=half.identity.fence)
         if request.claim is not None and request.verb is not PairVerb.RELEASE:
-            self._withdrawn.pop(request.claim, None)
+            half.withdrawn.pop(request.claim, None)
         if self.group is not None and self.group.follows(half.identity.name, request):
             return await self.group.request(half.identity.name, request)
         leads = half.register.leads or request.verb is PairVerb.TAKEOVER
@@ -324,7 +326,7 @@ class PairControl:
         """What a nexus asked for last counts: not a claim withdrawn since, nor a release that a new claim overtook."""
         if request.claim is None or request.serial != self.half.identity.serial:
             return
-        if (request.claim in self._withdrawn) is not (request.verb is PairVerb.RELEASE):
+        if (request.claim in self.half.withdrawn) is not (request.verb is PairVerb.RELEASE):
             raise PairRefused(Refusal.BUSY, "its nexus has asked for the contrary since")
 
     def _check_now(self, request: PairRequest, value: PairEpoch) -> None:
@@ -560,9 +562,10 @@ class PairControl:
 
     async def start(self) -> None:
         """After the array's start: what was mirroring when it stopped is suspended until somebody resyncs."""
-        accepted = self.half.register.accepted
-        if accepted is not None and accepted.owner is not None and accepted.owner != self.half.record.decided.owner:
-            self._withdrawn[accepted.owner.nexus] = None  # its command ended with the array, and not with GOOD
+        half, accepted = self.half, self.half.register.accepted
+        claimant = accepted.owner if accepted is not None else None
+        if claimant is not None and claimant != half.record.decided.owner and claimant.serial == half.identity.serial:
+            half.withdraw(claimant.nexus)  # its command ended with the array, and not with GOOD
         await self.half.suspend("the array was restarted")
 
     async def stop(self) -> None:

@@ -29,6 +29,9 @@ from target.scsi.block_range_lock import BlockRangeLock
 
 log = logging.getLogger("pairvol.pair")
 
+WITHDRAWN_LIMIT = 256
+"""Nexuses whose last claim was withdrawn; the oldest is forgotten first."""
+
 MIRRORED = (PairState.COPY, PairState.PAIR)
 """The states in which a P-VOL's writes go to both halves."""
 
@@ -114,6 +117,8 @@ class PairHalf:
         """What the other array says of its outdated half, or its decided epoch, cannot be reconciled with this half."""
         self.swap_in_doubt: int | None = None
         """The epoch out of which a swap was asked of the other array, if its outcome is not known here."""
+        self.withdrawn = dict.fromkeys(record.withdrawn)
+        """Nexuses that must not own the pair, even if a claim of theirs is yet decided: durable with the next save."""
         self.busy: Callable[[], bool] = lambda: False
         """True while SANITIZE or FORMAT UNIT has the volume, or has failed there: nothing may be mirrored then."""
         self.together: Suspension | None = None
@@ -185,6 +190,16 @@ class PairHalf:
         await self._save(lambda record: moved_inside(record, epoch, (PairState.COPY,), PairState.PAIR))
         return self.state is PairState.PAIR and self.record.decided.epoch == epoch
 
+    def withdraw(self, nexus: ITNexus) -> None:
+        """A request of its that timed out may still be on its way, here or at the other array: until it claims anew."""
+        self.withdrawn[nexus] = None
+        if len(self.withdrawn) > WITHDRAWN_LIMIT:
+            del self.withdrawn[next(iter(self.withdrawn))]
+
+    async def save_withdrawn(self, *, must_be_durable: bool = True) -> None:
+        """What was withdrawn, or claimed anew, is durable on return."""
+        await self._save(lambda record: record, must_be_durable=must_be_durable)
+
     async def suspend(self, reason: str) -> None:
         """A fault stops mirroring: COPY or PAIR becomes PSUE (¶31).
 
@@ -212,7 +227,7 @@ class PairHalf:
     async def _save(self, change: Callable[[PairRecord], PairRecord], *, must_be_durable: bool = True) -> None:
         async with self.saving:
             before = self.record
-            record = change(before)
+            record = replace(change(before), withdrawn=tuple(self.withdrawn))
             if record == before:
                 return
             try:

@@ -12,6 +12,7 @@ from storage_model.pair import Owner, PairEpoch, PairRecord
 from storage_model.pair_state import FenceLevel, PairState, Side
 from storage_model.persistent_reservation import PersistentReservation, Registration, ReservationType
 from storage_model.volume import MediumFailure
+from target import metadata_store
 from target.metadata_store import MetadataStore, ReservationNotes
 
 OWNER = Owner("30095", ITNexus("iqn.2026-11.org.pairvol:host-ä", bytes.fromhex("00023d0000aa"), 2))
@@ -21,6 +22,7 @@ RECORDS = [
     PairRecord(EPOCH, PairState.PAIR, equal=True),
     PairRecord(EPOCH, PairState.PSUE, PairEpoch(8)),
     PairRecord(PairEpoch(0xFFFFFFFF), PairState.SMPL),
+    PairRecord(EPOCH, PairState.PSUS, withdrawn=(OWNER.nexus, ITNexus("iqn.2026-11.org.pairvol:host-b", bytes(6)))),
 ]
 
 
@@ -181,10 +183,51 @@ async def test_metadata_of_version_1_are_taken_over(path: Path) -> None:
         with MetadataStore(path, "30095") as store:
             assert store.identity == "cafe" and store.load_peer("30096") == "beef"
             assert store.load_pair("quorum0") == PairRecord(EPOCH, PairState.PAIR, equal=True)
-            assert store._database.execute("PRAGMA user_version").fetchone() == (3,)
+            assert store._database.execute("PRAGMA user_version").fetchone() == (4,)
             await store.save_reservation("data0", RESERVED)
     with MetadataStore(path, "30095") as store:
         assert store.load_reservation("data0") == KEPT
+
+
+async def test_metadata_of_version_3_are_taken_over(path: Path) -> None:
+    """As they were written while withdrawals were kept in memory only."""
+    database = sqlite3.connect(path)
+    with database:
+        database.executescript(VERSION_1.replace("user_version = 1", "user_version = 3"))
+        row = ("quorum0", EPOCH.encode(), "PAIR", None, 1)
+        database.execute("INSERT INTO pair VALUES (?, ?, ?, ?, ?)", row)
+        columns = "(volume TEXT PRIMARY KEY, state TEXT NOT NULL, file TEXT)"
+        database.execute(f"CREATE TABLE persistent_reservation {columns} STRICT")
+    database.close()
+    with MetadataStore(path, "30095") as store:
+        record = store.load_pair("quorum0")
+        assert record == PairRecord(EPOCH, PairState.PAIR, equal=True)
+        record = replace(record, withdrawn=(OWNER.nexus,))
+        await store.save_pair("quorum0", record)
+    with MetadataStore(path, "30095") as store:
+        assert store.load_pair("quorum0") == record
+
+
+async def test_upgrade_that_is_broken_off_leaves_the_old_version(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    database = sqlite3.connect(path)
+    with database:
+        database.executescript(VERSION_1)
+    database.close()
+    with monkeypatch.context() as broken:
+        broken.setattr(metadata_store, "_SCHEMA", "CREATE TABLE array (serial TEXT);")  # there is one already
+        with pytest.raises(UserError, match="cannot be used as the array's metadata"):
+            MetadataStore(path, "30095")
+    with MetadataStore(path, "30095") as store:
+        assert store.identity == "cafe"
+
+
+@pytest.mark.parametrize("text", ["", "{", "1", "[1]", '[["x", "00", 1]]', '[["x", "00023d0000aa"]]'])
+async def test_withdrawals_that_cannot_be_read(path: Path, text: str) -> None:
+    with MetadataStore(path, "30095") as store:
+        await store.save_pair("quorum0", RECORDS[1])
+        store._database.execute("UPDATE pair SET withdrawn = ?", (text,))
+        with pytest.raises(UserError, match="the metadata of pair quorum0 cannot be read"):
+            store.load_pair("quorum0")
 
 
 async def test_reservation_of_another_file_by_that_name_is_ignored(
