@@ -11,7 +11,7 @@ from typing import Protocol
 
 from storage_model.group_register import lock_order
 from storage_model.pair import PairRecord
-from storage_model.pair_state import PairState
+from storage_model.pair_state import PairRole, PairState
 from storage_model.volume import VolumeError
 from target.remote_copy.pair_half import MIRRORED, PairHalf, moved_inside
 from target.remote_copy.write_gate import WriteGate
@@ -72,17 +72,22 @@ class HalfGroup:
             return records
 
     async def suspend(self, faulty: PairHalf, reason: str) -> None:
-        """Every pair that is mirroring, if the faulty one still is: see :meth:`PairHalf.suspend`."""
+        """Every pair that is mirroring from here, if the faulty one still is: see :meth:`PairHalf.suspend`.
+
+        An S-VOL goes alone: its P-VOL hears of it with the next write, and takes the others along before that is
+        acknowledged. Were they suspended here first, a P-VOL that nobody writes would not know.
+        """
         epoch = faulty.record.decided.epoch
 
         def suspended(records: Records) -> Records:
             own = records[faulty.identity.name]
             if moved_inside(own, epoch, MIRRORED, PairState.PSUE) == own:
                 return {}
+            alone = faulty.role is not PairRole.P_VOL
             return {
                 pair: replace(record, state=PairState.PSUE)
                 for pair, record in records.items()
-                if record.state in MIRRORED
+                if record.state in MIRRORED and (record is own if alone else self.halves[pair].role is PairRole.P_VOL)
             }
 
         changed = await self.save(suspended, must_be_durable=False)
