@@ -25,8 +25,13 @@ class WriteGate:
         """Pass the gate; whoever waited must look again at who may write."""
         while self._closed:
             await self._open.wait()
+        self.enter_now()
+
+    def enter_now(self) -> None:
+        """Pass the gate, which is not ``closed``."""
+        if not self._inside:
+            self._idle.clear()
         self._inside += 1
-        self._idle.clear()
 
     def leave(self) -> None:
         """The write has ended, however it did."""
