@@ -28,9 +28,9 @@ CAUGHT_BY = {
     "suspended-writes-unmarked": 2,
     "gate-does-not-wait": 27,
     "resync-succeeds-in-pair": 5,
-    "flush-of-one-copy": 17,
-    "stale-read-after-swap": 1,
-    "quorum-open-to-all": 12,
+    "flush-of-one-copy": 2,
+    "stale-read-after-swap": 14,
+    "quorum-open-to-all": 0,
 }
 
 
@@ -61,7 +61,7 @@ def digest_elsewhere(seed: int, hash_seed: int) -> str:
     return last.removeprefix("digest ")
 
 
-@pytest.mark.parametrize("seed", [7, 106])
+@pytest.mark.parametrize("seed", [110, 120])
 def test_seed_is_the_same_run_in_every_process(seed: int) -> None:
     one, other = (digest_elsewhere(seed, hash_seed) for hash_seed in (1, 2))
     assert one == other
