@@ -8,6 +8,7 @@ import random
 import signal
 import sys
 import time
+import warnings
 from collections import Counter
 from types import FrameType
 
@@ -104,17 +105,19 @@ def _many(options: argparse.Namespace) -> int:
     return 0
 
 
-def _terminated(number: int, frame: FrameType | None) -> None:
+def _interrupted(number: int, frame: FrameType | None) -> None:
+    warnings.simplefilter("ignore")  # a coroutine that was just made, say, will never be awaited
     raise KeyboardInterrupt
 
 
-def main() -> int:
-    options = _arguments().parse_args()
+def main(arguments: list[str] | None = None) -> int:
+    options = _arguments().parse_args(arguments)
     wrong = _check(options)
     if wrong:
         print(f"scripts/simulate: {wrong}", file=sys.stderr)
         return _USAGE
-    signal.signal(signal.SIGTERM, _terminated)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupted)
     try:
         return _one(options) if options.seed is not None and options.seeds is None else _many(options)
     except KeyboardInterrupt:

@@ -146,7 +146,7 @@ class World:
         watcher = self.loop.create_task(self._watch())
         heartbeat = self.loop.create_task(self._lose_heartbeats())
         await asyncio.sleep(random.choice((0.5, 2.0)))
-        await self.faults.run(random.choice((3.0, 6.0)), random.choice((0.2, 0.5, 1.0)))
+        await self.faults.run(random.choice((2.0, 4.0)), random.choice((0.2, 0.5, 1.0)))
         self.faults.heal()
         heartbeat.cancel()
         self.operator.calm = True

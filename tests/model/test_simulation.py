@@ -28,13 +28,19 @@ CAUGHT_BY = {
     "suspended-writes-unmarked": 2,
     "gate-does-not-wait": 27,
     "resync-succeeds-in-pair": 5,
+<<<<<<< HEAD
     "flush-of-one-copy": 17,
     "stale-read-after-swap": 1,
     "quorum-open-to-all": 163,
+=======
+    "flush-of-one-copy": 2,
+    "stale-read-after-swap": 14,
+    "quorum-open-to-all": 0,
+>>>>>>> simulate2
 }
 
 
-@pytest.mark.parametrize("seed", range(100, 106))
+@pytest.mark.parametrize("seed", range(110, 115))
 def test_seed_passes(seed: int) -> None:
     result = run_seed(seed)
     assert not result.violations
@@ -61,12 +67,15 @@ def digest_elsewhere(seed: int, hash_seed: int) -> str:
     return last.removeprefix("digest ")
 
 
-@pytest.mark.parametrize("seed", [7, 106])
-def test_seed_is_the_same_run_in_every_process(seed: int) -> None:
-    one, other = (digest_elsewhere(seed, hash_seed) for hash_seed in (1, 2))
+def test_seed_is_the_same_run_in_every_process() -> None:
+    one, other = (digest_elsewhere(120, hash_seed) for hash_seed in (1, 2))
     assert one == other
-    _ = run_seed(seed + 1)
-    assert run_seed(seed, verbose=True, digest=True).digest == one  # nor does it matter what has run before
+    assert run_seed(120, verbose=True, digest=True).digest == one
+
+
+def test_seed_is_the_same_run_whatever_ran_before() -> None:
+    digests = [run_seed(seed, digest=True).digest for seed in (110, 111, 110)]
+    assert digests[0] == digests[2] != digests[1]
 
 
 def test_run_leaves_its_surroundings_as_they_were() -> None:
