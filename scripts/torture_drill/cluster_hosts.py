@@ -14,8 +14,13 @@ from storage_model.spec.scsi_task import ScsiStatus, TaskFunction
 
 _THINK_SECONDS = 0.02
 _BLOCKS_EACH = 8
-_RESETS = 0.02
+_RESETS = 0.005
 """Few: a command that another host's reset aborts is never answered (SAM-5 5.6, TAS 0), and waited for in vain."""
+
+
+def short_name(initiator_name: str) -> str:
+    """What the history and the journal call a host."""
+    return initiator_name.rpartition(":")[2]
 
 
 class Witness:
@@ -49,7 +54,7 @@ class ClusterHost:
     def __init__(
         self, initiator: Initiator, volume: TorturedVolume, witness: Witness, journal: Journal, random: Random
     ) -> None:
-        self.name = initiator.client.name
+        self.name = short_name(initiator.client.name)
         self._initiator = initiator
         self._volume = volume
         self._witness = witness

@@ -64,6 +64,11 @@ class _World:
         pending = self.pending - {old}
         return _World(owner, armed, pending if new is None else pending | {new})
 
+    def _overtaken(self, release: _Pending) -> bool:
+        """What a nexus asked for last counts: a claim of it has been decided since."""
+        won = (p for p in self.pending if p.request is Request.RESERVE and p.stage is _Stage.DONE)
+        return any(p.who == release.who and p.number > release.number for p in won)
+
     def steps(self) -> "Iterable[_World]":
         for pending in self.pending:
             yield from self._step(pending)
@@ -80,7 +85,7 @@ class _World:
                 yield self.after(pending, pending.at(_Stage.WITHDRAWN), *released)
             case Request.RESERVE, _Stage.DONE:
                 yield self.after(pending, pending.at(_Stage.WITHDRAWN), *released)
-            case Request.RELEASE, _Stage.OPEN:
+            case Request.RELEASE, _Stage.OPEN if not self._overtaken(pending):
                 yield self.after(pending, done, *released)
             case Request.WRITE, _Stage.OPEN if owner in (None, who):
                 yield self.after(pending, done, owner, armed)
