@@ -185,11 +185,13 @@ class Campaign:
     async def _settle(self) -> None:
         """Both arrays say the same of the quorum pair. Raises NotInTime."""
 
-        async def agreed() -> tuple[str | None, bool] | None:
+        async def agreed() -> tuple[str | None, bool | None] | None:
             one, other = [await site.status(QUORUM) for site in self._stage.sites.values()]
             same = (one.epoch, one.owner, one.state) == (other.epoch, other.owner, other.state)
             owner = None if one.owner is None else short_name(one.owner.initiator_name)
-            return (owner, one.state is PairState.PSUS) if same else None
+            # Released in COPY, the pair becomes PAIR, and then arms itself.
+            arming = owner is None and one.state is not PairState.PSUS
+            return (owner, None if arming else one.state is PairState.PSUS) if same else None
 
         settled = await until(agreed, _SETTLE_SECONDS, "the arrays agree about the quorum pair")
         assert settled is not None

@@ -39,7 +39,7 @@ class Witness:
         self._journal.note(f"#{number}", who, request.name, answer.name)
         self._judge(self._history.end(number, request, who, answer))
 
-    def settle(self, owner: str | None, armed: bool) -> None:
+    def settle(self, owner: str | None, armed: bool | None) -> None:
         """See ``OwnershipHistory``."""
         self._judge(self._history.settle(owner, armed))
 

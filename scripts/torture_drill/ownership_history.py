@@ -142,14 +142,14 @@ class OwnershipHistory:
             left = {_forget_releases(world, who, number) for world in left}
         return self._keep(left, f"{who}: {request.name} answered {answer.name}")
 
-    def settle(self, owner: str | None, armed: bool) -> str:
+    def settle(self, owner: str | None, armed: bool | None) -> str:
         """Both arrays say so, and hosts and operator are quiet. Empty, or why that cannot be.
 
-        What a shim has not yet given back it may still give back.
+        What a shim has not yet given back it may still give back. ``armed`` None: this cannot be seen.
         """
-        self._tail.append(f"settled: owner {owner}, {'armed' if armed else 'not armed'}")
-        fitting = (world for world in self._reachable() if (world.owner, world.armed) == (owner, armed))
-        left = {_World(owner, armed, _still_owed(world)) for world in fitting}
+        self._tail.append(f"settled: owner {owner}, armed {armed}")
+        fitting = (w for w in self._reachable() if w.owner == owner and armed in (None, w.armed))
+        left = {_World(owner, world.armed, _still_owed(world)) for world in fitting}
         return self._keep(left, f"the arrays say that {owner or 'nobody'} is the owner")
 
     def _keep(self, worlds: set[_World], what: str) -> str:

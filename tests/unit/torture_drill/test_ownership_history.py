@@ -85,6 +85,13 @@ def test_a_write_by_another_host_than_the_owner(armed: Told) -> None:
     assert "b: WRITE answered DONE, but: owner a" in armed("b", WRITE)
 
 
+def test_a_pair_that_may_be_arming_itself(armed: Told) -> None:
+    """Released in mid-copy it is in PAIR for a moment, and then in PSUS."""
+    assert armed("a", RESERVE) == armed("a", RELEASE) == armed.settle(None, armed=None) == ""
+    assert armed("b", RESERVE) == ""
+    assert armed("a", RESERVE) != ""
+
+
 @pytest.mark.parametrize("owner", [None, "b"])
 def test_what_the_arrays_say_in_the_end(armed: Told, owner: str | None) -> None:
     assert armed("a", RESERVE) == ""
