@@ -9,6 +9,7 @@ import signal
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from scripts.torture_drill.bad_array import VARIANTS
@@ -83,13 +84,16 @@ def _status(campaign: Campaign) -> int:
     return status
 
 
-def _conduct(campaign: Campaign) -> int:
+def _conduct(prepare: Callable[[], Campaign]) -> int:
     began = time.monotonic()
-    status = _FAILED
+    campaign = None
     try:
+        campaign = prepare()
         status = _status(campaign)
     except (KeyboardInterrupt, asyncio.CancelledError):
         status = _INTERRUPTED
+    if campaign is None:
+        return status
     for text in campaign.journal.violations:
         print(f"VIOLATION: {text}")
     print(campaign.summary())
@@ -111,21 +115,26 @@ def main() -> int:
         return _USAGE
     seed = random.SystemRandom().randrange(_SEEDS) if options.seed is None else options.seed
     logging.getLogger("asyncio").setLevel(logging.ERROR)  # it warns of writes to a connection that has been reset
-    print(f"seed {seed}", flush=True)
     bad = (sys.executable, "-m", "scripts.torture_drill.bad_array", str(options.variant))
-    campaign = Campaign(
-        directory,
-        seed,
-        options.cycles,
-        lambda line: print(line, flush=True),
-        faults=options.fault or tuple(FAULTS),
-        program=ARRAY if options.variant is None else bad,
-    )
-    status = _conduct(campaign)
+
+    def prepare() -> Campaign:
+        print(f"seed {seed}", flush=True)
+        return Campaign(
+            directory,
+            seed,
+            options.cycles,
+            lambda line: print(line, flush=True),
+            faults=options.fault or tuple(FAULTS),
+            program=ARRAY if options.variant is None else bad,
+        )
+
+    status = _conduct(prepare)
     if status in (0, _INTERRUPTED) and options.directory is None:
         shutil.rmtree(directory, ignore_errors=True)
     elif status == _FAILED:
-        print(f"again: scripts/torture --cycles {options.cycles} --seed {seed}; logs and volumes are in {directory}")
+        words = [f"--cycles {options.cycles} --seed {seed}", *(f"--fault '{kind}'" for kind in options.fault or ())]
+        words += [f"--variant {options.variant}"] if options.variant else []
+        print(f"again: scripts/torture {' '.join(words)}\nlogs and volumes are in {directory}", flush=True)
     return status
 
 

@@ -28,7 +28,7 @@ def _one_in_fifty_lost(original: Callable[..., Any]) -> Callable[..., Any]:
     return write
 
 
-_FROM_THE_SIMULATOR = ("suspended-writes-unmarked", "swap-discards", "quorum-open-to-all")
+_FROM_THE_SIMULATOR = ("suspended-writes-unmarked", "swap-discards", "resync-succeeds-in-pair", "good-before-vote")
 VARIANTS: dict[str, tuple[Patch, ...]] = {
     "loses-writes": ((FileVolume, "write", _one_in_fifty_lost),),
     **{name: SIMULATED[name] for name in _FROM_THE_SIMULATOR},

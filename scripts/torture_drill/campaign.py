@@ -10,7 +10,7 @@ from initiator_shim.pair_client import execute_past_unit_attention
 from scripts.simulation.clients import FLUSH, Client
 from scripts.torture_drill import second_client
 from scripts.torture_drill.checks import Logs, check_descriptors, check_volume, descriptors
-from scripts.torture_drill.cluster_hosts import ClusterHost, Witness
+from scripts.torture_drill.cluster_hosts import ClusterHost, Witness, short_name
 from scripts.torture_drill.faults import FAULTS, Struck, second_fault
 from scripts.torture_drill.journal import Journal
 from scripts.torture_drill.operator import Operator
@@ -185,11 +185,13 @@ class Campaign:
     async def _settle(self) -> None:
         """Both arrays say the same of the quorum pair. Raises NotInTime."""
 
-        async def agreed() -> tuple[str | None, bool] | None:
+        async def agreed() -> tuple[str | None, bool | None] | None:
             one, other = [await site.status(QUORUM) for site in self._stage.sites.values()]
             same = (one.epoch, one.owner, one.state) == (other.epoch, other.owner, other.state)
-            owner = None if one.owner is None else one.owner.initiator_name
-            return (owner, one.state is PairState.PSUS) if same else None
+            owner = None if one.owner is None else short_name(one.owner.initiator_name)
+            # Released in COPY, the pair becomes PAIR, and then arms itself.
+            arming = owner is None and one.state is not PairState.PSUS
+            return (owner, None if arming else one.state is PairState.PSUS) if same else None
 
         settled = await until(agreed, _SETTLE_SECONDS, "the arrays agree about the quorum pair")
         assert settled is not None

@@ -14,8 +14,13 @@ from storage_model.spec.scsi_task import ScsiStatus, TaskFunction
 
 _THINK_SECONDS = 0.02
 _BLOCKS_EACH = 8
-_RESETS = 0.02
+_RESETS = 0.005
 """Few: a command that another host's reset aborts is never answered (SAM-5 5.6, TAS 0), and waited for in vain."""
+
+
+def short_name(initiator_name: str) -> str:
+    """What the history and the journal call a host."""
+    return initiator_name.rpartition(":")[2]
 
 
 class Witness:
@@ -34,7 +39,7 @@ class Witness:
         self._journal.note(f"#{number}", who, request.name, answer.name)
         self._judge(self._history.end(number, request, who, answer))
 
-    def settle(self, owner: str | None, armed: bool) -> None:
+    def settle(self, owner: str | None, armed: bool | None) -> None:
         """See ``OwnershipHistory``."""
         self._judge(self._history.settle(owner, armed))
 
@@ -49,7 +54,7 @@ class ClusterHost:
     def __init__(
         self, initiator: Initiator, volume: TorturedVolume, witness: Witness, journal: Journal, random: Random
     ) -> None:
-        self.name = initiator.client.name
+        self.name = short_name(initiator.client.name)
         self._initiator = initiator
         self._volume = volume
         self._witness = witness

@@ -64,6 +64,11 @@ class _World:
         pending = self.pending - {old}
         return _World(owner, armed, pending if new is None else pending | {new})
 
+    def _overtaken(self, release: _Pending) -> bool:
+        """What a nexus asked for last counts: a claim of it has been decided since."""
+        won = (p for p in self.pending if p.request is Request.RESERVE and p.stage is _Stage.DONE)
+        return any(p.who == release.who and p.number > release.number for p in won)
+
     def steps(self) -> "Iterable[_World]":
         for pending in self.pending:
             yield from self._step(pending)
@@ -80,7 +85,7 @@ class _World:
                 yield self.after(pending, pending.at(_Stage.WITHDRAWN), *released)
             case Request.RESERVE, _Stage.DONE:
                 yield self.after(pending, pending.at(_Stage.WITHDRAWN), *released)
-            case Request.RELEASE, _Stage.OPEN:
+            case Request.RELEASE, _Stage.OPEN if not self._overtaken(pending):
                 yield self.after(pending, done, *released)
             case Request.WRITE, _Stage.OPEN if owner in (None, who):
                 yield self.after(pending, done, owner, armed)
@@ -137,14 +142,14 @@ class OwnershipHistory:
             left = {_forget_releases(world, who, number) for world in left}
         return self._keep(left, f"{who}: {request.name} answered {answer.name}")
 
-    def settle(self, owner: str | None, armed: bool) -> str:
+    def settle(self, owner: str | None, armed: bool | None) -> str:
         """Both arrays say so, and hosts and operator are quiet. Empty, or why that cannot be.
 
-        What a shim has not yet given back it may still give back.
+        What a shim has not yet given back it may still give back. ``armed`` None: this cannot be seen.
         """
-        self._tail.append(f"settled: owner {owner}, {'armed' if armed else 'not armed'}")
-        fitting = (world for world in self._reachable() if (world.owner, world.armed) == (owner, armed))
-        left = {_World(owner, armed, _still_owed(world)) for world in fitting}
+        self._tail.append(f"settled: owner {owner}, armed {armed}")
+        fitting = (w for w in self._reachable() if w.owner == owner and armed in (None, w.armed))
+        left = {_World(owner, world.armed, _still_owed(world)) for world in fitting}
         return self._keep(left, f"the arrays say that {owner or 'nobody'} is the owner")
 
     def _keep(self, worlds: set[_World], what: str) -> str:

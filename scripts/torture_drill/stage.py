@@ -90,6 +90,7 @@ quorum = {str(volume.quorum).lower()}
 name = "{volume.name}"
 volume = "{volume.name}"
 fence = "{volume.fence}"
+copy_rate = "{volume.copy_rate}"
 """
         self._config.write_text(text)
 
