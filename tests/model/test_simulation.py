@@ -28,15 +28,9 @@ CAUGHT_BY = {
     "suspended-writes-unmarked": 2,
     "gate-does-not-wait": 27,
     "resync-succeeds-in-pair": 5,
-<<<<<<< HEAD
-    "flush-of-one-copy": 17,
-    "stale-read-after-swap": 1,
-    "quorum-open-to-all": 163,
-=======
     "flush-of-one-copy": 2,
     "stale-read-after-swap": 14,
     "quorum-open-to-all": 0,
->>>>>>> simulate2
 }
 
 
