@@ -135,8 +135,6 @@ class SimulatedVolume:
 
     async def write(self, offset_bytes: int, data: Any, *, fua: bool = False) -> None:
         await self._write(offset_bytes, bytes(data), fua=fua)
-        for region in range(offset_bytes // REGION_BYTES, (offset_bytes + len(data) - 1) // REGION_BYTES + 1):
-            self._mapped[region] = True
 
     async def unmap(self, offset_bytes: int, length_bytes: int) -> None:
         await self._write(offset_bytes, bytes(length_bytes), fua=False)
@@ -149,13 +147,19 @@ class SimulatedVolume:
             late = self._disk.random.random() < self._disk.tardy
             await asyncio.sleep(self._disk.delay(0.0002) + (2.0 * self._disk.random.random() if late else 0.0))
             self._may_fail()
-            self.live[offset : offset + len(data)] = data
+            self._put(offset, data)
             self._count += 1
             self._unflushed.append((self._count, offset, data))
         finally:
             self._under_way.pop(number, None)
         if fua:
             await self.flush()
+
+    def _put(self, offset: int, data: bytes) -> None:
+        self.live[offset : offset + len(data)] = data
+        if any(data):
+            for region in range(offset // REGION_BYTES, (offset + len(data) - 1) // REGION_BYTES + 1):
+                self._mapped[region] = True
 
     async def flush(self) -> None:
         last = self._count
@@ -187,7 +191,7 @@ class SimulatedVolume:
             for start in range(0, len(data), BLOCK):
                 if random.random() < 0.5:
                     piece = data[start : start + BLOCK]
-                    self.live[offset + start : offset + start + len(piece)] = piece
+                    self._put(offset + start, piece)
                     self._unflushed.append((self._count, offset + start, piece))
         self._under_way.clear()
         if not power:
