@@ -23,6 +23,7 @@ from storage_model.spec.scsi_task import ScsiStatus
 
 _HOSTS = (("a", "host-a"), ("b", "host-b"), ("a", "host-c"))
 """Two of them share a site: there the local RESERVE decides first."""
+_UNARMED_SECONDS = (0.0, 0.15)
 _BEFORE_SECONDS = (0.1, 0.5)
 _AFTER_SECONDS = (0.0, 0.2)
 _SETTLE_SECONDS = 20.0
@@ -99,13 +100,14 @@ class Campaign:
         second = second_fault(fault, random)
         self.journal.note("cycle", number, fault, second or "")
         hosts_stop, writers_stop, operator_stop = asyncio.Event(), asyncio.Event(), asyncio.Event()
-        await self._operator.arm()
         async with asyncio.TaskGroup() as tasks:
             load = self._load(number)
             hosts = [tasks.create_task(host.run(hosts_stop)) for host in load[0]]
             writers = [tasks.create_task(writer.run(writers_stop)) for writer in load[1]]
             disturbing = tasks.create_task(self._operator.run(operator_stop, self._random(number, "operator")))
             another = tasks.create_task(self._second_client(random))
+            await asyncio.sleep(random.uniform(*_UNARMED_SECONDS))  # while the pair is in PAIR nobody may win
+            await self._operator.arm()
             words = await self._faults(random, [fault] if second is None else [fault, second])
             operator_stop.set()
             hosts_stop.set()
