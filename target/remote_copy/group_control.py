@@ -20,7 +20,7 @@ from storage_model.spec.group_frames import decode_group_request, encode_group_r
 from target.remote_copy.background_tasks import BackgroundTasks
 from target.remote_copy.copy_link import LinkDown
 from target.remote_copy.group_decision import GroupDecision
-from target.remote_copy.half_group import GroupStore, HalfGroup, closed
+from target.remote_copy.half_group import Closed, GroupStore, HalfGroup
 from target.remote_copy.pair_control import (
     DECISION_SECONDS,
     FORWARD_SECONDS,
@@ -91,7 +91,7 @@ class GroupControl:
         halves = [self._halves[pair] for pair in values]
         self._check_connected(values)
         # The S-VOLs' own writes stop first: which side has the good data must not change while the swap is decided.
-        async with closed([half.gate for half in halves]):
+        async with Closed([half.gate for half in halves]):
             self._controls[addressed].check_wanted(request)
             peer = self._halves[addressed].peer
             if peer is None:

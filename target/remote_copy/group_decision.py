@@ -17,7 +17,7 @@ from storage_model.pair_state import PairRole, PairState, Refusal
 from storage_model.spec.copy_frames import Answer, Frame, FrameType
 from storage_model.spec.group_frames import GroupProposal, decode_marks, encode_marks
 from target.remote_copy.copy_link import LinkDown
-from target.remote_copy.half_group import HalfGroup, Records, closed
+from target.remote_copy.half_group import Closed, HalfGroup, Records
 from target.remote_copy.pair_decision import PairDecision
 from target.remote_copy.pair_half import MIRRORED, PairHalf, decided_record
 from target.remote_copy.primary_volume import PrimaryVolume
@@ -133,7 +133,7 @@ class GroupDecision:
         for name in values:
             self._decisions[name].stop_copying()
         try:
-            async with closed([half.replicated for half in halves.values()]):
+            async with Closed([half.replicated for half in halves.values()]):
                 await _all_of(
                     self._decisions[name].prepare_marks(value, marks.get(name)) for name, value in values.items()
                 )

@@ -4,8 +4,8 @@ Locks and gates are taken in one order, by pair name (see ``storage_model.group_
 """
 
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import replace
 from typing import Protocol
 
@@ -44,15 +44,9 @@ class HalfGroup:
         """As they are now."""
         return {pair: half.record for pair, half in self.halves.items()}
 
-    @asynccontextmanager
-    async def changing(self, pairs: Iterable[str]) -> AsyncIterator[None]:
+    def changing(self, pairs: Iterable[str]) -> "Changing":
         """Nobody else changes these pairs, and none of their volumes is written."""
-        names = lock_order(pairs)
-        async with AsyncExitStack() as stack:
-            for pair in names:
-                await stack.enter_async_context(self.halves[pair].changing)
-            await stack.enter_async_context(closed([self.halves[pair].gate for pair in names]))
-            yield
+        return Changing([self.halves[pair] for pair in lock_order(pairs)])
 
     async def save(self, change: Callable[[Records], Records], *, must_be_durable: bool = True) -> Records:
         """Save those records that ``change`` gives new ones for, as one; returns them."""
@@ -99,13 +93,43 @@ class HalfGroup:
             half.suspended(with_whom + reason)
 
 
-@asynccontextmanager
-async def closed(gates: list[WriteGate]) -> AsyncIterator[None]:
-    """All shut first: they wait for those inside at the same time, and nothing gets in that was written later."""
-    async with AsyncExitStack() as stack:
-        for gate in gates:
+class Closed(AbstractAsyncContextManager[None]):
+    """All gates shut first: they wait for those inside at the same time, and nothing gets in that was written later."""
+
+    def __init__(self, gates: list[WriteGate]) -> None:
+        self._gates = gates
+
+    async def __aenter__(self) -> None:
+        for gate in self._gates:
             gate.shut()
-            stack.callback(gate.open)
-        for gate in gates:
-            await gate.idle()
-        yield
+        try:
+            for gate in self._gates:
+                await gate.idle()
+        except BaseException:
+            self._open()
+            raise
+
+    async def __aexit__(self, *_error: object) -> None:
+        self._open()
+
+    def _open(self) -> None:
+        for gate in self._gates:
+            gate.open()
+
+
+class Changing(AbstractAsyncContextManager[None]):
+    """``halves`` are in the order of their locks."""
+
+    def __init__(self, halves: list[PairHalf]) -> None:
+        self._halves = halves
+        self._entered = AsyncExitStack()
+
+    async def __aenter__(self) -> None:
+        async with AsyncExitStack() as stack:
+            for half in self._halves:
+                await stack.enter_async_context(half.changing)
+            await stack.enter_async_context(Closed([half.gate for half in self._halves]))
+            self._entered = stack.pop_all()
+
+    async def __aexit__(self, *_error: object) -> None:
+        await self._entered.aclose()
