@@ -242,13 +242,17 @@ class Hello:
     def frame(self) -> Frame:
         """As a frame."""
         pairs = [[p.name, p.ldev, p.size_bytes, p.block_length, p.quorum] for p in self.pairs]
+        groups: dict[str, list[int]] = {}
+        for pair in self.pairs:
+            if pair.group:
+                groups.setdefault(pair.group, []).append(pair.ldev)
         document = {
             "versions": self.versions,
             "serial": self.serial,
             "peer": self.peer_serial,
             "identity": self.identity,
             "pairs": pairs,
-            "groups": {pair.name: pair.group for pair in self.pairs if pair.group},
+            "groups": groups,
             "nonce": self.nonce,
             "required": self.required,
         }
@@ -259,9 +263,9 @@ class Hello:
         """From a HELLO's payload; raises RemoteProtocolError."""
         document = decode_json(payload)
         try:
-            groups = {str(name): str(group) for name, group in document.get("groups", {}).items()}
+            groups = {int(ldev): group for group, members in document.get("groups", {}).items() for ldev in members}
             pairs = tuple(
-                PairOffer(str(n), int(d), int(s), int(b), bool(q), groups.get(str(n), ""))
+                PairOffer(str(n), int(d), int(s), int(b), bool(q), groups.get(int(d), ""))
                 for n, d, s, b, q in document["pairs"]
             )
             versions = tuple(int(version) for version in document["versions"])

@@ -3,6 +3,7 @@
 import asyncio
 import random
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from initiator_shim.pair_client import PairRefused
 from initiator_shim.session_errors import SessionError
 from scripts.failover_drill.link_proxy import Cut
+from storage_model.nexus import ITNexus
 from storage_model.pair_state import PairRole, PairState
 from storage_model.spec.pair_cdb import PairOption, PairOut, PairStatus, StatusFlag
 from tests.eventually import eventually
@@ -132,8 +134,31 @@ async def test_s_vols_are_of_one_moment_when_the_link_is_lost(tmp_path: Path) ->
             await recover(arrays)
 
 
+async def test_reserve_of_the_quorum_volume_takes_the_group_over(tmp_path: Path) -> None:
+    """Figure 12 with a group: what the shim asks after its RESERVE (115 of Figure 5) moves the data as well."""
+    quorum = PairSpec("quorum0", "1MiB", quorum=True, group="db")
+    async with pair_of_arrays(tmp_path, quorum, *(replace(pair, group="db") for pair in sixteen()[1:4])) as arrays:
+        for lun in range(4):
+            await arrays.create(lun)
+        await arrays.a.write(2, 5, b"data".ljust(BLOCK, b"\0"))
+        await arrays.a.control(0, PairOut.SPLIT)
+        await arrays.b.until(0, PairState.PSUS)
+        host = ITNexus("iqn.2026-11.org.pairvol:host-b", bytes.fromhex("00023d00000b"), 1)
+        await arrays.b.control(0, PairOut.SWAP_RESYNC, claim=host)
+        for lun in range(4):
+            assert (await arrays.b.status(lun)).role is PairRole.P_VOL
+        assert (await arrays.b.status(0)).owner == host
+        for lun in range(4):
+            await arrays.a.until(lun, PairState.PAIR)
+        assert (await arrays.b.read(2, 5)).data_in == b"data".ljust(BLOCK, b"\0")
+
+
 async def test_takeover_of_16_pairs_is_one_decision(tmp_path: Path) -> None:
     async with pair_of_arrays(tmp_path, *sixteen()) as arrays:
+        with pytest.raises(PairRefused) as refused:
+            await arrays.a.control(0, PairOut.CREATE, GROUP)
+        sense = refused.value.sense
+        assert sense is not None and (sense.asc_ascq, sense.field_pointer) == (0x2400, 2), "not of a group"
         await create(arrays)
         seconds = []
         for turn in range(10):

@@ -265,3 +265,20 @@ async def test_reservations_of_version_2_count_for_the_file_that_is_there(path: 
     with MetadataStore(path, "30095") as store:
         await store.save_reservation("data0", RESERVED, "data.img")
         assert store.load_reservation("data0", "other.img") == PersistentReservation()
+
+
+async def test_records_of_a_group_are_saved_as_one(path: Path) -> None:
+    before = {"data": RECORDS[1], "log": RECORDS[1]}
+    after = {"data": RECORDS[2], "log": RECORDS[2]}
+    with MetadataStore(path, "30095") as store:
+        await store.save_pairs(before)
+        store._database.execute(
+            "CREATE TRIGGER full BEFORE INSERT ON pair WHEN NEW.name = 'log' BEGIN SELECT RAISE(FAIL, 'full'); END"
+        )
+        with pytest.raises(MediumFailure, match="data, log"):
+            await store.save_pairs(after)
+        assert {name: store.load_pair(name) for name in before} == before, "nor is the one that could be written"
+        store._database.execute("DROP TRIGGER full")
+        await store.save_pairs(after)
+    with MetadataStore(path, "30095") as store:
+        assert {name: store.load_pair(name) for name in after} == after
