@@ -19,18 +19,18 @@ CAUGHT_WITHIN = 60
 
 CAUGHT_BY = {
     "bitmap-cleared-on-send": 14,
-    "s-vol-acknowledges-early": 25,
+    "s-vol-acknowledges-early": 0,
     "good-before-vote": 0,
     "vote-told-before-durable": 5,
     "swap-discards": 5,
     "marks-not-durable": 8,
-    "marks-forgotten": 25,
+    "marks-forgotten": 6,
     "suspended-writes-unmarked": 2,
     "gate-does-not-wait": 27,
     "resync-succeeds-in-pair": 5,
     "flush-of-one-copy": 2,
-    "stale-read-after-swap": 14,
-    "quorum-open-to-all": 0,
+    "stale-read-after-swap": 82,
+    "quorum-open-to-all": 16,
 }
 
 
