@@ -267,13 +267,7 @@ class PairControl:
         """The operator's word counts as the other array's vote, as long as that cannot be had. Under ``changing``."""
         half = self.half
         self.check_unreachable(request)
-        value = next_epoch(
-            half.record,
-            request,
-            other_serial=half.identity.peer_serial,
-            quorum=half.identity.quorum,
-            p_vol_written=len(half.marks) > 0,
-        )
+        value = self._value_of(request)
         log.warning("pair %s: taken over by force, array %s is outdated", half.identity.name, value.outdated)
         self._decision.voting = current_task()  # whoever waits for this may give up, it does not
         try:
@@ -297,13 +291,7 @@ class PairControl:
                 if self.group is not None and half.register.accepted is not None and half.register.accepted.group:
                     raise PairRefused(Refusal.IN_DOUBT, "its group's vote is out")  # not to be had for one pair alone
                 await self._decision.ask_again()  # what it led to could not be carried out here: a medium failed
-            value = next_epoch(
-                half.record,
-                request,
-                other_serial=_other(half, request.serial),
-                quorum=half.identity.quorum,
-                p_vol_written=len(half.marks) > 0,
-            )
+            value = self._value_of(request)
             if half.connected:
                 await self._check_halves(value)
                 await self._decision.decide(value, lambda: self._check_now(request, value))
@@ -322,6 +310,16 @@ class PairControl:
             return PairRefused(Refusal.NOT_CONFIGURED)
         return PairRefused(Refusal.PEER_UNREACHABLE)
 
+    def _value_of(self, request: PairRequest) -> PairEpoch:
+        half = self.half
+        return next_epoch(
+            half.record,
+            request,
+            other_serial=_other(half, request.serial),
+            quorum=half.identity.quorum,
+            p_vol_written=len(half.marks) > 0,
+        )
+
     def _check_wanted(self, request: PairRequest) -> None:
         """What a nexus asked for last counts: not a claim withdrawn since, nor a release that a new claim overtook."""
         if request.claim is None or request.serial != self.half.identity.serial:
@@ -332,6 +330,8 @@ class PairControl:
     def _check_now(self, request: PairRequest, value: PairEpoch) -> None:
         """The last moment: after the vote there is no way back."""
         self._check_wanted(request)
+        if self.half.state not in MIRRORED and self._value_of(request) != value:
+            raise PairRefused(Refusal.BUSY, "a write came first")  # it was inside the gate already, and not yet marked
         if value.state in MIRRORED:
             self._check_not_busy()
 

@@ -143,6 +143,25 @@ async def test_refused_swap_leaves_the_s_vol_open(pair: Pair) -> None:
     assert await pair.b.write(2, "still open")
 
 
+async def test_write_that_waits_inside_the_gate_counts(pair: Pair) -> None:
+    """It is neither made nor marked yet when the swap is asked for, and acknowledged before it is decided."""
+    await pair.mirror()
+    await pair.a.do(PairVerb.SPLIT, s_vol_writable=True)
+    await pair.until(PairState.PSUS)
+    assert await pair.b.write(5, "at B")
+    held = pair.a.half.ranges.exclude_now(0, 1 << 20)
+    assert held is not None
+    writing = asyncio.create_task(pair.a.write(6, "at A"))
+    await pair.quiet()
+    claiming = asyncio.create_task(refusal(pair.b.claim()))
+    await pair.quiet()
+    pair.a.half.ranges.release(held)
+    assert await writing
+    assert await claiming is Refusal.BOTH_WRITTEN
+    assert await pair.a.read(6) == "at A"
+
+
+
 async def test_write_frozen_while_the_roles_move_is_refused(pair: Pair) -> None:
     await pair.arm()
     pair.a.disk.running.clear()
