@@ -161,7 +161,6 @@ async def test_write_that_waits_inside_the_gate_counts(pair: Pair) -> None:
     assert await pair.a.read(6) == "at A"
 
 
-
 async def test_write_frozen_while_the_roles_move_is_refused(pair: Pair) -> None:
     await pair.arm()
     pair.a.disk.running.clear()
