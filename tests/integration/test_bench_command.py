@@ -92,7 +92,7 @@ def test_a_floor_that_is_not_held(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
 
 def test_interrupted(tmp_path: Path) -> None:
     """Whatever was measured is told; no process and no file is left."""
-    words = ("--only", "digests", "--pairs", "2", "--seconds", "0.1", "--directory", str(tmp_path))
+    words = ("--only", "digests", "--pairs", "2", "--seconds", "0.5", "--directory", str(tmp_path))
     process = subprocess.Popen(
         command(*words), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     )

@@ -59,22 +59,25 @@ def run_drill(failure: str, first: str, transcript: Path) -> dict[str, Any]:
     return loaded
 
 
-def half(array: int, status: dict[str, Any] | None, at_start: bool) -> str:
+def half(array: int, status: dict[str, Any] | None, figure: str) -> str:
     if status is None:
         return f"array {array} down"
-    state = COPY_OR_PAIR if at_start and status["state"] in ("COPY", "PAIR") else status["state"]
+    if figure == "Failure":  # whose survivor may have won the next epoch before anybody could look
+        return f"array {array} up"
+    state = COPY_OR_PAIR if figure == "Start" and status["state"] in ("COPY", "PAIR") else status["state"]
     return f"array {array} {status['role']} {state} epoch {status['epoch']}"
 
 
 def readable(transcript: dict[str, Any]) -> str:
     lines = [f"# {transcript['failure']}"]
     for figure in transcript["figures"]:
-        at_start = figure["figure"] == "Start"
-        lines += ["", f"{figure['figure']}: {figure['title']}"]
+        number = figure["figure"]
+        lines += ["", f"{number}: {figure['title']}"]
         for name, statuses in [("quorum 60/61", figure["quorum"]), *figure["data"].items()]:
-            halves = (half(20, statuses["A"], at_start), half(21, statuses["B"], at_start))
+            halves = (half(20, statuses["A"], number), half(21, statuses["B"], number))
             lines.append(f"  {name}: " + ", ".join(halves))
-        lines.append(f"  owner: {'host ' + str(figure['owner']) if figure['owner'] else 'nobody'}")
+        if number != "Failure":
+            lines.append(f"  owner: {'host ' + str(figure['owner']) if figure['owner'] else 'nobody'}")
         # Hosts act side by side; what each of them did is in order.
         for who, text in sorted(figure["told"], key=lambda told: str(told[0])):
             for pattern, replacement in VARYING:
