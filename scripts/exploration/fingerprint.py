@@ -11,6 +11,7 @@ import gc
 import hashlib
 from collections import deque
 from collections.abc import Callable, Iterable
+from dataclasses import is_dataclass
 from enum import Enum
 from types import (
     BuiltinMethodType,
@@ -88,6 +89,11 @@ class Fingerprint:
         """Members with a value in order; of others only how many, since who holds them is met elsewhere."""
         named = sorted(repr(thing) for thing in things if not _is_anonymous(thing))
         self._parts.append(f"{{{len(things)} {named}}}")
+
+    def _value(self, thing: Any) -> None:
+        """What cannot change: whether two places hold the same one, or equal ones, is an accident of their history."""
+        self._parts.append(type(thing).__name__)
+        self._attributes(thing, type(thing).__name__)
 
     def _object(self, thing: Any) -> None:
         """Everything that can be met twice: the second time it is a number."""
@@ -210,4 +216,6 @@ def _walk_of(kind: type) -> str:
     ):
         if issubclass(kind, kinds):
             return walk
+    if is_dataclass(kind) and cast(Any, kind).__dataclass_params__.frozen:
+        return "_value"
     return "_object"
