@@ -92,6 +92,7 @@ class Refusal(Enum):
     NOT_QUORUM = (0x5, 0x800E, "ownership is claimed of a volume that is not a quorum volume")
     OUTDATED = (0x5, 0x800F, "this half is outdated or incomplete, and would be promoted: force to name it good")
     PEER_REACHABLE = (0x5, 0x8014, "the other array can be reached: no takeover by force")
+    RESERVED = (0x5, 0x8015, "hosts are registered with the volume (persistent reservations)")
     PEER_UNREACHABLE = (0x2, 0x8010, "the other array cannot be reached")
     IN_DOUBT = (0x2, 0x8011, "an epoch is voted for but not known to be decided")
     NO_VOTE = (0x2, 0x8012, "the other array did not vote in time")

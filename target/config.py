@@ -11,6 +11,7 @@ from hashlib import sha256
 from typing import Any
 
 from storage_model.errors import UserError
+from storage_model.pair_reservation import SECOND_ARRAY
 from storage_model.pair_state import FenceLevel
 from target.access_config import AccessConfig, check_luns, parse_access
 from target.addresses import Address, parse_address
@@ -228,6 +229,12 @@ def parse_config(text: str, source: str) -> ArrayConfig:
     top.end()
     if pairs and remote_copy is None:
         raise UserError(f"{source}: pairs need a [remote_copy] section that says where the other array is")
+    highest = max((group.tag for group in groups), default=0)
+    if pairs and highest >= SECOND_ARRAY:
+        raise UserError(
+            f"{source}: portal_groups.tag = {highest} must be below {SECOND_ARRAY} where pairs are: in the table of a"
+            " pair's persistent reservations the numbers above are those of the other array"
+        )
     return replace(
         config,
         volumes=volumes,

@@ -8,23 +8,26 @@ import asyncio
 import logging
 import sqlite3
 import uuid
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
+from typing import TypeAlias
 
 from storage_model.errors import UserError
 from storage_model.medium_operation import MediumOperation
 from storage_model.pair import PairEpoch, PairRecord
+from storage_model.pair_reservation import ReservationEntry, ReservationProposal, ReservationRecord
 from storage_model.pair_state import PairState
 from storage_model.persistent_reservation import PersistentReservation
 from storage_model.volume import MediumFailure
 
 log = logging.getLogger("pairvol.array")
 
-_SCHEMA_VERSION = 3
-_READABLE_VERSIONS = (0, 1, 2, _SCHEMA_VERSION)
+_SCHEMA_VERSION = 4
+_READABLE_VERSIONS = (0, 1, 2, 3, _SCHEMA_VERSION)
 """0 is a new file. 1 had no reservations: it gets the table, as every table that is missing is made. 2 did not say
-which file they were made on: they count for the one that has the volume's name now."""
+which file they were made on: they count for the one that has the volume's name now. 3 had none of pairs."""
 _FROM_VERSION_2 = "ALTER TABLE persistent_reservation ADD COLUMN file TEXT"
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS pair (
@@ -40,8 +43,15 @@ CREATE TABLE IF NOT EXISTS array (serial TEXT PRIMARY KEY, identity TEXT NOT NUL
 CREATE TABLE IF NOT EXISTS operation (volume TEXT PRIMARY KEY, record TEXT NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS peer (serial TEXT PRIMARY KEY, identity TEXT NOT NULL) STRICT;
 -- while APTPL is on: registrations and what they hold, as JSON; file: the volume's, empty: in memory, NULL: any
+CREATE TABLE IF NOT EXISTS pair_reservation (
+    name     TEXT PRIMARY KEY, -- of a pair that is not SMPL
+    decided  TEXT NOT NULL,    -- the entry in force, as JSON
+    accepted TEXT              -- this array's vote for the next one, while it is undecided
+) STRICT;
 CREATE TABLE IF NOT EXISTS persistent_reservation (volume TEXT PRIMARY KEY, state TEXT NOT NULL, file TEXT) STRICT;
 """
+
+_Statement: TypeAlias = tuple[str, tuple[object, ...]]
 
 
 class MetadataStore:
@@ -130,7 +140,30 @@ class MetadataStore:
         """Durable on return; raises MediumFailure: whoever needed the record to be durable must not go on."""
         accepted = record.accepted.encode() if record.accepted is not None else None
         row = (name, record.decided.encode(), record.state.name, accepted, record.equal)
-        await self._run(f"the record of pair {name}", "INSERT OR REPLACE INTO pair VALUES (?, ?, ?, ?, ?)", row)
+        what = f"the record of pair {name}"
+        work: list[_Statement] = [("INSERT OR REPLACE INTO pair VALUES (?, ?, ?, ?, ?)", row)]
+        if record.state is PairState.SMPL:  # in one with it: the next pair of this name must not find them
+            work.append(("DELETE FROM pair_reservation WHERE name = ?", (name,)))
+        await self._run_all(what, work)
+
+    def load_pair_reservation(self, name: str) -> ReservationRecord:
+        """The persistent reservation of a pair; of a new one, nothing. Called before the array serves."""
+        query = "SELECT decided, accepted FROM pair_reservation WHERE name = ?"
+        row = self._database.execute(query, (name,)).fetchone()
+        if row is None:
+            return ReservationRecord()
+        try:
+            vote = ReservationProposal.decode(row[1]) if row[1] else None
+            return ReservationRecord(ReservationEntry.decode(row[0]), vote)
+        except ValueError as error:
+            raise UserError(f"the persistent reservation of pair {name} cannot be read: {error}") from None
+
+    async def save_pair_reservation(self, name: str, record: ReservationRecord) -> None:
+        """Durable on return; raises MediumFailure, and then nothing has changed."""
+        accepted = record.accepted.encode() if record.accepted is not None else None
+        row = (name, record.decided.encode(), accepted)
+        what = f"the persistent reservation of pair {name}"
+        await self._run(what, "INSERT OR REPLACE INTO pair_reservation VALUES (?, ?, ?)", row)
 
     def load_reservation(self, volume: str, file: str = "") -> PersistentReservation:
         """What was reserved when the array ended, if APTPL was on; else nothing. Raises UserError.
@@ -164,14 +197,19 @@ class MetadataStore:
         await self._run(what, "INSERT OR REPLACE INTO persistent_reservation VALUES (?, ?, ?)", row)
 
     async def _run(self, what: str, statement: str, values: tuple[object, ...]) -> None:
+        await self._run_all(what, [(statement, values)])
+
+    async def _run_all(self, what: str, work: Sequence[_Statement]) -> None:
+        """In one transaction."""
         try:
-            await asyncio.get_running_loop().run_in_executor(self._thread, self._commit, statement, values)
+            await asyncio.get_running_loop().run_in_executor(self._thread, self._commit, work)
         except sqlite3.Error as error:
             raise MediumFailure(f"{what} cannot be written to the metadata: {error}") from error
 
-    def _commit(self, statement: str, values: tuple[object, ...]) -> None:
+    def _commit(self, work: Sequence[_Statement]) -> None:
         with self._database:
-            self._database.execute(statement, values)
+            for statement, values in work:
+                self._database.execute(statement, values)
 
     def close(self) -> None:
         """Waits for what is under way."""

@@ -60,11 +60,18 @@ class FrameType(IntEnum):
     STATE = 21
     """The P-VOL's array tells the state of the pair inside the epoch (``length`` is the PairState)."""
     PAIR_STATUS = 22
-    """Either array tells what it knows of the pair when the link comes up."""
+    """Either array tells what it knows of the pair when the link comes up; payload: the epoch decided, the differing
+    regions, and where both know persistent reservations of a pair, the ReservationEntry in force."""
     READY = 23
     """May the receiver's volume become half of a pair? Asked before the vote, which cannot be taken back."""
     DIGEST = 24
     """Asks for the BLAKE2b digests of a range, 16 bytes for each of its regions."""
+    RESERVE_OUT = 25
+    """A PERSISTENT RESERVE OUT, for the array that serialises the pair; payload: ReservationOrder."""
+    RESERVATION = 26
+    """Asks for a vote; payload: ReservationProposal."""
+    ABORTED = 27
+    """Answered when the commands that RESERVATION frames aborted have ended."""
     ANSWER = 32
     """``flags`` is an :class:`Answer`; READ answers with data, PROPOSE with the voter's differing regions."""
 
@@ -89,7 +96,7 @@ class Answer(IntEnum):
     MEDIUM_FAILURE = 2
     SPACE_EXHAUSTED = 3
     REFUSED = 4
-    """REQUEST, READY: the payload names the Refusal. PROPOSE: no vote."""
+    """REQUEST, READY: the payload names the Refusal. PROPOSE: no vote. RESERVE_OUT, RESERVATION: in JSON, why."""
     NO_SUCH_PAIR = 5
 
 
@@ -203,13 +210,17 @@ class FrameStream:
 
 @dataclass(frozen=True, slots=True)
 class PairOffer:
-    """One pair in a HELLO: what the two halves must have in common, and the LDEV by which frames name it."""
+    """One pair in a HELLO: what the two halves must have in common, and the LDEV by which frames name it.
+
+    ``reservations``: its array knows the frames of persistent reservations. Told once in a HELLO, for all its pairs.
+    """
 
     name: str
     ldev: int
     size_bytes: int
     block_length: int
     quorum: bool
+    reservations: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,6 +250,7 @@ class Hello:
             "pairs": pairs,
             "nonce": self.nonce,
             "required": self.required,
+            "reservations": any(pair.reservations for pair in self.pairs),
         }
         return Frame(FrameType.HELLO, payload=json.dumps(document).encode())
 
@@ -247,7 +259,10 @@ class Hello:
         """From a HELLO's payload; raises RemoteProtocolError."""
         document = decode_json(payload)
         try:
-            pairs = tuple(PairOffer(str(n), int(d), int(s), int(b), bool(q)) for n, d, s, b, q in document["pairs"])
+            known = bool(document.get("reservations"))
+            pairs = tuple(
+                PairOffer(str(n), int(d), int(s), int(b), bool(q), known) for n, d, s, b, q in document["pairs"]
+            )
             versions = tuple(int(version) for version in document["versions"])
             identity, nonce = str(document["identity"]), str(document.get("nonce", ""))
             required = tuple(str(feature) for feature in document.get("required", ()))

@@ -8,6 +8,7 @@ import json
 import logging
 from asyncio import Task, create_task, current_task
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import replace
 from typing import TypeVar
 
@@ -15,6 +16,7 @@ from storage_model.errors import RemoteProtocolError
 from storage_model.nexus import ITNexus
 from storage_model.pair import PairEpoch, PairRefused, PairRequest, after_all_known, keeps_ownership, next_epoch
 from storage_model.pair_state import TRANSITIONS, PairRole, PairState, PairVerb, Refusal
+from storage_model.reservation_order import ReservationOrder
 from storage_model.spec.copy_frames import Answer, Frame, FrameType, PairOffer, decode_json, decode_parts, encode_parts
 from storage_model.spec.pair_cdb import PairStatus
 from storage_model.spec.scsi_task import ScsiStatus
@@ -23,6 +25,7 @@ from target.remote_copy.copy_link import LinkDown
 from target.remote_copy.copy_pace import VerifyProgress
 from target.remote_copy.pair_decision import PairDecision, decode_epoch
 from target.remote_copy.pair_half import MIRRORED, PairHalf
+from target.remote_copy.pair_reservations import RESERVATION_FRAMES, PairReservations
 from target.remote_copy.primary_volume import PrimaryVolume
 from target.remote_copy.secondary_volume import SecondaryVolume
 from target.remote_copy.verify_task import VerifyTask
@@ -46,8 +49,16 @@ Within = Callable[[Task[T], float], Awaitable[T]]
 class PairControl:
     """Implements the logical unit's ``PairPort``; the array hands it the frames for its pair."""
 
-    def __init__(self, half: PairHalf, primary: PrimaryVolume, secondary: SecondaryVolume, within: Within[int]) -> None:
+    def __init__(
+        self,
+        half: PairHalf,
+        primary: PrimaryVolume,
+        secondary: SecondaryVolume,
+        within: Within[int],
+        reservations: PairReservations | None = None,
+    ) -> None:
         self.half = half
+        self.reservations = reservations
         self.primary = primary
         self.secondary = secondary
         self._within = within
@@ -55,7 +66,7 @@ class PairControl:
         self._told: tuple[int, PairState] = (half.record.decided.epoch, half.state)  # in the last PAIR_STATUS
         self._withdrawn: dict[ITNexus, None] = {}  # must not own the pair, even if a claim of theirs is yet decided
         self._tasks = BackgroundTasks(half.identity.name)
-        self._decision = PairDecision(half, primary, self._tasks, self._release_unwanted, self._split_if_armed)
+        self._decision = PairDecision(half, primary, self._tasks, self._entered, self._split_if_armed)
 
     # ----------------------------------------------------------------------------------------- what the SCSI side asks
 
@@ -71,6 +82,22 @@ class PairControl:
     def about_to_change(self) -> bool:
         """True from before this half's vote until it is decided: what is only allowed without a pair must not begin."""
         return self._decision.coming is not None or self.half.register.in_doubt
+
+    @property
+    def epoch(self) -> int:
+        """Of the last change that is decided."""
+        return self.half.record.decided.epoch
+
+    async def persistent_reserve_out(self, order: ReservationOrder, aborted: Callable[[], bool]) -> bool:
+        """See :meth:`PairReservations.execute`."""
+        if self.reservations is None:
+            raise PairRefused(Refusal.NOT_CONFIGURED)
+        return await self.reservations.execute(order, aborted)
+
+    async def reservations_settled(self) -> None:
+        """See :meth:`PairReservations.settled`."""
+        if self.reservations is not None:
+            await self.reservations.settled()
 
     async def released(self, nexus: ITNexus) -> None:
         """A RELEASE took effect; if it was the owner's, the pair has no owner any more."""
@@ -98,6 +125,11 @@ class PairControl:
                 if self._owns(nexus):  # tried again when the link is back
                     log.warning("pair %s: %s keeps the ownership: %s", half.identity.name, nexus.initiator_name, error)
                 return
+
+    def _entered(self) -> None:
+        if self.reservations is not None:
+            self.reservations.entered()
+        self._release_unwanted()
 
     def _release_unwanted(self) -> None:
         """The pair may have been given to a nexus that does not want it any more."""
@@ -210,6 +242,7 @@ class PairControl:
         half = self.half
         if request.serial != half.identity.serial or (half.link.up and self._offer is not None):
             raise PairRefused(Refusal.PEER_REACHABLE)
+        self._check_not_reserved(request)
         value = next_epoch(
             half.record,
             request,
@@ -220,7 +253,11 @@ class PairControl:
         log.warning("pair %s: taken over by force, array %s is outdated", half.identity.name, value.outdated)
         self._decision.voting = current_task()  # whoever waits for this may give up, it does not
         try:
-            return await self._decision.decide_alone(value)
+            epoch = await self._decision.decide_alone(value)
+            if self.reservations is not None:
+                with suppress(PairRefused):  # it is taken over; who asks for the reservations has this tried again
+                    await self.reservations.settle()
+            return epoch
         finally:
             self._decision.voting = None
 
@@ -238,6 +275,7 @@ class PairControl:
                 if not half.connected:
                     raise PairRefused(Refusal.IN_DOUBT)
                 await self._decision.ask_again()  # what it led to could not be carried out here: a medium failed
+            self._check_not_reserved(request)
             value = next_epoch(
                 half.record,
                 request,
@@ -246,6 +284,8 @@ class PairControl:
                 p_vol_written=len(half.marks) > 0,
             )
             if half.connected:
+                if self.reservations is not None:
+                    await self.reservations.settle()  # whoever stops to lead the pair has no vote out
                 await self._check_halves(value)
                 await self._decision.decide(value, lambda: self._check_now(request, value))
                 return value.epoch
@@ -269,6 +309,14 @@ class PairControl:
             return
         if (request.claim in self._withdrawn) is not (request.verb is PairVerb.RELEASE):
             raise PairRefused(Refusal.BUSY, "its nexus has asked for the contrary since")
+
+    def _check_not_reserved(self, request: PairRequest) -> None:
+        """A unit is reserved in one way at a time: who owns a pair has it by RESERVE (SPC-2 5.5.1). And without a pair
+        anybody may use the volume."""
+        claims = request.claim is not None and request.verb is not PairVerb.RELEASE
+        unpairs = request.verb is PairVerb.DELETE and not request.force
+        if (claims or unpairs) and self.reservations is not None and self.reservations.in_use:
+            raise PairRefused(Refusal.RESERVED)
 
     def _check_now(self, request: PairRequest, value: PairEpoch) -> None:
         """The last moment: after the vote there is no way back."""
@@ -337,10 +385,14 @@ class PairControl:
         half = self.half
         decided = half.record.decided
         self._told = (decided.epoch, half.state)
-        payload = encode_parts(decided.encode().encode(), self._decision.packed_marks())
+        parts = [decided.encode().encode(), self._decision.packed_marks()]
+        if self.reservations is not None and offer.reservations:
+            parts.append(self.reservations.told())
         written = int(len(half.marks) > 0)
         half.link.send(
-            Frame(FrameType.PAIR_STATUS, offer.ldev, length_bytes=half.state, flags=written, payload=payload)
+            Frame(
+                FrameType.PAIR_STATUS, offer.ldev, length_bytes=half.state, flags=written, payload=encode_parts(*parts)
+            )
         )
 
     def _tell_again(self) -> None:
@@ -369,6 +421,8 @@ class PairControl:
             reply = await self._requested(frame)
         elif frame.type is FrameType.READY:
             reply = self._ready()
+        elif frame.type in RESERVATION_FRAMES and self.reservations is not None:
+            reply = await self.reservations.receive(frame)
         else:
             if frame.epoch > half.record.decided.epoch:
                 # After a swap the new P-VOL may act before this half, which led the change, has saved the decision.
@@ -402,7 +456,8 @@ class PairControl:
     async def _compare(self, frame: Frame) -> None:
         """At reconnection: adopt what the other array knows to be decided, repeat what is in doubt, suspend alike."""
         half = self.half
-        decided_text, bits = decode_parts(frame.payload, 2)
+        compares = self.reservations is not None and self._offer is not None and self._offer.reservations
+        decided_text, bits, *told = decode_parts(frame.payload, 3 if compares else 2)
         decided, state = decode_epoch(decided_text), _state(frame.length_bytes)
         async with half.changing:
             await half.gate.close()
@@ -418,8 +473,10 @@ class PairControl:
                 doubtful = half.register.accepted
                 if doubtful is not None and half.register.reconnected(half.identity.peer_serial):
                     await self._decision.propose(doubtful)
+                if self.reservations is not None and told:
+                    await self.reservations.compare(told[0], decided.epoch)
             except PairRefused as error:
-                log.warning("pair %s: epoch still in doubt: %s", half.identity.name, error)
+                log.warning("pair %s: still in doubt: %s", half.identity.name, error)
             finally:
                 half.gate.open()
         self._release_unwanted()

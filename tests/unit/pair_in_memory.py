@@ -13,6 +13,7 @@ from typing import Any
 from storage_model.differential_bitmap import PAGE_BYTES, REGION_BYTES, DifferentialBitmap
 from storage_model.nexus import ITNexus
 from storage_model.pair import PairRecord, PairRefused, PairRequest
+from storage_model.pair_reservation import ReservationRecord
 from storage_model.pair_state import FenceLevel, PairRole, PairState, PairVerb, Refusal, Side
 from storage_model.spec.copy_frames import Answer, Frame, FrameStream, FrameType, PairOffer
 from storage_model.spec.scsi_task import ScsiStatus
@@ -20,10 +21,14 @@ from storage_model.volume import Buffer
 from target.remote_copy.copy_link import LinkDown
 from target.remote_copy.pair_control import PairControl
 from target.remote_copy.pair_half import PairHalf, PairIdentity
+from target.remote_copy.pair_reservations import PairReservations
 from target.remote_copy.paired_volume import PairedVolume
 from target.remote_copy.primary_volume import PrimaryVolume
 from target.remote_copy.region_marks import RegionMarks
 from target.remote_copy.secondary_volume import SecondaryVolume
+from target.scsi.device_server import DeviceServer
+from target.scsi.logical_unit import LogicalUnit, UnitIdentity
+from target.scsi.unit_reservation import UnitReservation
 from target.volumes.memory_volume import MemoryVolume
 
 BLOCK = 512
@@ -55,10 +60,12 @@ class HeldVolume(MemoryVolume):
 
 
 class Disk:
-    """What survives a crash of one array: the pair's record, the bitmap's pages, the volume."""
+    """What survives a crash of one array: the pair's record and its reservations, the bitmap's pages, the volume."""
 
     def __init__(self) -> None:
         self.record = PairRecord()
+        self.reservations = ReservationRecord()
+        self.entries: list[ReservationRecord] = []
         self.pages: dict[int, bytes] = {}
         self.volume = HeldVolume()
         self.records: list[PairRecord] = []
@@ -79,6 +86,14 @@ class _Stores:
         await self._turn()
         self._disk.record = record
         self._disk.records.append(record)
+        if record.state is PairState.SMPL:
+            self._disk.reservations = ReservationRecord()
+        await asyncio.sleep(0)
+
+    async def save_pair_reservation(self, name: str, record: ReservationRecord) -> None:
+        await self._turn()
+        self._disk.reservations = record
+        self._disk.entries.append(record)
         await asyncio.sleep(0)
 
     async def save(self, pages: Mapping[int, bytes]) -> None:
@@ -108,12 +123,16 @@ class Site:
         )
         self.disk = Disk()
         self.wire: Wire
+        self.knows_reservations = True
         self.impatient = asyncio.Event()
         """Set: whoever waits for a decision gives up now."""
         self._stores: _Stores | None = None
         self.half: PairHalf
         self.control: PairControl
         self.volume: PairedVolume
+        self.reservations: PairReservations
+        self.lu: LogicalUnit
+        self.server: DeviceServer
 
     async def start(self) -> None:
         bitmap = DifferentialBitmap(self.disk.volume.size_bytes)
@@ -126,8 +145,13 @@ class Site:
         self.half = PairHalf(
             self.identity, self.disk.volume, self.disk.record, RegionMarks(bitmap, self._stores), self._stores, end
         )
-        self.control = PairControl(self.half, PrimaryVolume(self.half), SecondaryVolume(self.half), self._wait)
-        self.volume = PairedVolume(self.half, self.control.primary, self.control.secondary)
+        self.reservations = PairReservations(self.half, self.disk.reservations, self._stores)
+        primary, secondary = PrimaryVolume(self.half), SecondaryVolume(self.half)
+        self.control = PairControl(self.half, primary, secondary, self._wait, self.reservations)
+        self.volume = PairedVolume(self.half, primary, secondary)
+        self.lu = LogicalUnit(0, self.volume, UnitIdentity("quorum0"), self.control)
+        self.server = DeviceServer({0: self.lu})
+        self.reservations.attach(UnitReservation(self.server, self.lu))
         self.end = end
         await self.control.start()
 
@@ -141,7 +165,8 @@ class Site:
 
     @property
     def offer(self) -> PairOffer:
-        return PairOffer("quorum0", self.ldev, self.disk.volume.size_bytes, BLOCK, self.identity.quorum)
+        size = self.disk.volume.size_bytes
+        return PairOffer("quorum0", self.ldev, size, BLOCK, self.identity.quorum, self.knows_reservations)
 
     async def _wait(self, task: "asyncio.Task[int]", seconds: float) -> int:
         patience = asyncio.create_task(self.impatient.wait())

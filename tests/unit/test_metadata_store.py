@@ -9,8 +9,15 @@ import pytest
 from storage_model.errors import UserError
 from storage_model.nexus import ITNexus
 from storage_model.pair import Owner, PairEpoch, PairRecord
+from storage_model.pair_reservation import (
+    ReservationEffects,
+    ReservationEntry,
+    ReservationProposal,
+    ReservationRecord,
+)
 from storage_model.pair_state import FenceLevel, PairState, Side
 from storage_model.persistent_reservation import PersistentReservation, Registration, ReservationType
+from storage_model.spec.scsi_sense import AscAscq
 from storage_model.volume import MediumFailure
 from target.metadata_store import MetadataStore, ReservationNotes
 
@@ -181,7 +188,7 @@ async def test_metadata_of_version_1_are_taken_over(path: Path) -> None:
         with MetadataStore(path, "30095") as store:
             assert store.identity == "cafe" and store.load_peer("30096") == "beef"
             assert store.load_pair("quorum0") == PairRecord(EPOCH, PairState.PAIR, equal=True)
-            assert store._database.execute("PRAGMA user_version").fetchone() == (3,)
+            assert store._database.execute("PRAGMA user_version").fetchone() == (4,)
             await store.save_reservation("data0", RESERVED)
     with MetadataStore(path, "30095") as store:
         assert store.load_reservation("data0") == KEPT
@@ -222,3 +229,36 @@ async def test_reservations_of_version_2_count_for_the_file_that_is_there(path: 
     with MetadataStore(path, "30095") as store:
         await store.save_reservation("data0", RESERVED, "data.img")
         assert store.load_reservation("data0", "other.img") == PersistentReservation()
+
+
+async def test_the_table_of_a_pair_goes_with_the_pair(path: Path) -> None:
+    """In one transaction: the next pair of that name must not find it."""
+    effects = ReservationEffects(
+        OWNER.nexus, 7, ((OWNER.nexus, AscAscq.REGISTRATIONS_PREEMPTED),), frozenset({OWNER.nexus})
+    )
+    entry = ReservationEntry(7, 3, replace(RESERVED, generation=5, aptpl=False))
+    record = ReservationRecord(entry, ReservationProposal(ReservationEntry(8, 4), entry.order, effects))
+    with MetadataStore(path, "30095") as store:
+        assert store.load_pair_reservation("quorum0") == ReservationRecord()
+        for name in ("quorum0", "data0"):
+            await store.save_pair(name, PairRecord(EPOCH, PairState.PAIR))
+            await store.save_pair_reservation(name, record)
+    with MetadataStore(path, "30095") as store:
+        assert store.load_pair_reservation("quorum0") == record
+        await store.save_pair("quorum0", PairRecord(EPOCH, PairState.PSUE))
+        assert store.load_pair_reservation("quorum0") == record
+        await store.save_pair("quorum0", PairRecord(PairEpoch(9), PairState.SMPL))
+        assert store.load_pair_reservation("quorum0") == ReservationRecord()
+        assert store.load_pair_reservation("data0") == record
+
+
+@pytest.mark.parametrize(
+    "damage", ["UPDATE pair_reservation SET decided = 'nonsense'", "UPDATE pair_reservation SET accepted = '{}'"]
+)
+async def test_the_table_of_a_pair_that_cannot_be_read(path: Path, damage: str) -> None:
+    with MetadataStore(path, "30095") as store:
+        await store.save_pair_reservation("quorum0", ReservationRecord())
+        with store._database as database:
+            database.execute(damage)
+        with pytest.raises(UserError, match="persistent reservation of pair quorum0 cannot be read"):
+            store.load_pair_reservation("quorum0")
