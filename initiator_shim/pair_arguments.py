@@ -22,13 +22,16 @@ ALIASES = {
     "evtwait": ("pairevtwait",),
     "wait": (),
     "watch": (),
+    "verify": (),
+    "rate": (),
 }
 """What else each verb is called, also as the name of the program (a symbolic link to pairctl)."""
 
 EPILOG = """\
-NAME is a pair or a group; of a group, the verb goes to each of its pairs, and to none if one of them is not in a state
-for it. -g GROUP and -d PAIR say which of the two it is. --array names the array that is asked; the verbs may be given
-to either array of a pair. --array, --timeout-seconds and the options about CHAP may also come behind the verb.
+NAME is a pair or a group; split, resync and takeover of a group are one decision, create and delete go to each of its
+pairs; none is changed if one of them is not in a state for it. -g GROUP and -d PAIR say which of the two it is.
+--array names the array that is asked; the verbs may be given to either array of a pair. --array, --timeout-seconds and
+the options about CHAP may also come behind the verb.
 CCI's names (paircreate, pairsplit ...) are the same verbs, also as names of symbolic links to pairctl.
 
 exit status:
@@ -74,6 +77,20 @@ exit status (of a group: the highest):
   225  the S-VOL is not current, or the other array cannot be asked (EX_VOLCUR)
   228  the pair is not in a state for it
   242  nobody to ask: wrong arguments, not confirmed, no such pair, or the array cannot be reached
+"""
+_VERIFY = """\
+Digests of both copies travel, not the data. What differs is marked, and stays as it is until the next resync copies it
+from the good side: pairctl split NAME; pairctl resync NAME. A region that is being written whenever it is looked at is
+not compared, and counts as busy.
+
+exit status with --wait (of a group: the highest):
+  0    compared, and equal
+  225  regions differ (EX_VOLCUR)
+  228  broken off: the pair has changed, or the link went down
+"""
+_RATE = """\
+Of the array that is asked: it counts while that array has the P-VOL. It holds until the array ends, or until another
+copy_rate of the pair is read from its configuration (SIGHUP).
 """
 
 
@@ -150,6 +167,7 @@ def argument_parser(failure_status: int = USER_ERROR) -> argparse.ArgumentParser
     wait.add_argument("state", metavar="STATE", help=f"one of {', '.join(STATES)}")
     wait.add_argument("--timeout", type=float, default=60.0, metavar="S", help="seconds (default %(default)s)")
     wait.set_defaults(verb="wait", group=None, pair=None)
+    _add_copies(verbs)
     _add_watch(_add_verb(verbs, "watch", "show how far the pairs are with copying, until none copies"))
     parser.failure_status = failure_status
     for verb in set(verbs.choices.values()):
@@ -205,6 +223,15 @@ def _add_takeover(takeover: argparse.ArgumentParser) -> None:
     takeover.add_argument("--json", action="store_true", help="a JSON list, one object for each pair")
 
 
+def _add_copies(verbs: Verbs) -> None:
+    """verify and rate."""
+    verify = _add_verb(verbs, "verify", "compare both copies while hosts write; at the P-VOL's array, in PAIR", _VERIFY)
+    verify.add_argument("--wait", action="store_true", help="until it has ended, and tell the outcome")
+    verify.add_argument("--json", action="store_true", help="a JSON list, one object for each pair")
+    rate = _add_verb(verbs, "rate", "limit how fast the pairs are copied and compared, also while they are", _RATE)
+    rate.add_argument("rate", metavar="RATE", help="bytes a second (20MiB), or unlimited")
+
+
 def _add_watch(watch: argparse.ArgumentParser) -> None:
     watch.add_argument("--interval", type=float, default=1.0, metavar="S", help="seconds (default %(default)s)")
     watch.add_argument("--follow", action="store_true", help="go on until Ctrl-C")
@@ -232,7 +259,12 @@ def _add_session(parser: argparse.ArgumentParser, array: str, timeout_seconds: f
 
 def _add_display(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="a JSON list, one object for each pair")
-    parser.add_argument("-v", "--verbose", action="store_true", help="also the epoch and owner of quorum pairs")
+    parser.add_argument(
+        "-v",
+        "--verbose",
+        action="store_true",
+        help="also epoch and owner, copies and verification",
+    )
     _add_peer(parser, "ask the other array for the (R) lines, instead of implying")
 
 

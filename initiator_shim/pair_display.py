@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from storage_model.errors import UserError
 from storage_model.pair_state import PairRole, PairState, Refusal
-from storage_model.spec.pair_cdb import PairControlOut, PairOut, PairStatus, StatusFlag
+from storage_model.spec.pair_cdb import PairControlOut, PairOut, PairStatus, StatusFlag, VerifyState
 
 _HEADER = "(Port#,TID, LU),Seq#,LDEV#.P/S,Status,Fence, %,P-LDEV# M"
 STATES = {state.name: state for state in PairState} | {"SSUS": PairState.PSUS}
@@ -250,7 +250,32 @@ def _half_as_json(status: PairStatus) -> dict[str, object]:
         "outdated": bool(status.flags & StatusFlag.OUTDATED),
         "peer_outdated": bool(status.flags & StatusFlag.PEER_OUTDATED),
         "split_brain": bool(status.flags & StatusFlag.SPLIT_BRAIN),
+        "copy_rate": status.copy_rate or None,
+        "bytes_per_second": status.bytes_per_second,
+        "seconds_left": seconds_left(status),
+        "verify": _verify_as_json(status),
     }
+
+
+def _verify_as_json(status: PairStatus) -> dict[str, object] | None:
+    if status.verify is VerifyState.NONE:
+        return None
+    return {
+        "state": status.verify.name.lower().replace("_", " "),
+        "compared_bytes": status.verified_bytes,
+        "differing_bytes": status.verify_differing_bytes,
+        "busy_bytes": status.verify_busy_bytes,
+    }
+
+
+def seconds_left(status: PairStatus) -> int | None:
+    """Of the copy or the comparison under way, as fast as it goes now; None: nothing is under way, or it stands."""
+    if not status.bytes_per_second:
+        return None
+    left = status.differing_bytes
+    if status.verify is VerifyState.RUNNING:
+        left = status.size_bytes - status.verified_bytes
+    return left // status.bytes_per_second
 
 
 def goal_reached(command: PairControlOut, status: PairStatus) -> bool:

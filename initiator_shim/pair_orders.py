@@ -1,6 +1,7 @@
 """What ``pairctl`` does at an array for the pairs it was given: find them, order, take over. [C]"""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from initiator_shim.logical_units import report_luns
 from initiator_shim.pair_client import CommandPort, PairRefused, pair_control, report_pair_status
@@ -27,6 +28,9 @@ _VERBS = {
 }
 """By service action: the transition asked for without, and with, a good side named."""
 
+_DECIDED_AS_ONE = (PairOut.SPLIT, PairOut.RESYNC, PairOut.SWAP_RESYNC)
+_NONE_CHANGED = "no pair of the group was changed"
+
 Tell = Callable[[str], None]
 """Takes a sentence for the operator."""
 
@@ -49,20 +53,42 @@ async def find_pairs(port: CommandPort, timeout: float) -> list[PairUnit]:
 async def order(
     port: CommandPort, units: Sequence[PairUnit], command: PairControlOut, verb: str, timeout: float, tell: Tell
 ) -> int:
-    """Give ``command`` to each pair; of a group, to none unless all are in a state for it. The exit status."""
+    """Give ``command`` to each pair; of a group, to none unless all are in a state for it. The exit status.
+
+    What a group's arrays can decide as one is given to them as one command.
+    """
+    group = _whole_group(units)
     units = [unit for unit in units if not goal_reached(command, unit.status)] or units  # a group that is partly there
-    for unit in units if len(units) > 1 else ():
+    for unit in units if group or len(units) > 1 else ():
         refusal = _refused_beforehand(command, unit.status)
         if refusal is not None:
-            return _told(tell, verb, unit, refusal, f"{refusal.text}; no pair of the group was changed")
+            return _told(tell, verb, unit.status.pair_name, refusal, f"{refusal.text}; {_NONE_CHANGED}")
+    if group and command.service_action in _DECIDED_AS_ONE:
+        command = replace(command, options=command.options | PairOption.GROUP)
+        try:
+            await pair_control(port, units[0].lun, command, b"", timeout)
+        except PairRefused as refused:
+            return _told(tell, verb, group, refused.refusal, _of_a_group(refused))
+        return OK
     for position, unit in enumerate(units):
         try:
             await pair_control(port, unit.lun, command, b"", timeout)
         except PairRefused as refused:
             if position and goal_reached(command, await report_pair_status(port, unit.lun, timeout)):
                 continue
-            return _told(tell, verb, unit, refused.refusal, str(refused))
+            return _told(tell, verb, unit.status.pair_name, refused.refusal, str(refused))
     return OK
+
+
+def _whole_group(units: Sequence[PairUnit]) -> str:
+    """The group that the pairs are; "" if there is but one of them."""
+    names = {unit.status.group_name for unit in units}
+    return names.pop() if len(units) > 1 and len(names) == 1 else ""
+
+
+def _of_a_group(refused: PairRefused) -> str:
+    unknown = (None, Refusal.NO_VOTE, Refusal.IN_DOUBT)
+    return str(refused) if refused.refusal in unknown else f"{refused}; {_NONE_CHANGED}"
 
 
 def _refused_beforehand(command: PairControlOut, status: PairStatus) -> Refusal | None:
@@ -71,9 +97,9 @@ def _refused_beforehand(command: PairControlOut, status: PairStatus) -> Refusal 
     return outcome if isinstance(outcome, Refusal) else None
 
 
-def _told(tell: Tell, verb: str, unit: PairUnit, refusal: Refusal | None, text: str) -> int:
+def _told(tell: Tell, verb: str, name: str, refusal: Refusal | None, text: str) -> int:
     number = refusal_number(refusal)
-    tell(f"{verb} {unit.status.pair_name}: {number} {refusal_words(number)}: {text}{advice(verb, refusal)}")
+    tell(f"{verb} {name}: {number} {refusal_words(number)}: {text}{advice(verb, refusal)}")
     return number
 
 
@@ -96,35 +122,68 @@ async def take_over(
         try:
             plans.append((unit, plan_takeover(unit.status, force=force)))
         except TakeoverImpossible as error:
-            _tell_takeover(tell, unit, error.number, str(error))
+            _tell_takeover(tell, unit.status.pair_name, error.number, str(error))
             return {unit.status.pair_name: error.number}
+    group = _whole_group(units)
+    if group:
+        return await _take_group_over(port, group, plans, timeout, tell, incomplete=incomplete, owner=owner)
     results: dict[str, int] = {}
-    split: set[str] = set()
-    for unit, plan in plans:  # all are split before the first is swapped: the group's S-VOLs are images of one moment
-        if plan.way is Way.SPLIT_AND_SWAP:
-            number = await _step(port, unit, PairControlOut(PairOut.SPLIT), timeout, tell)
-            if number:
-                return {unit.status.pair_name: number}
-            split.add(unit.status.pair_name)
     for unit, plan in plans:
-        name = unit.status.pair_name
-        if plan.way is Way.FORCE:
-            options = PairOption.FORCE if incomplete else PairOption.NONE
-            # In a group, the owner is that of the quorum volume; a pair that is asked for alone may say what it is.
-            claimed = len(units) == 1 or bool(unit.status.flags & StatusFlag.QUORUM)
-            command = PairControlOut(PairOut.TAKEOVER, options)
-            number = await _step(port, unit, command, timeout, tell, owner if claimed else None)
-        elif plan.way is Way.STAY:
-            number = 0
-        else:
-            number = await _step(
-                port, unit, PairControlOut(PairOut.SWAP_RESYNC), timeout, tell, after_split=name in split
-            )
-            number = TakeoverResult.SVOL_SSUS if number and name in split else number
-        results[name] = number or plan.result
+        number = await _take_pair_over(port, unit, plan, timeout, tell, incomplete=incomplete, owner=owner)
+        results[unit.status.pair_name] = number or plan.result
         if number:
             break
     return results
+
+
+async def _take_pair_over(
+    port: CommandPort,
+    unit: PairUnit,
+    plan: Plan,
+    timeout: float,
+    tell: Tell,
+    *,
+    incomplete: bool,
+    owner: ITNexus | None,
+) -> int:
+    """0, or the exit status of what was refused."""
+    if plan.way is Way.STAY:
+        return 0
+    if plan.way is Way.FORCE:
+        options = PairOption.FORCE if incomplete else PairOption.NONE
+        return await _step(port, unit, PairControlOut(PairOut.TAKEOVER, options), timeout, tell, owner)
+    split = plan.way is Way.SPLIT_AND_SWAP
+    if split and (number := await _step(port, unit, PairControlOut(PairOut.SPLIT), timeout, tell)):
+        return number
+    number = await _step(port, unit, PairControlOut(PairOut.SWAP_RESYNC), timeout, tell, after_split=split)
+    return TakeoverResult.SVOL_SSUS if number and split else number
+
+
+async def _take_group_over(
+    port: CommandPort,
+    group: str,
+    plans: Sequence[tuple[PairUnit, Plan]],
+    timeout: float,
+    tell: Tell,
+    *,
+    incomplete: bool,
+    owner: ITNexus | None,
+) -> dict[str, int]:
+    """All that are not here yet, or none of them: one decision, out of PSUS or PAIR, or by force."""
+    moving = [(unit, plan) for unit, plan in plans if plan.way is not Way.STAY]
+    number = 0
+    if moving:
+        forced = any(plan.way is Way.FORCE for _, plan in moving)
+        # The owner is that of the quorum volume, so that it is to be the one addressed.
+        quorum = [unit for unit, _ in moving if unit.status.flags & StatusFlag.QUORUM]
+        options = PairOption.GROUP | (PairOption.FORCE if incomplete else PairOption.NONE)
+        command = PairControlOut(PairOut.TAKEOVER if forced else PairOut.SWAP_RESYNC, options)
+        addressed = (quorum or [unit for unit, _ in moving])[0]
+        claim = owner if forced and quorum else None
+        number = await _step(port, addressed, command, timeout, tell, claim, name=group)
+    return {
+        unit.status.pair_name: number if number and plan.way is not Way.STAY else plan.result for unit, plan in plans
+    }
 
 
 async def _step(
@@ -136,6 +195,7 @@ async def _step(
     owner: ITNexus | None = None,
     *,
     after_split: bool = False,
+    name: str = "",
 ) -> int:
     """One command, on condition that the pair is as it was read. 0, or the exit status of its refusal."""
     claim = b"" if owner is None else encode_claim(owner)
@@ -145,10 +205,10 @@ async def _step(
         await pair_control(port, unit.lun, conditional, claim, timeout)
     except PairRefused as refused:
         number = takeover_number(refused.refusal)
-        _tell_takeover(tell, unit, number, str(refused))
+        _tell_takeover(tell, name or unit.status.pair_name, number, _of_a_group(refused) if name else str(refused))
         return number
     return 0
 
 
-def _tell_takeover(tell: Tell, unit: PairUnit, number: int, text: str) -> None:
-    tell(f"takeover {unit.status.pair_name}: {number} {refusal_words(number)}: {text}")
+def _tell_takeover(tell: Tell, name: str, number: int, text: str) -> None:
+    tell(f"takeover {name}: {number} {refusal_words(number)}: {text}")

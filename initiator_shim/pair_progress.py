@@ -1,9 +1,13 @@
-"""What ``pairctl watch`` shows: one line for each pair, with how far its copy is and how fast it goes."""
+"""What ``pairctl watch`` shows: one line for each pair, with how far its copy is and how fast it goes.
+
+The array that drives a copy tells the speed; of another one it is reckoned from what is left.
+"""
 
 from collections.abc import Sequence
 
-from initiator_shim.pair_display import PairUnit, state_label
+from initiator_shim.pair_display import PairUnit, seconds_left, state_label
 from storage_model.pair_state import PairState
+from storage_model.spec.pair_cdb import PairStatus, VerifyState
 
 _BAR = 20
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
@@ -18,7 +22,7 @@ class CopyProgress:
 
     def lines(self, units: Sequence[PairUnit], now: float) -> list[str]:
         """One for each pair."""
-        return [self._line(unit, self._rate(unit, now)) for unit in units]
+        return [self._line(unit, unit.status.bytes_per_second or self._rate(unit, now)) for unit in units]
 
     def _rate(self, unit: PairUnit, now: float) -> float:
         """Bytes per second, smoothed; 0 while nothing is known."""
@@ -42,7 +46,36 @@ class CopyProgress:
             text += f", {readable_bytes(status.differing_bytes)} left"
         if status.state is PairState.COPY and rate > 0:
             text += f", {readable_bytes(rate)}/s, {status.differing_bytes / rate:.0f} s to go"
+        if status.verify is VerifyState.RUNNING:
+            text += f", {_verify(status)}{_pace(status)}"
         return text
+
+
+def _verify(status: PairStatus) -> str:
+    percent = 100 * status.verified_bytes // max(1, status.size_bytes)
+    text = f"verify {status.verify.name.lower().replace('_', ' ')}: {percent} % compared"
+    text += f", {readable_bytes(status.verify_differing_bytes)} in regions that differ"
+    return text + (f", {readable_bytes(status.verify_busy_bytes)} busy" if status.verify_busy_bytes else "")
+
+
+def _pace(status: PairStatus) -> str:
+    left = seconds_left(status)
+    return "" if left is None else f", {readable_bytes(status.bytes_per_second)}/s, {left} s to go"
+
+
+def work(units: Sequence[PairUnit]) -> str:
+    """What ``display -v`` says of each pair's copy and comparison, under way or of late, and of their limit."""
+    lines = []
+    for unit in units:
+        status = unit.status
+        limit = f"copy_rate {readable_bytes(status.copy_rate)}/s" if status.copy_rate else "copy_rate unlimited"
+        parts = [limit]
+        if status.state is PairState.COPY:
+            parts.append(f"{readable_bytes(status.differing_bytes)} to copy{_pace(status)}")
+        if status.verify is not VerifyState.NONE:
+            parts.append(_verify(status) + (_pace(status) if status.verify is VerifyState.RUNNING else ""))
+        lines.append(f"{status.pair_name}: {'; '.join(parts)}\n")
+    return "".join(lines)
 
 
 def readable_bytes(number: float) -> str:
@@ -56,7 +89,7 @@ def readable_bytes(number: float) -> str:
 
 def copying(units: Sequence[PairUnit]) -> bool:
     """True while there is any progress to wait for."""
-    return any(unit.status.state is PairState.COPY for unit in units)
+    return any(unit.status.state is PairState.COPY or unit.status.verify is VerifyState.RUNNING for unit in units)
 
 
 def fitting(lines: Sequence[str], columns: int, rows: int) -> list[str]:

@@ -16,6 +16,7 @@ from initiator_shim.config import parse_unit_url
 from initiator_shim.initiator_transport import IscsiSession
 from initiator_shim.pair_arguments import chosen_name, pair_command, parse_arguments
 from initiator_shim.pair_client import report_pair_status
+from initiator_shim.pair_copies import begin_verify, set_copy_rate, verify_outcome, verifying
 from initiator_shim.pair_display import (
     PairUnit,
     as_json,
@@ -39,12 +40,13 @@ from initiator_shim.pair_exit_codes import (
     volchk_status,
 )
 from initiator_shim.pair_orders import find_pairs, order, take_over
-from initiator_shim.pair_progress import CopyProgress, copying, fitting, redraw
+from initiator_shim.pair_progress import CopyProgress, copying, fitting, redraw, work
 from initiator_shim.secret_files import chap_credentials
 from initiator_shim.session_errors import SessionError
 from storage_model.errors import PairvolError, UserError
 from storage_model.nexus import ITNexus
 from storage_model.pair_state import PairState
+from storage_model.sizes import parse_copy_rate
 
 _INITIATOR_NAME = "iqn.2026-11.org.pairvol:pairctl"
 _POLL_SECONDS = 0.2
@@ -116,7 +118,7 @@ async def _display(session: IscsiSession, given: argparse.Namespace) -> int:
         print(json.dumps([as_json(unit) for unit in units], indent=2))
     else:
         text = table(units) + remarks(units, all_units, peer_asked=bool(given.peer))
-        print(text + (owners(units) if given.verbose else ""), end="")
+        print(text + (owners(units) + work(units) if given.verbose else ""), end="")
     return OK
 
 
@@ -191,6 +193,30 @@ async def _order(session: IscsiSession, given: argparse.Namespace) -> int:
     return await order(session, units, pair_command(given), given.verb, given.timeout_seconds, _tell)
 
 
+async def _verify(session: IscsiSession, given: argparse.Namespace) -> int:
+    units = await _find(session, given)
+    number = await begin_verify(session, units, given.timeout_seconds, _tell)
+    if number != OK:
+        return number
+    units = await _ask_again(session, units, given)
+    while given.wait and verifying(units):
+        await asyncio.sleep(_POLL_SECONDS)
+        units = await _ask_again(session, units, given)
+    if given.json:
+        print(json.dumps([as_json(unit) for unit in units], indent=2))
+    if not given.wait:
+        return OK
+    outcomes = [verify_outcome(unit.status) for unit in units]
+    if not given.json:
+        print("".join(f"{line}\n" for _, line in outcomes), end="")
+    return max(number for number, _ in outcomes)
+
+
+async def _rate(session: IscsiSession, given: argparse.Namespace) -> int:
+    rate = parse_copy_rate(given.rate, "RATE")
+    return await set_copy_rate(session, await _find(session, given), rate, given.timeout_seconds, _tell)
+
+
 async def _take_over(session: IscsiSession, given: argparse.Namespace) -> int:
     units = await _find(session, given)
     results = await take_over(
@@ -244,6 +270,8 @@ _ACTIONS = {
     "wait": _wait,
     "evtwait": _wait,
     "takeover": _take_over,
+    "verify": _verify,
+    "rate": _rate,
 }
 
 
@@ -255,6 +283,8 @@ def _check_beforehand(given: argparse.Namespace) -> None:
         parse_state(given.state)
     if given.verb == "resync" and given.swapp and not given.peer:
         raise UserError("resync -swapp: --peer must name the S-VOL's array")
+    if given.verb == "rate":
+        parse_copy_rate(given.rate, "RATE")
     if given.verb == "takeover":
         _owner(given.owner)
         if not given.force and (given.yes_i_know or given.incomplete or given.owner):

@@ -3,8 +3,8 @@
 ``ownership`` decides one pair; a consistency group is split, resynced, swapped and taken over as one: either all its
 pairs enter their next epoch, or none does. The rules are those of one pair, applied to the group as a whole:
 
-- One array leads: it holds the P-VOL of every pair of the group (without pairs: the lowest serial number). A group
-  whose P-VOLs are at both arrays is refused, and its pairs are changed one by one.
+- One array leads: it holds the P-VOL of every pair that is decided (without pairs: the lowest serial number). What
+  would change pairs whose P-VOLs are at both arrays is refused, and they are changed one by one.
 - A vote is for the values of all pairs, and it is one durable record: one transaction of the metadata store has the
   vote of each pair, so that a crash leaves all or none. The same holds for a decision.
 - An array votes only if it has a vote to give for every pair. With two arrays, the other one's vote is the decision.
@@ -15,17 +15,14 @@ pairs enter their next epoch, or none does. The rules are those of one pair, app
 - Locks are taken in :func:`lock_order`, by pair name, which is the same order at both arrays: their LDEV numbers are
   not. Only the leader holds its locks while it waits for the other array, whose voter waits for nobody.
 
-Missing yet, before an array can use it: the frames PROPOSE GROUP and GROUP STATUS; ``save_pairs`` in the metadata
-store; ``PairDecision._enter`` cut in three (marks of all pairs, one save, what follows for each); a verb for the group
-in PAIR CONTROL OUT. Each call returns :class:`GroupEffect` objects in the order in which they must be carried out.
+Each call returns :class:`GroupEffect` objects in the order in which they must be carried out.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from storage_model.errors import LocalProtocolError
-from storage_model.pair import PairEpoch, PairRefused
-from storage_model.pair_state import Refusal
+from storage_model.pair import PairEpoch
 
 Values = Mapping[str, PairEpoch]
 """By pair name, of every pair of the group."""
@@ -75,22 +72,6 @@ GroupEffect = VoteGroup | ProposeGroup | AcceptedGroup | DecideGroup
 def lock_order(names: Iterable[str]) -> list[str]:
     """In which order whoever changes several pairs takes their locks, at either array."""
     return sorted(set(names))
-
-
-def group_epochs(names: Iterable[str], next_epoch: Callable[[str], PairEpoch]) -> dict[str, PairEpoch]:
-    """The value that a request asks for of each pair, or PairRefused for all, with the pair that refuses it.
-
-    ``next_epoch`` gives one pair's value; see ``storage_model.pair.next_epoch``.
-    """
-    values = {}
-    for name in lock_order(names):
-        try:
-            values[name] = next_epoch(name)
-        except PairRefused as refused:
-            raise PairRefused(refused.refusal, f"pair {name}, so none of its group") from None
-    if len(values) > MAX_GROUP_PAIRS:
-        raise PairRefused(Refusal.BUSY, f"{len(values)} pairs, {MAX_GROUP_PAIRS} can be decided as one")
-    return values
 
 
 class GroupRegister:

@@ -41,6 +41,8 @@ class PairEpoch:
     ``source`` is the side whose data is good where the halves differ; it matters in COPY. ``arm`` asks the P-VOL's
     array to split the pair as soon as it is equal again (an owner that released in mid-copy). ``outdated`` is the array
     whose half a forced takeover left behind ("" when there was none): not promotable until somebody names a good side.
+    ``group`` is the consistency group whose pairs were decided together by this value ("": the pair alone): while it is
+    a vote, it can only be resolved for all of them.
     """
 
     epoch: int = 0
@@ -52,6 +54,7 @@ class PairEpoch:
     owner: Owner | None = None
     arm: bool = False
     outdated: str = ""
+    group: str = ""
 
     def role_of(self, serial: str) -> PairRole:
         """Which half the array with this serial number holds."""
@@ -65,10 +68,7 @@ class PairEpoch:
 
     def encode(self) -> str:
         """One line of JSON: the form in the metadata store and on the link."""
-        owner = None
-        if self.owner is not None:
-            nexus = self.owner.nexus
-            owner = [self.owner.serial, nexus.initiator_name, nexus.isid.hex(), nexus.target_port]
+        owner = None if self.owner is None else [self.owner.serial, *_fields(self.owner.nexus)]
         return json.dumps(
             {
                 "epoch": self.epoch,
@@ -80,6 +80,7 @@ class PairEpoch:
                 "owner": owner,
                 "arm": self.arm,
                 **({"outdated": self.outdated} if self.outdated else {}),
+                **({"group": self.group} if self.group else {}),
             }
         )
 
@@ -102,6 +103,7 @@ class PairEpoch:
                 owner,
                 bool(fields["arm"]),
                 str(fields.get("outdated", "")),
+                str(fields.get("group", "")),
             )
         except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
             raise ValueError(f"not a pair epoch: {text[:80]!r}: {error!r}") from None
@@ -113,13 +115,15 @@ class PairRecord:
 
     ``equal``: the halves have been equal since the epoch began. In PSUE it tells a mirror that broke, whose P-VOL has
     everything, from a copy that broke off, where only the epoch's ``source`` does; in PSUS, a pair that was split when
-    it was equal, whose S-VOL is a whole image of that moment.
+    it was equal, whose S-VOL is a whole image of that moment. ``withdrawn``: nexuses of this array, the oldest first,
+    that were refused or have released since they claimed: a claim of theirs that is yet decided must not own the pair.
     """
 
     decided: PairEpoch = PairEpoch()
     state: PairState = PairState.SMPL
     accepted: PairEpoch | None = None
     equal: bool = False
+    withdrawn: tuple[ITNexus, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +132,8 @@ class PairRequest:
 
     ``serial`` is the array that received it; ``expected_epoch`` 0 makes it unconditional. ``claim`` is the nexus for
     whom a RESYNC or SWAP RESYNC claims ownership. ``s_vol_written``: the requesting S-VOL took writes of its own since
-    the split. ``force``: the operator accepts that acknowledged writes are discarded.
+    the split. ``force``: the operator accepts that acknowledged writes are discarded. ``group``: it is about every pair
+    of the pair's consistency group.
     """
 
     verb: PairVerb
@@ -142,12 +147,11 @@ class PairRequest:
     no_copy: bool = False
     s_vol_written: bool = False
     force: bool = False
+    group: bool = False
 
     def encode(self) -> str:
         """One line of JSON for the link."""
-        claim = (
-            None if self.claim is None else [self.claim.initiator_name, self.claim.isid.hex(), self.claim.target_port]
-        )
+        claim = None if self.claim is None else _fields(self.claim)
         fields = {name: getattr(self, name) for name in self.__slots__}
         fields.update(
             verb=self.verb.name, claim=claim, fence=self.fence and self.fence.name, good_side=self.good_side.name
@@ -175,6 +179,23 @@ def _uint32(number: object) -> int:
     if not isinstance(number, int) or not 0 <= number <= 0xFFFFFFFF:
         raise ValueError(f"{number!r} is not a 32-bit number")
     return number
+
+
+def encode_nexuses(nexuses: tuple[ITNexus, ...]) -> str:
+    """One line of JSON: the form in the metadata store."""
+    return json.dumps([_fields(nexus) for nexus in nexuses])
+
+
+def decode_nexuses(text: str) -> tuple[ITNexus, ...]:
+    """From :func:`encode_nexuses`'s form; raises ValueError on anything else."""
+    try:
+        return tuple(_nexus(*fields) for fields in json.loads(text))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"not a list of nexuses: {text[:80]!r}: {error!r}") from None
+
+
+def _fields(nexus: ITNexus) -> list[object]:
+    return [nexus.initiator_name, nexus.isid.hex(), nexus.target_port]
 
 
 def _nexus(name: object, isid: str, port: object) -> ITNexus:
@@ -215,12 +236,16 @@ def next_epoch(
     new_role, new_state = outcome
     if request.verb is PairVerb.TAKEOVER:
         return forced_epoch(record, request, other_serial=other_serial)
-    base = replace(decided, epoch=decided.epoch + 1, state=new_state, arm=False)
+    base = replace(decided, epoch=decided.epoch + 1, state=new_state, arm=False, group="")
     if request.verb is PairVerb.CREATE:
         return _created(base, request, other_serial)
     if request.verb is PairVerb.DELETE:
         if decided.owner is not None and not request.force:
             raise PairRefused(Refusal.OWNED, str(decided.owner))  # without a pair, anybody may write the volume
+        if _p_vol_lacks_data(record) and not request.force:
+            # What the P-VOL has promised and not fetched yet it would not show any more.
+            copying = record.state is PairState.COPY
+            raise PairRefused(Refusal.COPYING if copying else Refusal.SUSPENDED_BY_ERROR, "only the S-VOL is complete")
         return PairEpoch(epoch=base.epoch)
     if request.verb is PairVerb.SPLIT:
         return _split(base, record, request)
@@ -236,9 +261,15 @@ def _created(base: PairEpoch, request: PairRequest, other_serial: str) -> PairEp
     return replace(base, p_serial=p_serial, state=state, source=Side.P_VOL, fence=fence, owner=None)
 
 
+def _p_vol_lacks_data(record: PairRecord) -> bool:
+    """After a swap the P-VOL serves what it still has to fetch from the S-VOL, until both are equal."""
+    unequal = record.state is PairState.COPY or (record.state is PairState.PSUE and not record.equal)
+    return unequal and record.decided.source is Side.S_VOL
+
+
 def _split(base: PairEpoch, record: PairRecord, request: PairRequest) -> PairEpoch:
-    if record.state is PairState.COPY and record.decided.source is Side.S_VOL:
-        # After a swap the P-VOL is still fetching what the S-VOL has: split now, it would be left without it.
+    if _p_vol_lacks_data(record):
+        # Split now, it would be left without what it has not fetched yet.
         raise PairRefused(Refusal.COPYING)
     return replace(base, s_vol_writable=request.s_vol_writable)
 
@@ -265,12 +296,11 @@ def _resynced(
         good = Side.S_VOL
     if request.claim is not None and new_role is not PairRole.P_VOL:
         raise PairRefused(Refusal.IS_S_VOL, "an owner is at the P-VOL's array")
-    unfinished = record.state is PairState.PSUE and not record.equal
+    unfinished = not record.equal and (record.state is PairState.PSUE or p_vol_written)
     if unfinished and good is not decided.source and not request.force:
         # The copy broke off: the other side has regions that were never brought up to date (never promoted by itself).
-        raise PairRefused(
-            Refusal.SUSPENDED_BY_ERROR, f"only the {decided.source.name} is complete; force to discard it"
-        )
+        refusal = Refusal.SUSPENDED_BY_ERROR if record.state is PairState.PSUE else Refusal.OUTDATED
+        raise PairRefused(refusal, f"only the {decided.source.name} is complete; force to discard it")
     if swapped:
         good = Side.S_VOL if good is Side.P_VOL else Side.P_VOL  # named by the old roles, recorded by the new ones
     owner = decided.owner if request.claim is None else Owner(request.serial, request.claim)

@@ -15,7 +15,7 @@ from storage_model.pair_state import PairRole, PairState
 from storage_model.spec.copy_frames import Answer, Frame, FrameType, Hello, PairOffer
 from storage_model.volume import Volume, VolumeError
 from target.addresses import format_address
-from target.config import ArrayConfig, PairConfig, VolumeConfig, parse_broker
+from target.config import ArrayConfig, PairConfig, VolumeConfig, consistency_groups, parse_broker
 from target.iscsi.access import AccessControl
 from target.iscsi.events import TargetDescription
 from target.iscsi.portal import IscsiPortal
@@ -23,8 +23,9 @@ from target.link_security import LinkSecurity, load_link_security
 from target.medium_operations import MediumOperations
 from target.metadata_store import MetadataStore, ReservationNotes
 from target.portal_config import every_group
-from target.reload import checked_growth, state_changes, volume_changes
+from target.reload import changed_copy_rates, checked_growth, state_changes, volume_changes
 from target.remote_copy.copy_pace import CopyPace
+from target.remote_copy.group_control import GroupControl
 from target.remote_copy.link_transport import LinkTransport
 from target.remote_copy.pair_control import PairControl
 from target.remote_copy.pair_half import PairHalf, PairIdentity
@@ -50,6 +51,8 @@ log = logging.getLogger("pairvol.array")
 REMOVAL_TIMEOUT = 5.0  # seconds that the commands of a volume that goes have to end by themselves
 MAX_PAIRED_BYTES = 4 << 40
 """Of a volume with a pair: its differential bitmap travels to the other array in one frame."""
+MAX_GROUP_BYTES = 12 << 40
+"""Of all volumes of a consistency group: their bitmaps travel in one frame."""
 
 T = TypeVar("T")
 
@@ -94,6 +97,8 @@ class Array:
         self._bitmaps: list[BitmapFile] = []
         self._controls: dict[str, PairControl] = {}
         self._by_ldev: dict[int, PairControl] = {}
+        self._group_names = consistency_groups(config.pairs)
+        self._groups: dict[str, GroupControl] = {}
         self._store: MetadataStore | None = None
         self._link: LinkTransport | None = None
         self._events: EventBus | None = None
@@ -121,6 +126,7 @@ class Array:
             self._link = self._make_link(security or LinkSecurity())
             for volume in config.volumes:
                 self._add_unit(volume, pairs.get(volume.name))
+            self._make_groups()
             for control in self._controls.values():
                 await control.half.marks.save()
                 await control.start()
@@ -260,13 +266,31 @@ class Array:
             bitmap.mark_all()
         marks = RegionMarks(bitmap, file)
         half = PairHalf(identity, volume, record, marks, self._store, self._link, self._publish)
-        half.pace = self._pace if pair.copy_rate is None else _pace(pair.copy_rate)
+        half.pace = self._pace_of(pair.copy_rate)
         reservations = PairReservations(half, self._store.load_pair_reservation(pair.name), self._store)
         control = PairControl(half, PrimaryVolume(half), SecondaryVolume(half), _within, reservations)
         self._controls[pair.name] = self._by_ldev[config.ldev] = control
-        offer = PairOffer(pair.name, config.ldev, volume.size_bytes, volume.block_length, config.quorum, True)
+        group = pair.group if pair.group in self._group_names else ""
+        offer = PairOffer(pair.name, config.ldev, volume.size_bytes, volume.block_length, config.quorum, group, True)
         self._link.offer(offer)
         return half, control, reservations
+
+    def _make_groups(self) -> None:
+        """Of the pairs that share a group's name; one that is alone is decided alone."""
+        assert self._store is not None
+        for name in sorted(self._group_names):
+            members = {pair.name: self._controls[pair.name] for pair in self._config.pairs if pair.group == name}
+            size = sum(control.half.volume.size_bytes for control in members.values())
+            if size > MAX_GROUP_BYTES:
+                raise UserError(
+                    f"{self._config.source}: the volumes of group {name} have {size} bytes together,"
+                    f" {MAX_GROUP_BYTES} are the limit"
+                )
+            self._groups[name] = GroupControl(name, members, self._store, _within)
+
+    def _pace_of(self, copy_rate: int | None) -> CopyPace:
+        """None: what all pairs without a rate of their own share."""
+        return self._pace if copy_rate is None else _pace(copy_rate)
 
     async def _start_portals(self) -> None:
         config = self._config
@@ -282,7 +306,7 @@ class Array:
                 self.urls += [f"iscsi://{bound}/{config.iqn}/{lun}" for lun in sorted(self._units)]
 
     async def reload(self, config: ArrayConfig) -> None:
-        """Take over what may change while the array runs: volumes, access, portal groups' states and redirections.
+        """Take over what may change while the array runs: volumes, access, copy rates, groups' states.
 
         Raises UserError when anything else has changed or cannot be had; then all is as before, but for volumes that
         had grown already.
@@ -312,6 +336,9 @@ class Array:
         self._access.rules = rules
         self._portal.check_access()
         self._server.set_access_states(state_changes(old, config))
+        self._pace.bytes_per_second = config.copy_rate
+        for name, rate in changed_copy_rates(old, config).items():
+            self._controls[name].half.pace = self._pace_of(rate)
         for group in every_group(config.portals, config.portal_groups):
             self._portal.redirect(group.tag, group.redirect)
 
@@ -363,6 +390,8 @@ class Array:
             await self._operations.detach(unit)
         if self._link is not None:
             await self._link.stop()
+        for group in self._groups.values():
+            await group.stop()
         for control in self._controls.values():
             await control.stop()
         if self._events is not None:
@@ -403,7 +432,14 @@ class Array:
             self._meeting = asyncio.create_task(self._store.save_peer(hello.serial, hello.identity))
         offers = {offer.name: offer for offer in hello.pairs}
         for name, control in self._controls.items():
-            control.link_opened(offers.get(name))
+            if control.group is None:
+                offer = offers.get(name)
+                if offer is not None and offer.group:
+                    log.error("pair %s is in group %s at array %s, and alone here", name, offer.group, hello.serial)
+                    offer = None
+                control.link_opened(offer)
+        for group in self._groups.values():
+            group.link_opened(offers)
 
     async def _link_lost(self, reason: str) -> None:
         await asyncio.gather(*(control.link_lost(reason) for control in self._controls.values()))

@@ -5,14 +5,17 @@ Every error is one line that names the file, the key and the value.
 
 import re
 import tomllib
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import Any
 
 from storage_model.errors import UserError
+from storage_model.group_register import MAX_GROUP_PAIRS
 from storage_model.pair_reservation import SECOND_ARRAY
 from storage_model.pair_state import FenceLevel
+from storage_model.sizes import parse_copy_rate, parse_size
 from target.access_config import AccessConfig, check_luns, parse_access
 from target.addresses import Address, parse_address
 from target.config_table import ConfigTable as _Table
@@ -22,14 +25,9 @@ from target.portal_config import PortalGroupConfig, parse_portal_groups
 DEFAULT_IQN = "iqn.2026-11.org.pairvol:array"
 DEFAULT_PORTAL = "127.0.0.1:3260"
 MAX_VOLUMES = 4096
-MAX_SIZE_BYTES = 1 << 60
 DEFAULT_BACKGROUND_RATE = 128 << 20
 MINIMUM_BACKGROUND_RATE = 1 << 20
 MAX_PHYSICAL_BLOCK_BYTES = 1 << 20
-
-MINIMUM_COPY_RATE = 64 << 10
-_UNITS = {"": 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40, "PiB": 1 << 50}
-_SIZE = re.compile(r"([0-9]{1,19})\s*([A-Za-z]*)")
 _IQN = re.compile(r"iqn\.\d{4}-\d{2}\.[a-z0-9.-]+(:[A-Za-z0-9.:_-]+)?|eui\.[0-9A-Fa-f]{16}|naa\.[0-9A-Fa-f]{16,32}")
 # A pair's name is also a file name, part of an MQTT topic and a column of pairctl. CCI's names have 31 characters, too.
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,30}")
@@ -92,33 +90,11 @@ class ArrayConfig:
     """Bytes per second of the initial copies and resyncs that this array drives, together; 0: as fast as they go."""
 
 
-def parse_size(text: str, where: str) -> int:
-    """``256MiB`` and the like to bytes; ``where`` names the place in an error."""
-    match = _SIZE.fullmatch(text.strip())
-    if match is None or match[2] not in _UNITS:
-        units = ", ".join(unit for unit in _UNITS if unit)
-        raise UserError(f"{where}: {text!r} is not a size (a number and one of {units})")
-    size = int(match[1]) * _UNITS[match[2]]
-    if not 0 < size <= MAX_SIZE_BYTES:
-        raise UserError(f"{where}: {text} is out of range (more than 0, at most 1024 PiB)")
-    return size
-
-
 def parse_background_rate(text: str, where: str) -> int:
     """Bytes per second. Below the minimum an operation would not come to an end, and its progress look like none."""
     rate = parse_size(text, where)
     if rate < MINIMUM_BACKGROUND_RATE:
         raise UserError(f"{where}: {text} a second is too slow (at least 1MiB)")
-    return rate
-
-
-def parse_copy_rate(text: str, where: str) -> int:
-    """Bytes per second; 0 for ``unlimited``. Below the minimum a region would take longer than the link waits for."""
-    if text.strip() == "unlimited":
-        return 0
-    rate = parse_size(text, where)
-    if rate < MINIMUM_COPY_RATE:
-        raise UserError(f"{where}: {text} a second is too slow (at least 64KiB, or unlimited)")
     return rate
 
 
@@ -345,6 +321,7 @@ def _volume(table: _Table, number: int) -> VolumeConfig:
 def _pairs(source: str, entries: list[Any], volumes: Mapping[str, VolumeConfig]) -> tuple[PairConfig, ...]:
     pairs: dict[str, PairConfig] = {}
     paired: set[str] = set()
+    members = Counter[str]()
     for number, entry in enumerate(entries):
         table = _Table(source, f"pairs[{number}]", entry)
         name = _check_name(table.take("name", str, required=True), table.where("name"))
@@ -371,4 +348,12 @@ def _pairs(source: str, entries: list[Any], volumes: Mapping[str, VolumeConfig])
             raise UserError(f"{table.where('fence')} = {fence!r} must be never, data or status")
         paired.add(volume)
         pairs[name] = PairConfig(name, group, volume, FenceLevel[fence.upper()], copy_rate)
+        members[group] += 1
+        if members[group] > MAX_GROUP_PAIRS:
+            raise UserError(f"{table.where('group')} = {group!r} has more than {MAX_GROUP_PAIRS} pairs")
     return tuple(pairs.values())
+
+
+def consistency_groups(pairs: Iterable[PairConfig]) -> frozenset[str]:
+    """The groups of several pairs, which are decided as one."""
+    return frozenset(group for group, count in Counter(pair.group for pair in pairs).items() if count > 1)

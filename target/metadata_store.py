@@ -8,7 +8,7 @@ import asyncio
 import logging
 import sqlite3
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
@@ -16,7 +16,7 @@ from typing import TypeAlias
 
 from storage_model.errors import UserError
 from storage_model.medium_operation import MediumOperation
-from storage_model.pair import PairEpoch, PairRecord
+from storage_model.pair import PairEpoch, PairRecord, decode_nexuses, encode_nexuses
 from storage_model.pair_reservation import ReservationEntry, ReservationProposal, ReservationRecord
 from storage_model.pair_state import PairState
 from storage_model.persistent_reservation import PersistentReservation
@@ -27,27 +27,32 @@ log = logging.getLogger("pairvol.array")
 _SCHEMA_VERSION = 4
 _READABLE_VERSIONS = (0, 1, 2, 3, _SCHEMA_VERSION)
 """0 is a new file. 1 had no reservations: it gets the table, as every table that is missing is made. 2 did not say
-which file they were made on: they count for the one that has the volume's name now. 3 had none of pairs."""
-_FROM_VERSION_2 = "ALTER TABLE persistent_reservation ADD COLUMN file TEXT"
+which file they were made on: they count for the one that has the volume's name now. 3 forgot withdrawals, and had no
+reservations of pairs."""
+_UPGRADES = (
+    ((2,), "ALTER TABLE persistent_reservation ADD COLUMN file TEXT;"),
+    ((1, 2, 3), "ALTER TABLE pair ADD COLUMN withdrawn TEXT NOT NULL DEFAULT '[]';"),
+)
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS pair (
     name     TEXT PRIMARY KEY,
     decided  TEXT NOT NULL,  -- the epoch's value as JSON
     state    TEXT NOT NULL,  -- SMPL, COPY, PAIR, PSUS or PSUE
     accepted TEXT,           -- this array's vote for the next epoch, while it is undecided
-    equal    INTEGER NOT NULL -- 1: the halves have been equal since the epoch began
+    equal    INTEGER NOT NULL, -- 1: the halves have been equal since the epoch began
+    withdrawn TEXT NOT NULL DEFAULT '[]' -- nexuses that must not own the pair, as JSON
 ) STRICT;
 -- identity: drawn once; tells this array from another with the same serial number, and from itself without its memory
 CREATE TABLE IF NOT EXISTS array (serial TEXT PRIMARY KEY, identity TEXT NOT NULL) STRICT;
 -- what SANITIZE or FORMAT UNIT has begun on a volume and not finished, as JSON
 CREATE TABLE IF NOT EXISTS operation (volume TEXT PRIMARY KEY, record TEXT NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS peer (serial TEXT PRIMARY KEY, identity TEXT NOT NULL) STRICT;
--- while APTPL is on: registrations and what they hold, as JSON; file: the volume's, empty: in memory, NULL: any
 CREATE TABLE IF NOT EXISTS pair_reservation (
     name     TEXT PRIMARY KEY, -- of a pair that is not SMPL
     decided  TEXT NOT NULL,    -- the entry in force, as JSON
     accepted TEXT              -- this array's vote for the next one, while it is undecided
 ) STRICT;
+-- while APTPL is on: registrations and what they hold, as JSON; file: the volume's, empty: in memory, NULL: any
 CREATE TABLE IF NOT EXISTS persistent_reservation (volume TEXT PRIMARY KEY, state TEXT NOT NULL, file TEXT) STRICT;
 """
 
@@ -84,11 +89,10 @@ class MetadataStore:
         (version,) = database.execute("PRAGMA user_version").fetchone()
         if version not in _READABLE_VERSIONS:
             raise UserError(f"{path}: written by another version of pairvol (schema {version}, not {_SCHEMA_VERSION})")
+        upgrade = "".join(statement for versions, statement in _UPGRADES if version in versions)
+        # In one transaction: a crash leaves the old version, or the new one.
+        database.executescript(f"BEGIN; {upgrade} {_SCHEMA} PRAGMA user_version = {_SCHEMA_VERSION}; COMMIT")
         with database:
-            if version == 2:
-                database.execute(_FROM_VERSION_2)
-            database.executescript(_SCHEMA)
-            database.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
             known = database.execute("SELECT serial, identity FROM array").fetchone()
             if known is None:
                 known = (serial, uuid.uuid4().hex)
@@ -125,26 +129,25 @@ class MetadataStore:
 
     def load_pair(self, name: str) -> PairRecord:
         """The record of a pair; of a new one, the empty record. Called before the array serves."""
-        query = "SELECT decided, state, accepted, equal FROM pair WHERE name = ?"
+        query = "SELECT decided, state, accepted, equal, withdrawn FROM pair WHERE name = ?"
         row = self._database.execute(query, (name,)).fetchone()
         if row is None:
             return PairRecord()
-        decided, state, accepted, equal = row
+        decided, state, accepted, equal, withdrawn = row
         try:
             vote = PairEpoch.decode(accepted) if accepted else None
-            return PairRecord(PairEpoch.decode(decided), PairState[state], vote, bool(equal))
+            return PairRecord(PairEpoch.decode(decided), PairState[state], vote, bool(equal), decode_nexuses(withdrawn))
         except (ValueError, KeyError) as error:
             raise UserError(f"the metadata of pair {name} cannot be read: {error}") from None
 
     async def save_pair(self, name: str, record: PairRecord) -> None:
         """Durable on return; raises MediumFailure: whoever needed the record to be durable must not go on."""
-        accepted = record.accepted.encode() if record.accepted is not None else None
-        row = (name, record.decided.encode(), record.state.name, accepted, record.equal)
-        what = f"the record of pair {name}"
-        work: list[_Statement] = [("INSERT OR REPLACE INTO pair VALUES (?, ?, ?, ?, ?)", row)]
-        if record.state is PairState.SMPL:  # in one with it: the next pair of this name must not find them
-            work.append(("DELETE FROM pair_reservation WHERE name = ?", (name,)))
-        await self._run_all(what, work)
+        await self._run_all(f"the record of pair {name}", _pair_work(name, record))
+
+    async def save_pairs(self, records: Mapping[str, PairRecord]) -> None:
+        """All of them, or after a crash none: one transaction. Durable on return; raises MediumFailure."""
+        work = [statement for name, record in records.items() for statement in _pair_work(name, record)]
+        await self._run_all(f"the records of the pairs {', '.join(records)}", work)
 
     def load_pair_reservation(self, name: str) -> ReservationRecord:
         """The persistent reservation of a pair; of a new one, nothing. Called before the array serves."""
@@ -223,6 +226,15 @@ class MetadataStore:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _pair_work(name: str, record: PairRecord) -> list[_Statement]:
+    accepted = record.accepted.encode() if record.accepted is not None else None
+    row = name, record.decided.encode(), record.state.name, accepted, record.equal, encode_nexuses(record.withdrawn)
+    work: list[_Statement] = [("INSERT OR REPLACE INTO pair VALUES (?, ?, ?, ?, ?, ?)", row)]
+    if record.state is PairState.SMPL:  # in one with it: the next pair of this name must not find them
+        work.append(("DELETE FROM pair_reservation WHERE name = ?", (name,)))
+    return work
 
 
 class ReservationNotes:

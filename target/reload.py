@@ -1,13 +1,14 @@
 """What a new configuration changes of an array that runs, and what it must not change."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 from storage_model.errors import UserError
 from storage_model.spec.scsi_target_port_groups import AccessState
-from target.config import ArrayConfig, VolumeConfig
+from target.config import ArrayConfig, PairConfig, VolumeConfig
 from target.portal_config import PortalGroupConfig, every_group
 
-_FREE_OF_ARRAY = ("volumes", "pairs", "portals", "portal_groups", "access", "source")  # or looked at more closely
+# Or looked at more closely.
+_FREE_OF_ARRAY = ("volumes", "pairs", "portals", "portal_groups", "access", "copy_rate", "source")
 _FREE_OF_VOLUME = ("size_bytes",)
 _WHERE = {"remote_copy": "[remote_copy]", "broker": "events.broker"}  # else it is array.NAME
 
@@ -57,8 +58,18 @@ def _check_pairs(old: ArrayConfig, new: ArrayConfig, removed: tuple[VolumeConfig
                 f"{new.source}: volume {volume.name} belongs to pair {paired[volume.name]}:"
                 " its size cannot change while the array runs"
             )
-    if new.pairs != old.pairs:
+    if _but_for_rates(new) != _but_for_rates(old):
         raise _fixed(new.source, "[[pairs]]")
+
+
+def _but_for_rates(config: ArrayConfig) -> list[PairConfig]:
+    return [replace(pair, copy_rate=None) for pair in config.pairs]
+
+
+def changed_copy_rates(old: ArrayConfig, new: ArrayConfig) -> dict[str, int | None]:
+    """By pair: the rate in its configuration, if that is another one. One that an operator has set stays otherwise."""
+    before = {pair.name: pair.copy_rate for pair in old.pairs}
+    return {pair.name: pair.copy_rate for pair in new.pairs if pair.copy_rate != before[pair.name]}
 
 
 def _check_fixed(old: ArrayConfig, new: ArrayConfig) -> None:

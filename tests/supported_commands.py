@@ -23,7 +23,7 @@ SUPPORTED: dict[int, frozenset[int]] = {
     0xA3: frozenset({0x0A, 0x0C, 0x0D}),  # REPORT TARGET PORT GROUPS, the two REPORT SUPPORTED (SPC-4 6.34 to 6.37)
     0xA4: frozenset({0x0A}),  # SET TARGET PORT GROUPS (SPC-4 6.45)
     0xC0: frozenset({0x00}),  # the pair's own
-    0xC1: frozenset({0, 1, 2, 3, 4, 5}),
+    0xC1: frozenset(range(9)),
 }
 
 ANSWERED_WITHOUT_A_UNIT = frozenset({0x03, 0x12, 0xA0})

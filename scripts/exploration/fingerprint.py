@@ -34,7 +34,12 @@ _NEUTRAL = {
     "RegionMarks": frozenset({"_asked", "_saved"}),  # tickets: equal at rest, since the marks are saved at once
     "DifferentialBitmap": frozenset({"_unsaved"}),  # the pages in which the bits are not those of the disk
     "ShimPortal": frozenset({"receive_buffer", "_tasks"}),
+    "PairHalf": frozenset({"progress"}),  # of copies: for status and log
+    "CopyTask": frozenset({"progress"}),
 }
+_PAST = {"_wait": frozenset({"f"})}
+"""By name of a coroutine: locals that are not read again. asyncio.wait leaves there the last member of a set of tasks,
+which is in no order."""
 _SLOTS: dict[type, tuple[str, ...]] = {}
 _WALKS: dict[type, str] = {}
 """By type: the name of the method that walks such an object."""
@@ -136,13 +141,17 @@ class Fingerprint:
             f"{frame.f_code.co_qualname if hasattr(frame.f_code, 'co_qualname') else ''} {frame.f_lasti}"
         )
         local = frame.f_locals
+        past = [local[name] for name in _PAST.get(frame.f_code.co_name, ()) if name in local]
         for name in sorted(local):
-            self._parts.append(name)
-            self._walk(local[name])
+            if not any(local[name] is thing for thing in past):
+                self._parts.append(name)
+                self._walk(local[name])
         self._parts.append("stack")
         stack = gc.get_referents(coroutine)
         if stack and stack[-1] is None:
             stack.pop()  # the exception being handled comes last, and no exception is None or not there, by chance
+        for thing in past:
+            stack.remove(thing)  # locals are among them
         for hidden in stack:
             if not isinstance(hidden, (FrameType, CodeType, FunctionType)) and hidden is not local:
                 self._walk(hidden)

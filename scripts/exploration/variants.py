@@ -34,6 +34,7 @@ _CRASH = Scope("crash", "", (0, 1), Budget(reserves=2, crashes=1, cuts=1), owner
 _RELEASE = Scope("release", "", (0, 1), Budget(reserves=2, releases=1))
 _SWAP = Scope("swap", "", (1,), Budget(reserves=2, cuts=1), own_reserves=2)
 _IMPATIENT = Scope("impatient", "", (0, 1), Budget(reserves=1, impatient=1))
+_FORGOTTEN = Scope("forgotten", "", (1,), Budget(reserves=1, cuts=1, crashes=1))
 _AGAIN = Scope("again", "", (0,), Budget(reserves=2, abandoned=1), owner=0, own_reserves=2)
 _WRITES = Scope("writes", "", (0, 1), Budget(reserves=1, writes=1), owner=0)
 _WRITES_CUT = Scope("writes cut", "", (0, 1), Budget(reserves=1, writes=1, cuts=1), owner=0)
@@ -159,6 +160,16 @@ def _withdrawn_claims_count() -> Patches:
     return [(PairControl, "withdraw", withdraw)]
 
 
+def _withdrawals_are_forgotten() -> Patches:
+    honest = PairControl.start
+
+    async def start(self: PairControl) -> None:
+        self.half.withdrawn.clear()
+        await honest(self)
+
+    return [(PairControl, "start", start)]
+
+
 def _suspended_writes_are_not_marked() -> Patches:
     async def last(self: RegionMarks, regions: Any) -> None:
         return
@@ -212,6 +223,9 @@ _ALL = (
         "reservation-lost", "an older attempt gives the winner's reservation back", _AGAIN, _claim_reserves_nothing
     ),
     Variant("withdrawal-ignored", "a claim that lost may yet be decided", _IMPATIENT, _withdrawn_claims_count),
+    Variant(
+        "withdrawal-forgotten", "a restarted array forgets whom it refused", _FORGOTTEN, _withdrawals_are_forgotten
+    ),
     Variant("doubt-grants-writes", "the old owner goes on while a vote for another is out", _CUT, _doubt_grants_writes),
     Variant(
         "suspended-writes-unmarked", "writes while suspended leave no mark", _WRITES, _suspended_writes_are_not_marked

@@ -232,14 +232,14 @@ class World:
 
     def _session_lost(self, state: State, number: int) -> State:
         host = state.hosts[number]
+        heard = "" if host.does else host.heard  # the array knows whom it refused; but a RELEASE on its way is gone
         if host.does != "RESERVE" or not self.shim_view(state, number).arbitrating:
             # What was asked of the array is not answered any more; the host sees its session end, and asks anew.
             host = host._replace(does="", earlier=(), writing=0)
         else:
             state = self._shim_step(state.with_host(number, host), number, ("abandoned",))
             host = state.hosts[number]._replace(does="")
-        # What the array knew of claims that were withdrawn is gone as well: nothing follows from what was heard before.
-        host = host._replace(commands=(), answers=(), heard="")
+        host = host._replace(commands=(), answers=(), heard=heard)
         return self._shim_step(state.with_host(number, host), number, ("lost",))
 
     def _saved(self, state: State, site: int) -> State:

@@ -1,4 +1,4 @@
-"""A network cable that can be cut: a TCP proxy on loopback, and whoever is to be cut off dials it instead."""
+"""A network cable that can be cut, held and slowed: a TCP proxy on loopback, which whoever is to be cut off dials."""
 
 import asyncio
 import contextlib
@@ -17,14 +17,27 @@ class Cut(Enum):
     RESET = "connections are reset and new ones refused, as when a router says so"
 
 
+class Direction(Enum):
+    """One of the two ways through a cable."""
+
+    OUT = "from who dials to the target"
+    BACK = "from the target to who dialled"
+
+
 class LinkProxy:
-    """Passes TCP connections on to ``target`` until it is cut. ``target`` may be set after the proxy listens."""
+    """Passes TCP connections on to ``target`` until it is cut. ``target`` may be set after the proxy listens.
+
+    Each piece of data waits for ``delay`` seconds, and those behind it as well.
+    """
 
     def __init__(self, target: Address | None = None) -> None:
         self.target = target
+        self.delay = 0.0
         self._server: asyncio.Server | None = None
         self._whole = asyncio.Event()
         self._whole.set()
+        self._passing = {direction: asyncio.Event() for direction in Direction}
+        self._pass_all()
         self._cut: Cut | None = None
         self._joints: set[asyncio.Task[None]] = set()
 
@@ -47,16 +60,34 @@ class LinkProxy:
     def cut(self, how: Cut) -> None:
         """Cut the cable; a second cut changes the way it fails."""
         self._cut = how
-        self._whole.clear()
+        self.hold(*Direction)
         if how is Cut.RESET:
             self._drop_all()
+
+    def hold(self, *directions: Direction) -> None:
+        """Nothing arrives in these directions, and nobody is told: with one of them the connection is half open.
+
+        No new connection comes about, as that needs both. What was sent meanwhile arrives late, after :meth:`release`.
+        """
+        self._whole.clear()
+        for direction in directions:
+            self._passing[direction].clear()
+
+    def release(self) -> None:
+        """The end of :meth:`hold`: TCP sends again what was lost, and those who were patient go on."""
+        self._cut = None
+        self._pass_all()
 
     def restore(self) -> None:
         """Mend the cable. Connections that hung in a silent cut are dropped: their peers have moved on."""
         if self._cut is Cut.SILENT:
             self._drop_all()
-        self._cut = None
+        self.release()
+
+    def _pass_all(self) -> None:
         self._whole.set()
+        for passing in self._passing.values():
+            passing.set()
 
     async def close(self) -> None:
         if self._server is not None:
@@ -101,8 +132,8 @@ class LinkProxy:
     ) -> None:
         """Until either side ends; then what is still to be sent to the other goes out before both are closed."""
         pumps = {
-            asyncio.create_task(self._pump(near_reader, far_writer)),
-            asyncio.create_task(self._pump(far_reader, near_writer)),
+            asyncio.create_task(self._pump(near_reader, far_writer, Direction.OUT)),
+            asyncio.create_task(self._pump(far_reader, near_writer, Direction.BACK)),
         }
         try:
             await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
@@ -116,8 +147,10 @@ class LinkProxy:
                 pump.cancel()
             await asyncio.gather(*pumps, return_exceptions=True)
 
-    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, direction: Direction) -> None:
         while data := await reader.read(_READ_BYTES):
-            await self._whole.wait()
+            if self.delay:
+                await asyncio.sleep(self.delay)
+            await self._passing[direction].wait()
             writer.write(data)
             await writer.drain()

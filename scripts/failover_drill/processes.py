@@ -113,6 +113,11 @@ class ChildProcess:
             return "\n".join(f"    {line}" for line in tail)
         return ""
 
+    def send_signal(self, number: signal.Signals) -> None:
+        """One that has ended is left alone."""
+        with contextlib.suppress(ProcessLookupError):
+            self._process.send_signal(number)
+
     async def kill(self) -> None:
         """kill -9, and wait until it is gone: the failure that a host or an array may suffer."""
         with contextlib.suppress(ProcessLookupError):

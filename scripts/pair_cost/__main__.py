@@ -8,6 +8,7 @@ import shutil
 import signal
 import sys
 import tempfile
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from statistics import median
@@ -15,6 +16,7 @@ from typing import Any
 
 from scripts.benchmark.servers import BenchmarkError, free_port, python_command
 from scripts.failover_drill.processes import ROOT, ProcessFailed, die_with_parent
+from scripts.pair_cost.reserve import reserve_cost
 from scripts.pair_cost.sites import PAIRED, SIMPLE, Sites, two_sites
 from storage_model.differential_bitmap import REGION_BYTES
 from storage_model.errors import PairvolError, UserError
@@ -28,7 +30,7 @@ _LIMIT_SECONDS = 300.0
 _EPILOG = """\
 Two arrays are started on loopback. `write`: a volume in PAIR beside one in SMPL at the same array. `copy`: the initial
 copy beside iperf3 and nbdcopy. `load`: host writes while a resync goes on. `resync`: time and bytes of a resync after
-a share of a sparse volume has changed (--size).
+a share of a sparse volume has changed (--size). `reserve`: from RESERVE to GOOD of a quorum volume, through two shims.
 
 exit status: 0 measured; 1 a measure could not be made; 2 wrong arguments; 130 interrupted
 """
@@ -72,18 +74,23 @@ async def write_cost(directory: Path, options: argparse.Namespace) -> dict[str, 
     loads = {"qd32": (32, options.count, False), "qd32 random": (32, options.count, True),
              "qd1": (1, options.count // 4, False)}  # fmt: skip
     rates: dict[str, list[float]] = {f"{name} {load}": [] for load in loads for name in ("pair", "smpl")}
+    costs: dict[str, list[float]] = defaultdict(list)
     async with two_sites(directory, 256 * MEBIBYTE) as sites:
         await sites.copy(PairOut.CREATE)
         for number in range(options.repeat + 1):
             for load, (depth, count, scattered) in loads.items():
                 for name, lun in (("pair", PAIRED), ("smpl", SIMPLE)):
+                    before = [site.cpu_seconds() for site in (sites.a, sites.b)]
                     rate = await writes(sites, lun, 4096, depth, count, scattered=scattered)
                     if number:  # the first round warms the caches
                         rates[f"{name} {load}"].append(rate)
+                        for site, then in zip((sites.a, sites.b), before, strict=True):
+                            costs[f"{name} {load}, array {site.name}"].append((site.cpu_seconds() - then) / count)
     iops = [pair / smpl for pair, smpl in zip(rates["pair qd32"], rates["smpl qd32"], strict=True)]
     latency = [smpl / pair for pair, smpl in zip(rates["pair qd1"], rates["smpl qd1"], strict=True)]
     return {
         **{f"4 KiB writes/s, {name}": round(median(values)) for name, values in rates.items()},
+        **{f"CPU per write, µs, {name}": round(median(values) * 1e6, 1) for name, values in costs.items()},
         "IOPS of PAIR / SMPL, QD 32 (0.45 wanted)": round(median(iops), 3),
         "latency of PAIR / SMPL, QD 1 (at most 2.2 wanted)": round(median(latency), 2),
     }
@@ -199,6 +206,7 @@ _MEASURES: dict[str, Callable[[Path, argparse.Namespace], Awaitable[dict[str, An
     "copy": copy_cost,
     "load": load_cost,
     "resync": resync_cost,
+    "reserve": reserve_cost,
 }
 
 
@@ -209,11 +217,12 @@ def _arguments() -> argparse.ArgumentParser:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("measures", nargs="*", metavar="MEASURE", help="write, copy, load, resync (all)")
+    parser.add_argument("measures", nargs="*", metavar="MEASURE", help=f"{', '.join(_MEASURES)} (all)")
     parser.add_argument("--size", type=int, default=4096, metavar="MIB", help="of the volume of `resync` (%(default)s)")
     parser.add_argument("--copy-size", type=int, default=512, metavar="MIB", help="of `copy`, half of `load`'s")
     parser.add_argument("--count", type=int, default=20000, help="of 4 KiB writes in a round (%(default)s)")
     parser.add_argument("--repeat", type=int, default=3, help="rounds, of which the median counts (%(default)s)")
+    parser.add_argument("--reserves", type=int, default=400, help="of `reserve` (%(default)s)")
     parser.add_argument("--directory", type=Path, default=Path("/var/tmp"), help="volumes lie there (%(default)s)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="the same figures")
     return parser
@@ -244,7 +253,7 @@ def _check(options: argparse.Namespace) -> None:
     for name in options.measures:
         if name not in _MEASURES:
             raise UserError(f"{name}: no measure is called so ({', '.join(_MEASURES)})")
-    for name in ("size", "copy_size", "count", "repeat"):
+    for name in ("size", "copy_size", "count", "repeat", "reserves"):
         if not 1 <= getattr(options, name) <= 1 << 22:
             raise UserError(f"--{name.replace('_', '-')} {getattr(options, name)} is out of range")
     options.size *= MEBIBYTE

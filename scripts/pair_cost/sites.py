@@ -1,6 +1,7 @@
 """Two arrays on loopback, as processes, with one pair between them and one volume without a pair at the first."""
 
 import asyncio
+import os
 import re
 import sys
 import time
@@ -26,7 +27,7 @@ _START_SECONDS = 20.0
 class Site:
     """One array and an operator's session with it."""
 
-    def __init__(self, name: str, directory: Path, size_bytes: int, ports: dict[str, int]) -> None:
+    def __init__(self, name: str, directory: Path, size_bytes: int, ports: dict[str, int], quorum: bool) -> None:
         self.name = name
         self.directory = directory
         self.state = directory / f"state-{name}"
@@ -49,6 +50,7 @@ name = "paired"
 lun = {PAIRED}
 size = "{size_bytes}"
 file = "paired.img"
+quorum = {str(quorum).lower()}
 [[volumes]]
 name = "simple"
 lun = {SIMPLE}
@@ -77,6 +79,11 @@ volume = "paired"
         if hasattr(self, "process"):
             await self.process.end()
 
+    def cpu_seconds(self) -> float:
+        """User and system time of the array so far."""
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
     def url(self, lun: int) -> str:
         return f"iscsi://127.0.0.1:{self.port}/{self.iqn}/{lun}"
 
@@ -92,9 +99,9 @@ volume = "paired"
 class Sites:
     """``a`` is the P-VOL's array."""
 
-    def __init__(self, directory: Path, size_bytes: int) -> None:
+    def __init__(self, directory: Path, size_bytes: int, *, quorum: bool) -> None:
         ports = {"a": free_port(), "b": free_port()}
-        self.a, self.b = (Site(name, directory, size_bytes, ports) for name in "ab")
+        self.a, self.b = (Site(name, directory, size_bytes, ports, quorum) for name in "ab")
 
     async def status(self) -> PairStatus:
         return await report_pair_status(self.a.session, PAIRED, 10.0)
@@ -128,10 +135,10 @@ class Sites:
 
 
 @asynccontextmanager
-async def two_sites(directory: Path, size_bytes: int) -> AsyncIterator[Sites]:
+async def two_sites(directory: Path, size_bytes: int, *, quorum: bool = False) -> AsyncIterator[Sites]:
     """Started and linked; ended with the block."""
     directory.mkdir(parents=True, exist_ok=True)
-    sites = Sites(directory, size_bytes)
+    sites = Sites(directory, size_bytes, quorum=quorum)
     try:
         await sites.b.start()
         await sites.a.start()

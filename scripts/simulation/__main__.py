@@ -1,11 +1,16 @@
 """``scripts/simulate``: the command line of the simulator."""
 
 import argparse
+import contextlib
+import math
 import os
 import random
+import signal
 import sys
 import time
+import warnings
 from collections import Counter
+from types import FrameType
 
 from scripts.simulation.campaign import SEEDS, results
 from scripts.simulation.variants import VARIANTS, variant
@@ -29,6 +34,7 @@ def _arguments() -> argparse.ArgumentParser:
     parser.add_argument(
         "--seed", type=int, metavar="S", help="this one alone, with its digest; with --seeds: the first"
     )
+    parser.add_argument("--minutes", type=float, metavar="M", help="begin no seed after so long (default: no bound)")
     parser.add_argument("--variant", metavar="NAME", help=f"a known-bad system: {', '.join(VARIANTS)}")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, metavar="N", help="processes (default: CPUs)")
     parser.add_argument("--log", type=int, metavar="LINES", help="of --seed: the last lines of what happened")
@@ -40,6 +46,8 @@ def _check(options: argparse.Namespace) -> str:
         return "--seeds must be 1 or more"
     if options.seed is not None and not 0 <= options.seed < SEEDS:
         return f"--seed must be from 0 to {SEEDS - 1}"
+    if options.minutes is not None and not 0 < options.minutes < math.inf:
+        return "--minutes must be above 0"
     if options.variant is not None and options.variant not in VARIANTS:
         return f"--variant {options.variant}: not one of {', '.join(VARIANTS)}"
     if not 1 <= options.jobs <= _JOBS_MAX:
@@ -68,6 +76,7 @@ def _many(options: argparse.Namespace) -> int:
     count = 100 if options.seeds is None else options.seeds
     print(f"first seed {first}", flush=True)
     begun = told = time.monotonic()
+    end = math.inf if options.minutes is None else begun + 60 * options.minutes
     faults: Counter[str] = Counter()
     outcomes: Counter[str] = Counter()
     events = checked = done = 0
@@ -83,26 +92,39 @@ def _many(options: argparse.Namespace) -> int:
             name = f" --variant {options.variant}" if options.variant else ""
             print(f"again: scripts/simulate --seed {result.seed}{name}", flush=True)
             return _FAILED
+        if time.monotonic() > end:
+            break
         if time.monotonic() - told > _PROGRESS_SECONDS:
             told = time.monotonic()
             print(f"{done} of {count} seeds", flush=True)
     seconds = time.monotonic() - begun
-    print(f"{done} seeds, {events} events in {seconds:.1f} s: {events / seconds:.0f} events a second")
+    cut = f" of {count}, for want of time" if done < count else ""
+    print(f"{done} seeds{cut}, {events} events in {seconds:.1f} s: {events / seconds:.0f} events a second")
     print(f"{checked} blocks read and checked; " + ", ".join(f"{kind} {n}" for kind, n in sorted(outcomes.items())))
     print("faults: " + ", ".join(f"{kind} {number}" for kind, number in sorted(faults.items())), flush=True)
     return 0
 
 
-def main() -> int:
-    options = _arguments().parse_args()
+def _interrupted(number: int, frame: FrameType | None) -> None:
+    warnings.simplefilter("ignore")  # a coroutine that was just made, say, will never be awaited
+    raise KeyboardInterrupt
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = _arguments().parse_args(arguments)
     wrong = _check(options)
     if wrong:
         print(f"scripts/simulate: {wrong}", file=sys.stderr)
         return _USAGE
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupted)
     try:
         return _one(options) if options.seed is not None and options.seeds is None else _many(options)
     except KeyboardInterrupt:
         return _INTERRUPTED
+    finally:
+        with contextlib.suppress(OSError):
+            sys.stdout.flush()
 
 
 if __name__ == "__main__":

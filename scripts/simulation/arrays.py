@@ -1,11 +1,13 @@
 """One simulated array: the real composition, with a simulated disk in the place of files."""
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from random import Random
 from typing import Any
 
 import target.array
 import target.freed_memory
-import target.remote_copy.link_transport
 from scripts.simulation.disks import Disk, Place, SimulatedBitmapFile, SimulatedMetadata, SimulatedVolume, as_path
 from scripts.simulation.event_loop import Process, VirtualLoop
 from scripts.simulation.network import Machine, Network
@@ -16,6 +18,7 @@ from target.array import Array
 from target.config import ArrayConfig, PairConfig, VolumeConfig
 from target.link_config import RemoteCopyConfig
 from target.medium_operations import MediumOperations
+from target.remote_copy import copy_task, region_marks
 from target.remote_copy.pair_control import PairControl
 
 IQN = "iqn.2026-11.org.pairvol:array"
@@ -27,20 +30,28 @@ REGIONS = {"quorum0": 2, "data0": 5}
 _LDEVS = {"array-a": (10, 11), "array-b": (20, 21)}
 
 
-class _VirtualTime:
-    """Stands for the module ``time`` where the link reads its clock."""
+_LIMITS: tuple[tuple[Any, str, int], ...] = (
+    (region_marks, "PASSING_LIMIT", 2),
+    (copy_task, "CHECKPOINT_REGIONS", 1),
+    (copy_task, "CHUNK_REGIONS", 1),
+    (copy_task, "RUN_REGIONS", 2),
+)
+"""Volumes of a few regions never reach these limits of the data path: so they may be small as well."""
 
-    @staticmethod
-    def monotonic() -> float:
-        return asyncio.get_running_loop().time()
 
-
-def install() -> None:
-    """Once for each process that simulates: what the array takes from its surroundings without being given it."""
-    parts: Any = (target.array, target.remote_copy.link_transport, target.freed_memory.Trimming)
-    parts[0].BitmapFile = SimulatedBitmapFile
-    parts[1].time = _VirtualTime
-    parts[2].session_ended = lambda self: None
+@contextmanager
+def substituted(random: Random) -> Iterator[None]:
+    """Inside, arrays get simulated parts in place of those that they take from their surroundings without asking."""
+    parts: list[tuple[Any, str, Any]] = [
+        (target.array, "BitmapFile", SimulatedBitmapFile),
+        (target.freed_memory.Trimming, "session_ended", lambda self: None),
+    ]
+    parts += [limit for limit in _LIMITS if random.random() < 0.5]
+    with ExitStack() as undo:
+        for owner, name, part in parts:
+            undo.callback(setattr, owner, name, getattr(owner, name))
+            setattr(owner, name, part)
+        yield
 
 
 class _Composed(Array):
@@ -68,7 +79,7 @@ class _Composed(Array):
 class SimulatedArray:
     """A machine with a disk on which an array runs, or does not."""
 
-    def __init__(self, name: str, network: Network, disk: Disk, fence: FenceLevel) -> None:
+    def __init__(self, name: str, network: Network, disk: Disk, fence: FenceLevel, copy_rate: int) -> None:
         self.name = name
         self.serial = SERIALS[name]
         self.peer = next(other for other in SERIALS if other != name)
@@ -78,6 +89,7 @@ class SimulatedArray:
         self._array: _Composed | None = None
         self._network = network
         self._fence = fence
+        self._copy_rate = copy_rate
 
     @property
     def running(self) -> bool:
@@ -131,4 +143,5 @@ class SimulatedArray:
             volumes=volumes,
             remote_copy=RemoteCopyConfig((self.name, LINK), (self.peer, LINK), SERIALS[self.peer]),
             pairs=tuple(PairConfig(name, "group", name, fences[name]) for name in PAIRS),
+            copy_rate=self._copy_rate,
         )

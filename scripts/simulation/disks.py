@@ -16,7 +16,7 @@ from typing import Any
 from scripts.simulation.journal import Journal
 from storage_model.differential_bitmap import PAGE_BYTES, REGION_BYTES, DifferentialBitmap
 from storage_model.medium_operation import MediumOperation
-from storage_model.pair import PairEpoch, PairRecord
+from storage_model.pair import PairEpoch, PairRecord, decode_nexuses, encode_nexuses
 from storage_model.pair_reservation import ReservationRecord
 from storage_model.pair_state import PairState
 from storage_model.persistent_reservation import PersistentReservation
@@ -52,6 +52,8 @@ class Disk:
         self.stalled_until = 0.0
         self.failing = False
         self.slowness = 1.0
+        self.tardy = 0.0
+        """The chance of a write to need retries inside of the drive, while others pass it."""
         self.saved: Callable[[str, PairRecord], None] = lambda pair, record: None
         """Told of each pair record at the moment when it is durable."""
 
@@ -136,8 +138,6 @@ class SimulatedVolume:
 
     async def write(self, offset_bytes: int, data: Any, *, fua: bool = False) -> None:
         await self._write(offset_bytes, bytes(data), fua=fua)
-        for region in range(offset_bytes // REGION_BYTES, (offset_bytes + len(data) - 1) // REGION_BYTES + 1):
-            self._mapped[region] = True
 
     async def unmap(self, offset_bytes: int, length_bytes: int) -> None:
         await self._write(offset_bytes, bytes(length_bytes), fua=False)
@@ -147,15 +147,22 @@ class SimulatedVolume:
         number = self._count
         self._under_way[number] = (offset, data)
         try:
-            await asyncio.sleep(self._disk.delay(0.0002))
+            late = self._disk.random.random() < self._disk.tardy
+            await asyncio.sleep(self._disk.delay(0.0002) + (2.0 * self._disk.random.random() if late else 0.0))
             self._may_fail()
-            self.live[offset : offset + len(data)] = data
+            self._put(offset, data)
             self._count += 1
             self._unflushed.append((self._count, offset, data))
         finally:
             self._under_way.pop(number, None)
         if fua:
             await self.flush()
+
+    def _put(self, offset: int, data: bytes) -> None:
+        self.live[offset : offset + len(data)] = data
+        if any(data):
+            for region in range(offset // REGION_BYTES, (offset + len(data) - 1) // REGION_BYTES + 1):
+                self._mapped[region] = True
 
     async def flush(self) -> None:
         last = self._count
@@ -187,7 +194,7 @@ class SimulatedVolume:
             for start in range(0, len(data), BLOCK):
                 if random.random() < 0.5:
                     piece = data[start : start + BLOCK]
-                    self.live[offset + start : offset + start + len(piece)] = piece
+                    self._put(offset + start, piece)
                     self._unflushed.append((self._count, offset + start, piece))
         self._under_way.clear()
         if not power:
@@ -272,18 +279,26 @@ class SimulatedMetadata:
         return self._disk.records.get(name, PairRecord())
 
     async def save_pair(self, name: str, record: PairRecord) -> None:
-        kept = PairRecord(
-            PairEpoch.decode(record.decided.encode()),
-            record.state,
-            None if record.accepted is None else PairEpoch.decode(record.accepted.encode()),
-            record.equal,
-        )
+        await self.save_pairs({name: record})
+
+    async def save_pairs(self, records: Mapping[str, PairRecord]) -> None:
+        kept = {
+            name: PairRecord(
+                PairEpoch.decode(record.decided.encode()),
+                record.state,
+                None if record.accepted is None else PairEpoch.decode(record.accepted.encode()),
+                record.equal,
+                decode_nexuses(encode_nexuses(record.withdrawn)),
+            )
+            for name, record in records.items()
+        }
 
         def apply() -> None:
-            self._disk.records[name] = kept
-            if kept.state is PairState.SMPL:
-                self._disk.reservations.pop(name, None)
-            self._disk.saved(name, kept)
+            self._disk.records.update(kept)
+            for name, record in kept.items():
+                if record.state is PairState.SMPL:
+                    self._disk.reservations.pop(name, None)
+                self._disk.saved(name, record)
 
         await self._commit(apply)
 

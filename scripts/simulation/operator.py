@@ -1,7 +1,7 @@
 """The person with pairctl: makes pairs, splits, resyncs, swaps and deletes them, and repairs what a fault broke."""
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 
 from initiator_shim.pair_client import PairRefused, pair_control, report_pair_status
@@ -15,6 +15,19 @@ from storage_model.spec.pair_cdb import PairControlOut, PairOption, PairOut, Pai
 
 _SECONDS = 5.0
 _GOOD = {PairRole.P_VOL: PairOption.GOOD_P_VOL, PairRole.S_VOL: PairOption.GOOD_S_VOL}
+
+
+_GROUP_CHANCE = 0.3
+
+
+def _fits_a_group(command: PairControlOut) -> bool:
+    """Of what names a side only where that is the default: another pair's good side was not looked at."""
+    match command.service_action:
+        case PairOut.SPLIT | PairOut.SWAP_RESYNC:
+            return not command.options
+        case PairOut.RESYNC:
+            return command.options in (PairOption.NONE, PairOption.GOOD_P_VOL)
+    return False
 
 
 @dataclass
@@ -69,7 +82,9 @@ class Operator:
             case _ if not self.calm:
                 await self._disturb(array, pair, status)
 
-    async def _do(self, array: str, pair: str, command: PairControlOut) -> None:
+    async def _do(self, array: str, pair: str, command: PairControlOut, *, alone: bool = False) -> None:
+        if not alone and _fits_a_group(command) and self._random.random() < _GROUP_CHANCE:
+            command = replace(command, options=command.options | PairOption.GROUP)
         words = f"{command.service_action.name} {command.options!r}"
         self._journal.note("operator", "asks", array, pair, words)
         self._journal.outcomes[f"operator {command.service_action.name}"] += 1
@@ -79,7 +94,7 @@ class Operator:
         """A side is named by its present role; the verb holds for the epoch in which that was seen."""
         serial = status.serial if good is status.role else status.peer_serial
         self._registers.named(pair, serial)
-        await self._do(array, pair, PairControlOut(verb, _GOOD[good], expected_epoch=status.epoch))
+        await self._do(array, pair, PairControlOut(verb, _GOOD[good], expected_epoch=status.epoch), alone=True)
 
     async def _repair(self, array: str, pair: str, status: PairStatus) -> None:
         """The P-VOL is good, unless the array says that only the S-VOL is complete."""

@@ -13,8 +13,8 @@ from typing import Any
 import storage_model.pair
 from scripts.simulation.disks import SimulatedBitmapFile
 from storage_model.pair import PairRequest
-from storage_model.pair_state import PairRole, PairState, PairVerb, Side
-from storage_model.spec.copy_frames import Answer, Frame, FrameType
+from storage_model.pair_state import PairState, PairVerb, Side
+from storage_model.spec.copy_frames import Frame, FrameType
 from target.remote_copy.pair_control import PairControl
 from target.remote_copy.pair_decision import PairDecision
 from target.remote_copy.pair_half import PairHalf
@@ -74,16 +74,6 @@ def _not_saved(original: Method) -> Method:
     return save
 
 
-def _any_epoch(original: Method) -> Method:
-    async def receive(self: Any, frame: Frame) -> Frame:
-        if frame.type is FrameType.WRITE and self._half.role is PairRole.S_VOL:
-            frame.epoch = self._half.record.decided.epoch
-        result: Frame = await original(self, frame)
-        return result
-
-    return receive
-
-
 def _nothing_to_do_in_pair(original: Method) -> Method:
     async def request(self: Any, request: PairRequest) -> int:
         if request.verb is PairVerb.RESYNC and self.half.state is PairState.PAIR:
@@ -140,19 +130,8 @@ def _not_waiting(original: Method) -> Method:
     return close
 
 
-def _refused_is_done(original: Method) -> Method:
-    async def receive(self: Any, frame: Frame) -> Frame:
-        answer: Frame = await original(self, frame)
-        if frame.type is FrameType.WRITE and answer.flags == Answer.STALE_EPOCH:
-            answer.flags = Answer.DONE
-        return answer
-
-    return receive
-
-
 Patch = tuple[object, str, Callable[[Method], Method]]
 
-_OPEN_GATE: Patch = (WriteGate, "close", _not_waiting)
 VARIANTS: dict[str, tuple[Patch, ...]] = {
     "bitmap-cleared-on-send": ((RegionMarks, "begin", _cleared_on_send),),
     "s-vol-acknowledges-early": ((SecondaryVolume, "_carry_out", _acknowledged_early),),
@@ -162,9 +141,7 @@ VARIANTS: dict[str, tuple[Patch, ...]] = {
     "marks-not-durable": ((SimulatedBitmapFile, "save", _not_saved),),
     "marks-forgotten": ((SimulatedBitmapFile, "load", _forgotten),),
     "suspended-writes-unmarked": ((RegionMarks, "last", _unmarked),),
-    # The gate keeps writes out of a change, the epoch refuses those that come too late: either is enough.
-    "stale-epoch-accepted": (_OPEN_GATE, (SecondaryVolume, "receive", _any_epoch)),
-    "stale-epoch-acknowledged": (_OPEN_GATE, (SecondaryVolume, "receive", _refused_is_done)),
+    "gate-does-not-wait": ((WriteGate, "close", _not_waiting),),
     "resync-succeeds-in-pair": ((PairControl, "request", _nothing_to_do_in_pair),),
     "flush-of-one-copy": ((PrimaryVolume, "_flush_both", _local_flush),),
     "stale-read-after-swap": ((PrimaryVolume, "read", _stale_read),),

@@ -4,6 +4,7 @@ import asyncio
 import gc
 import itertools
 import logging
+import random
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -12,7 +13,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
-from scripts.simulation.arrays import PAIRS, SERIALS, SimulatedArray, install
+from scripts.simulation.arrays import PAIRS, SERIALS, SimulatedArray, substituted
 from scripts.simulation.copies import Copies
 from scripts.simulation.disks import Disk
 from scripts.simulation.event_loop import PROCESS, Process, Stuck, VirtualLoop
@@ -57,9 +58,9 @@ class World:
         self.journal.clock = self.loop.time
         self.wall_offset = 1.7e9
         serials = (SERIALS["array-a"], SERIALS["array-b"])
-        fence = random.choice(tuple(FenceLevel))
+        fence, copy_rate = random.choice(tuple(FenceLevel)), random.choice((0, 0, 1 << 20, 1 << 18))
         self.arrays = tuple(
-            SimulatedArray(name, self.network, Disk(name, random, self.journal), fence) for name in SERIALS
+            SimulatedArray(name, self.network, Disk(name, random, self.journal), fence, copy_rate) for name in SERIALS
         )
         a, b = self.arrays
         self.ledger = Ledger(self.journal, serials, PAIRS)
@@ -86,6 +87,7 @@ class World:
             path.delay = self.random.choice((0.0003, 0.0003, 0.005, 0.05))
         for array in self.arrays:
             array.disk.slowness = self.random.choice((1.0, 1.0, 10.0, 40.0))
+            array.disk.tardy = self.random.choice((0.0, 0.0, 0.02))
 
     def _workload(self) -> Workload:
         random = self.random
@@ -144,7 +146,7 @@ class World:
         watcher = self.loop.create_task(self._watch())
         heartbeat = self.loop.create_task(self._lose_heartbeats())
         await asyncio.sleep(random.choice((0.5, 2.0)))
-        await self.faults.run(random.choice((3.0, 6.0)), random.choice((0.2, 0.5, 1.0)))
+        await self.faults.run(random.choice((2.0, 4.0)), random.choice((0.2, 0.5, 1.0)))
         self.faults.heal()
         heartbeat.cancel()
         self.operator.calm = True
@@ -256,19 +258,22 @@ class _LogToJournal(logging.Handler):
 
 @contextmanager
 def _surroundings(world: World, verbose: bool) -> Iterator[None]:
-    """Logging, the wall clock and the garbage collector are the simulator's while a seed runs."""
-    root, wall_clock = logging.getLogger(), time.time
+    """Logging, clocks, chance and the garbage collector are the simulator's while a seed runs."""
+    root, wall_clock, monotonic, chance = logging.getLogger(), time.time, time.monotonic, random.getstate()
     handler, level, disabled = _LogToJournal(world.journal), root.level, logging.root.manager.disable
     root.addHandler(handler)
     root.setLevel(logging.INFO if verbose else logging.ERROR)
     logging.disable(logging.NOTSET)
     time.time = lambda: world.wall_offset + world.loop.time()
+    time.monotonic = world.loop.time
+    random.seed(world.seed)
     gc.disable()
     try:
         yield
     finally:
         gc.enable()
-        time.time = wall_clock
+        random.setstate(chance)
+        time.time, time.monotonic = wall_clock, monotonic
         logging.disable(disabled)
         root.setLevel(level)
         root.removeHandler(handler)
@@ -276,9 +281,8 @@ def _surroundings(world: World, verbose: bool) -> Iterator[None]:
 
 def run_seed(seed: int, *, verbose: bool = False, digest: bool = False, tail: int = 0) -> Result:
     """One whole run. ``verbose``: the arrays' and shims' own logs are in the tail of what happened."""
-    install()
     world = World(seed)
-    with _surroundings(world, verbose):
+    with substituted(world.random), _surroundings(world, verbose):
         world.run()
     journal = world.journal
     return Result(

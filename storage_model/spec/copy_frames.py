@@ -37,7 +37,9 @@ MAX_HELLO_LENGTH = 512 << 10
 TAG_LENGTH = 16
 KEY_FEATURE = "key"
 """In ``required``: a proof of the common key, by both."""
-FEATURES = frozenset({KEY_FEATURE})
+GROUP_FEATURE = "group"
+"""In ``required``: consistency groups, whose pairs the arrays decide together."""
+FEATURES = frozenset({KEY_FEATURE, GROUP_FEATURE})
 
 
 class FrameType(IntEnum):
@@ -66,14 +68,19 @@ class FrameType(IntEnum):
     """May the receiver's volume become half of a pair? Asked before the vote, which cannot be taken back."""
     DIGEST = 24
     """Asks for the BLAKE2b digests of a range, 16 bytes for each of its regions."""
-    RESERVE_OUT = 25
+    GROUP_REQUEST = 25
+    """A pair-control request for every pair of a group; ``pair`` is the one that it was addressed to."""
+    PROPOSE_GROUP = 26
+    """The next epochs of several pairs, as one; ``pair`` is any of them."""
+    RESERVE_OUT = 27
     """A PERSISTENT RESERVE OUT, for the array that serialises the pair; payload: ReservationOrder."""
-    RESERVATION = 26
+    RESERVATION = 28
     """Asks for a vote; payload: ReservationProposal."""
-    ABORTED = 27
+    ABORTED = 29
     """Answered when the commands that RESERVATION frames aborted have ended."""
     ANSWER = 32
-    """``flags`` is an :class:`Answer`; READ answers with data, PROPOSE with the voter's differing regions."""
+    """``flags`` is an :class:`Answer`; READ answers with data, PROPOSE and PROPOSE_GROUP with the voter's differing
+    regions."""
 
 
 _TYPES = {int(each): each for each in FrameType}
@@ -96,7 +103,8 @@ class Answer(IntEnum):
     MEDIUM_FAILURE = 2
     SPACE_EXHAUSTED = 3
     REFUSED = 4
-    """REQUEST, READY: the payload names the Refusal. PROPOSE: no vote. RESERVE_OUT, RESERVATION: in JSON, why."""
+    """REQUEST, GROUP_REQUEST, READY: the payload names the Refusal. PROPOSE, PROPOSE_GROUP: no vote. RESERVE_OUT,
+    RESERVATION: in JSON, why."""
     NO_SUCH_PAIR = 5
 
 
@@ -212,7 +220,8 @@ class FrameStream:
 class PairOffer:
     """One pair in a HELLO: what the two halves must have in common, and the LDEV by which frames name it.
 
-    ``reservations``: its array knows the frames of persistent reservations. Told once in a HELLO, for all its pairs.
+    ``group`` is its consistency group, "" if it is alone. ``reservations``: its array knows the frames of persistent
+    reservations, which a HELLO tells once, for all its pairs.
     """
 
     name: str
@@ -220,6 +229,7 @@ class PairOffer:
     size_bytes: int
     block_length: int
     quorum: bool
+    group: str = ""
     reservations: bool = False
 
 
@@ -242,12 +252,17 @@ class Hello:
     def frame(self) -> Frame:
         """As a frame."""
         pairs = [[p.name, p.ldev, p.size_bytes, p.block_length, p.quorum] for p in self.pairs]
+        groups: dict[str, list[int]] = {}
+        for pair in self.pairs:
+            if pair.group:
+                groups.setdefault(pair.group, []).append(pair.ldev)
         document = {
             "versions": self.versions,
             "serial": self.serial,
             "peer": self.peer_serial,
             "identity": self.identity,
             "pairs": pairs,
+            "groups": groups,
             "nonce": self.nonce,
             "required": self.required,
             "reservations": any(pair.reservations for pair in self.pairs),
@@ -259,15 +274,17 @@ class Hello:
         """From a HELLO's payload; raises RemoteProtocolError."""
         document = decode_json(payload)
         try:
-            known = bool(document.get("reservations"))
+            groups = {int(ldev): group for group, members in document.get("groups", {}).items() for ldev in members}
+            reservations = bool(document.get("reservations"))
             pairs = tuple(
-                PairOffer(str(n), int(d), int(s), int(b), bool(q), known) for n, d, s, b, q in document["pairs"]
+                PairOffer(str(n), int(d), int(s), int(b), bool(q), groups.get(int(d), ""), reservations)
+                for n, d, s, b, q in document["pairs"]
             )
             versions = tuple(int(version) for version in document["versions"])
             identity, nonce = str(document["identity"]), str(document.get("nonce", ""))
             required = tuple(str(feature) for feature in document.get("required", ()))
             return cls(str(document["serial"]), str(document["peer"]), pairs, versions, identity, nonce, required)
-        except (KeyError, TypeError, ValueError, OverflowError) as error:  # OverflowError: Python's JSON has Infinity
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:  # JSON here has Infinity
             raise RemoteProtocolError(f"HELLO cannot be read: {error!r}", 0) from None
 
 
@@ -276,10 +293,10 @@ def encode_parts(*parts: bytes) -> bytes:
     return b"".join(len(part).to_bytes(4, "big") + part for part in parts)
 
 
-def decode_parts(payload: Buffer, count: int) -> list[bytes]:
-    """The reverse of :func:`encode_parts`; raises RemoteProtocolError."""
-    data, parts, start = bytes(payload), [], 0
-    for _ in range(count):
+def decode_parts(payload: Buffer, count: int | None) -> list[bytes]:
+    """The reverse of :func:`encode_parts`, for ``count`` or, with None, all parts; raises RemoteProtocolError."""
+    data, parts, start = bytes(payload), list[bytes](), 0
+    while start < len(data) if count is None else len(parts) < count:
         length = int.from_bytes(data[start : start + 4], "big")
         parts.append(data[start + 4 : start + 4 + length])
         start += 4 + length

@@ -9,12 +9,12 @@ PAIR CONTROL IN (C0h)                           PAIR CONTROL OUT (C1h)
   10-13      ALLOCATION LENGTH                    3          fence level of a CREATE; 0: as configured
   14         reserved                             4-7        EXPECTED EPOCH; 0: whatever it is
   15         CONTROL                              8-9        reserved
-                                                  10-13      PARAMETER LIST LENGTH (a claim, or 0)
+                                                  10-13      PARAMETER LIST LENGTH (a claim, a rate, or 0)
                                                   14, 15     reserved, CONTROL
 
 EXPECTED EPOCH makes a verb conditional: it fails with EPOCH_MOVED if the pair has changed since the caller read it.
 The parameter list of RESYNC, SWAP RESYNC, TAKEOVER and WITHDRAW is a claim: the I_T nexus for whom ownership of the
-quorum volume is asked or given back.
+quorum volume is asked or given back. That of SET COPY RATE is the rate.
 """
 
 from dataclasses import dataclass
@@ -25,6 +25,7 @@ import construct as c
 from storage_model.errors import CheckCondition
 from storage_model.nexus import MAX_NAME_BYTES, ITNexus, is_name_length
 from storage_model.pair_state import FenceLevel, PairRole, PairState, Side
+from storage_model.sizes import MAX_SIZE_BYTES, MINIMUM_COPY_RATE
 from storage_model.spec.scsi_sense import AscAscq, SenseKey
 from storage_model.volume import Buffer
 
@@ -52,6 +53,10 @@ class PairOut(IntEnum):
     """An operator's word in place of the other array's vote: this half becomes the P-VOL, the other one is outdated.
 
     Only while the other array cannot be reached."""
+    VERIFY = 0x07
+    """At the P-VOL in PAIR: compare both copies in the background; what differs is copied by the next resync."""
+    SET_COPY_RATE = 0x08
+    """How fast this array copies and compares the pair; until it ends, or its configuration gives another rate."""
 
 
 class PairOption(IntFlag):
@@ -71,6 +76,11 @@ class PairOption(IntFlag):
     FORCE = 0x20
     """DELETE: forget the pair at this array alone, when the other cannot be reached. RESYNC, SWAP RESYNC, TAKEOVER: the
     side named good, or promoted, may be one that is outdated or was never complete."""
+    GROUP = 0x40
+    """SPLIT, RESYNC, SWAP RESYNC, TAKEOVER: every pair of the consistency group, as one decision.
+
+    The expected epoch and the claim are those of the addressed pair. A pair that is where the verb leads already is
+    left out; SWAP RESYNC takes pairs in PAIR, too."""
 
 
 _OUT_CDB = c.Struct(
@@ -125,7 +135,7 @@ class PairControlOut:
         service_action = cdb[1] & 0x1F
         if service_action not in PairOut._value2member_map_:
             raise CheckCondition(SenseKey.ILLEGAL_REQUEST, AscAscq.INVALID_FIELD_IN_CDB, field_pointer=1)
-        if cdb[2] & ~0x3F or cdb[2] & 0x0C == 0x0C:
+        if cdb[2] & ~0x7F or cdb[2] & 0x0C == 0x0C:
             raise CheckCondition(SenseKey.ILLEGAL_REQUEST, AscAscq.INVALID_FIELD_IN_CDB, field_pointer=2)
         if cdb[3] > FenceLevel.STATUS:
             raise CheckCondition(SenseKey.ILLEGAL_REQUEST, AscAscq.INVALID_FIELD_IN_CDB, field_pointer=3)
@@ -206,6 +216,25 @@ def decode_claim(parameter_list: Buffer) -> ITNexus:
     return ITNexus(name, bytes(fields.isid), fields.target_port)
 
 
+RATE_LENGTH = 8
+
+
+def encode_copy_rate(bytes_per_second: int) -> bytes:
+    """The parameter list of SET COPY RATE; 0: as fast as it goes."""
+    return bytes_per_second.to_bytes(RATE_LENGTH, "big")
+
+
+def decode_copy_rate(parameter_list: Buffer) -> int:
+    """Bytes per second; raises CheckCondition (PARAMETER LIST LENGTH ERROR, INVALID FIELD IN PARAMETER LIST)."""
+    data = bytes(parameter_list)
+    if len(data) != RATE_LENGTH:
+        raise CheckCondition(SenseKey.ILLEGAL_REQUEST, AscAscq.PARAMETER_LIST_LENGTH_ERROR)
+    rate = int.from_bytes(data, "big")
+    if rate and not MINIMUM_COPY_RATE <= rate <= MAX_SIZE_BYTES:
+        raise _bad_parameter(0)
+    return rate
+
+
 def _bad_parameter(field_pointer: int) -> CheckCondition:
     return CheckCondition(
         SenseKey.ILLEGAL_REQUEST,
@@ -236,6 +265,16 @@ class StatusFlag(IntFlag):
     halves were changed by force, so that they do not agree any more."""
 
 
+class VerifyState(IntEnum):
+    """Of the comparison of both copies: the one under way, or the last since the array's start."""
+
+    NONE = 0
+    RUNNING = 1
+    ENDED = 2
+    BROKEN_OFF = 3
+    """The pair changed, the link went down or a medium failed before the end."""
+
+
 _STATUS = c.Struct(
     "length" / c.Int32ub,
     "version" / c.Const(1, c.Byte),
@@ -259,6 +298,13 @@ _STATUS = c.Struct(
     "pair_name" / c.PascalString(c.Byte, "utf8"),
     "group_name" / c.PascalString(c.Byte, "utf8"),
     "volume_name" / c.PascalString(c.Byte, "utf8"),
+    "copy_rate" / c.Int64ub,
+    "bytes_per_second" / c.Int64ub,
+    "verify" / c.Byte,
+    "reserved_tail" / c.Padding(7),
+    "verified_bytes" / c.Int64ub,
+    "verify_differing_bytes" / c.Int64ub,
+    "verify_busy_bytes" / c.Int64ub,
 )
 
 
@@ -268,6 +314,8 @@ class PairStatus:
 
     ``owner`` is the nexus that owns a quorum volume, ``owner_serial`` the array at which it does; both are None and ""
     when nobody owns it. ``copy_percent`` is how much of the pair is equal, 0-100; ``differing_bytes`` what is left.
+    ``copy_rate`` limits the copies and comparisons that this array drives (0: no limit), ``bytes_per_second`` is how
+    fast the one under way goes, in bytes of the volume; ``verify_busy_bytes`` were being written whenever it looked.
     """
 
     role: PairRole
@@ -287,6 +335,12 @@ class PairStatus:
     pair_name: str
     group_name: str
     volume_name: str
+    copy_rate: int = 0
+    bytes_per_second: int = 0
+    verify: VerifyState = VerifyState.NONE
+    verified_bytes: int = 0
+    verify_differing_bytes: int = 0
+    verify_busy_bytes: int = 0
 
     def encode(self) -> bytes:
         """The parameter data, its length field first."""
@@ -312,6 +366,7 @@ class PairStatus:
                 state=PairState(fields.state),
                 fence=FenceLevel(fields.fence),
                 flags=StatusFlag(fields.flags),
+                verify=VerifyState(fields.verify),
                 owner=owner,
                 **plain,
             )
@@ -319,4 +374,4 @@ class PairStatus:
             raise ValueError(f"pair status data cannot be read: {error}") from None
 
 
-_CONVERTED = frozenset({"role", "state", "fence", "flags", "owner"})
+_CONVERTED = frozenset({"role", "state", "fence", "flags", "verify", "owner"})

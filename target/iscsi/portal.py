@@ -7,6 +7,7 @@ from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import replace
 from socket import IPPROTO_TCP, TCP_CONGESTION
+from typing import Any
 
 from storage_model.errors import UserError
 from storage_model.loopback import UNPACED_CONGESTION_CONTROL, is_loopback
@@ -61,6 +62,8 @@ class IscsiPortal:
         self._login_log = LogBudget()
         self._admission: Admission[Serving] = Admission(self.limits, lambda serving: serving.silent)
         self._tasks: set[asyncio.Task[None]] = set()
+        self.expected: set[asyncio.Future[Any]] = set()
+        """What commands wait for that run without a task."""
         self._stopping = False
         self._trimming = Trimming()
 
@@ -141,7 +144,9 @@ class IscsiPortal:
         self._trimming.stop()
 
     async def _wait_until_over(self, seconds: float) -> None:
-        waiting = {asyncio.ensure_future(serving.over.wait()) for serving in self._serving} | self._tasks
+        waiting = (
+            {asyncio.ensure_future(serving.over.wait()) for serving in self._serving} | self._tasks | self.expected
+        )
         if waiting:
             await asyncio.wait(waiting, timeout=seconds)
 

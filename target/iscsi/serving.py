@@ -311,7 +311,25 @@ class Serving(asyncio.BufferedProtocol):
         except StopIteration as end:
             connection.complete(command, end.value)
         else:
+            self._go_on_after(waits_for, command, begun)
+
+    def _go_on_after(self, waits_for: Any, command: Command, begun: Coroutine[Any, Any, TaskOutcome]) -> None:
+        if type(waits_for) is eager.Prompt:
+            waits_for.resume = partial(self._answered, waits_for, command, begun)
+            self._portal.expected.add(waits_for)
+        else:
             self._keep(eager.go_on(begun, waits_for, partial(self._executed_later, command)))
+
+    def _answered(self, answer: "eager.Prompt[Any]", command: Command, begun: Coroutine[Any, Any, TaskOutcome]) -> None:
+        self._portal.expected.discard(answer)
+        try:
+            waits_for = begun.send(None)
+        except StopIteration as end:
+            self._executed_later(command, end.value)
+        except Exception as error:  # a bug of ours: see _pump
+            self._failed(error)
+        else:
+            self._go_on_after(waits_for, command, begun)
 
     def _executed_later(self, command: Command, outcome: TaskOutcome) -> None:
         assert self._connection is not None

@@ -5,7 +5,7 @@ The limit is a number that may change while a copy runs. Waiting is the array's 
 
 from asyncio import Lock
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 Sleep = Callable[[float], Awaitable[None]]
 Clock = Callable[[], float]
@@ -14,6 +14,8 @@ BURST_SECONDS = 0.25
 """Of what a copy has not used it may make up for so much: a slow chunk does not lower the rate."""
 NAP_SECONDS = 0.25
 """The longest wait before the limit is looked at again: so soon a change of it counts."""
+SPEED_SECONDS = 2.0
+"""How far a speed looks back at least, once there is so much."""
 
 
 async def _never_sleeps(seconds: float) -> None:
@@ -32,17 +34,24 @@ class CopyPace:
         self._earned = 0.0
         self._since = clock()
 
-    async def spend(self, count: int) -> None:
-        """Returns when ``count`` bytes may be sent; those who wait go one after the other.
+    async def spend(self, count: int, wanted: Callable[[], bool] = lambda: True) -> bool:
+        """Returns when ``count`` bytes may be sent; those who wait go one after the other. False: not ``wanted`` now.
 
         Called with nothing held, so that nobody waits for a copy that waits here.
         """
         if not self.bytes_per_second:
-            return
+            return True
         async with self._turn:
             while (rate := self.bytes_per_second) and (owed := self._owed(rate)) >= 1:
+                if not wanted():
+                    return False
                 await self._sleep(min(owed / rate, NAP_SECONDS))
             self._earned -= count
+        return True
+
+    def alike(self, bytes_per_second: int) -> "CopyPace":
+        """Another one, with this one's clock."""
+        return CopyPace(bytes_per_second, self.clock, self._sleep)
 
     def _owed(self, rate: int) -> float:
         """The bytes that earlier calls have had in advance."""
@@ -50,6 +59,31 @@ class CopyPace:
         self._earned = min(self._earned + (now - self._since) * rate, rate * BURST_SECONDS)
         self._since = now
         return -self._earned
+
+
+@dataclass(slots=True)
+class Speed:
+    """Of something that counts upwards: over the last one or two windows, so that it tells of a change soon."""
+
+    since: float
+    """Now, when the count was 0."""
+    count: int = 0
+    _before: float = field(init=False)
+    _count_before: int = 0
+    _count_since: int = 0
+
+    def __post_init__(self) -> None:
+        self._before = self.since
+
+    def add(self, count: int, now: float) -> None:
+        self.count += count
+        if now - self.since >= SPEED_SECONDS:
+            self._before, self._count_before = self.since, self._count_since
+            self.since, self._count_since = now, self.count
+
+    def per_second(self, now: float) -> float:
+        """0 when nothing is known yet."""
+        return (self.count - self._count_before) / (now - self._before) if now > self._before else 0.0
 
 
 @dataclass(slots=True)
@@ -65,6 +99,11 @@ class CopyProgress:
     fetched_bytes: int = 0
     hole_regions: int = 0
     """Of ``regions``, those that travelled as holes."""
+    speed: Speed = field(init=False)
+    """Of what has become equal, in bytes."""
+
+    def __post_init__(self) -> None:
+        self.speed = Speed(self.started)
 
     def percent(self, differing: int) -> int:
         """Of what differed when the copy began; ``differing`` regions are left."""
@@ -90,12 +129,18 @@ class VerifyProgress:
     """Counts of regions; ``reason`` says why it ended early, if it did."""
 
     regions: int
+    started: float = 0.0
     compared: int = 0
     differing: int = 0
     busy: int = 0
     """Not compared, because they were being written at both times."""
     ended: bool = False
     reason: str = ""
+    speed: Speed = field(init=False)
+    """Of the comparison, in bytes."""
+
+    def __post_init__(self) -> None:
+        self.speed = Speed(self.started)
 
     def line(self) -> str:
         """For the log."""

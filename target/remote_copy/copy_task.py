@@ -124,7 +124,7 @@ class CopyTask:
         half = self._half
         for chunk in chunks:
             if not hole:
-                await half.pace.spend(len(chunk) * REGION_BYTES)  # outside the gate: whoever waits here is in no way
+                await half.spend(len(chunk) * REGION_BYTES)  # outside the gate: whoever waits here is in no way
             await half.gate.enter()
             try:
                 if half.state is not PairState.COPY:
@@ -144,6 +144,7 @@ class CopyTask:
         start, length = self._bytes(chunk)
         if half.fetching:
             await self._primary.fetch(start, length)
+            self.progress.speed.add(length, half.pace.clock())
             return
         held = await half.ranges.exclude(start, start + length)
         try:
@@ -159,6 +160,7 @@ class CopyTask:
             for region in chunk:
                 half.marks.copied(region)
             self.progress.regions += len(chunk)
+            self.progress.speed.add(length, half.pace.clock())
         finally:
             half.ranges.release(held)
 

@@ -20,7 +20,8 @@ from dataclasses import replace
 from storage_model.errors import RemoteProtocolError, UserError
 from storage_model.loopback import UNPACED_CONGESTION_CONTROL, is_loopback
 from storage_model.secret import Secret
-from storage_model.spec.copy_frames import KEY_FEATURE, Frame, FrameType, Hello, PairOffer
+from storage_model.spec.copy_frames import GROUP_FEATURE, KEY_FEATURE, Frame, FrameType, Hello, PairOffer
+from storage_model.volume import VolumeError
 from target import eager
 from target.remote_copy.copy_link import LinkDown
 from target.remote_copy.link import SILENCE_LIMIT, FrameReceived, Link, LinkEvent, LinkFailed, LinkOpened
@@ -91,7 +92,8 @@ class LinkTransport:
 
     def offer(self, pair: PairOffer) -> None:
         """Before the start: this array has a half of the pair."""
-        self.hello = replace(self.hello, pairs=(*self.hello.pairs, pair))
+        required = (GROUP_FEATURE,) if pair.group or self.hello.required else ()
+        self.hello = replace(self.hello, pairs=(*self.hello.pairs, pair), required=required)
 
     async def start(self, listen: tuple[str, int], peer: tuple[str, int]) -> None:
         """Listen at one address, or dial the other and go on dialling; raises UserError if the address is taken."""
@@ -132,8 +134,8 @@ class LinkTransport:
     def request(self, frame: Frame) -> Awaitable[Frame]:
         """See ``CopyLink``."""
         if self._connection is None:
-            refused: asyncio.Future[Frame] = asyncio.get_running_loop().create_future()
-            _fail(refused, "the link to the other array is down")
+            refused: eager.Prompt[Frame] = eager.Prompt()
+            refused.fail(LinkDown("the link to the other array is down"))
             return refused
         return self._connection.request(frame)
 
@@ -200,7 +202,7 @@ class LinkTransport:
         """For one connection: with a nonce of its own, if there is a key."""
         if self.key is None:
             return self.hello
-        return replace(self.hello, nonce=os.urandom(32).hex(), required=(KEY_FEATURE,))
+        return replace(self.hello, nonce=os.urandom(32).hex(), required=(*self.hello.required, KEY_FEATURE))
 
     def adopt(self, connection: "_Connection", hello: Hello) -> None:
         """The handshake of a connection succeeded."""
@@ -256,8 +258,11 @@ class LinkTransport:
             await coroutine
         except RemoteProtocolError as error:
             connection.refuse(str(error))
+        # The peer waits for an answer that will not come: better a link that is down than a pair that hangs.
+        except VolumeError as error:
+            log.error("a frame of array %s could not be carried out: %s", self.hello.peer_serial, error)
+            connection.refuse("a medium of the other array failed, see its log")
         except Exception:
-            # The peer waits for an answer that will not come: better a link that is down than a pair that hangs.
             log.exception("a frame of array %s could not be handled", self.hello.peer_serial)
             connection.refuse("internal error at the other array, see its log")
 
@@ -267,6 +272,7 @@ class _Connection(asyncio.Protocol):
 
     def __init__(self, owner: LinkTransport) -> None:
         self._owner = owner
+        self._loop = asyncio.get_running_loop()  # asked for each time, it costs a system call
         self._transport: asyncio.Transport | None = None
         self._link = Link(owner.own_hello(), time.monotonic(), owner.known_peer(), owner.key)
         self._tls = owner.tls
@@ -278,10 +284,10 @@ class _Connection(asyncio.Protocol):
         self._due = 0.0
         self._flushing = False
         self._numbers = itertools.count()
-        self._waiting: dict[int, tuple[asyncio.Future[Frame], float]] = {}
+        self._waiting: dict[int, tuple[eager.Prompt[Frame], float]] = {}
         self._reason = "the other array hung up"
         self.opened = False
-        self.ended: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self.ended: asyncio.Future[bool] = self._loop.create_future()
         """Done when the connection is; True if the handshake had succeeded."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -359,7 +365,7 @@ class _Connection(asyncio.Protocol):
         if frame.type is FrameType.ANSWER:
             future, _ = self._waiting.pop(frame.request, (None, 0.0))
             if future is not None and not future.done():
-                future.set_result(frame)
+                future.answer(frame)
             return
         if frame.request:
             frame.request = self._owner.asked(self, frame.request)
@@ -369,7 +375,7 @@ class _Connection(asyncio.Protocol):
 
     def request(self, frame: Frame) -> Awaitable[Frame]:
         frame.request = next(self._numbers) % 0xFFFFFFFF + 1  # 0 is for what wants no answer
-        future: asyncio.Future[Frame] = asyncio.get_running_loop().create_future()
+        future: eager.Prompt[Frame] = eager.Prompt(loop=self._loop)
         self.send(frame)
         self._waiting[frame.request] = (future, time.monotonic())
         return future
@@ -378,7 +384,7 @@ class _Connection(asyncio.Protocol):
         self._link.send(frame)
         if not self._flushing:  # one write for all that this turn of the loop sends
             self._flushing = True
-            asyncio.get_running_loop().call_soon(self._write)
+            self._loop.call_soon(self._write)
 
     def _write(self) -> None:
         self._flushing = False
@@ -435,7 +441,8 @@ class _Connection(asyncio.Protocol):
             self._timer.cancel()
         waiting, self._waiting = self._waiting, {}
         for future, _ in waiting.values():
-            _fail(future, self._reason)
+            if not future.done():
+                future.fail(LinkDown(self._reason))
         if not self.opened:
             self._owner.refused(self._reason)
         self._owner.forget(self, self._reason)
@@ -448,12 +455,6 @@ def _nothing(result: None) -> None:
 def _set_unpaced(sock: socket.socket) -> None:
     with suppress(OSError):  # it only costs CPU time
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, UNPACED_CONGESTION_CONTROL)
-
-
-def _fail(future: asyncio.Future[Frame], reason: str) -> None:
-    if not future.done():
-        future.set_exception(LinkDown(reason))
-        future.exception()  # retrieved: whoever sent the request may have failed for a reason of its own
 
 
 def _tls_reason(error: Exception) -> str:

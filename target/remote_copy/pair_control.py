@@ -9,8 +9,8 @@ import logging
 from asyncio import Task, create_task, current_task
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import replace
-from typing import TypeVar
+from dataclasses import dataclass, replace
+from typing import Protocol, TypeVar
 
 from storage_model.errors import RemoteProtocolError
 from storage_model.nexus import ITNexus
@@ -38,12 +38,64 @@ DECISION_SECONDS = 2.0
 FORWARD_SECONDS = 0.3
 """How much longer the array waits that only forwards, so that the serialising one gives up first."""
 
-WITHDRAWN_LIMIT = 256
-"""Nexuses whose last claim was withdrawn; the oldest is forgotten first."""
+_NOT_IN_PAIR = {
+    PairState.SMPL: Refusal.NOT_PAIRED,
+    PairState.COPY: Refusal.COPYING,
+    PairState.PSUS: Refusal.ALREADY_SUSPENDED,
+    PairState.PSUE: Refusal.SUSPENDED_BY_ERROR,
+}
+"""What keeps a comparison from being asked for."""
 
 T = TypeVar("T")
 Within = Callable[[Task[T], float], Awaitable[T]]
 """Waits for a task, but not longer than so many seconds: raises TimeoutError and leaves the task running."""
+
+
+@dataclass(frozen=True, slots=True)
+class PairTold:
+    """A PAIR_STATUS: what the other array knows of its half. ``written``: it has data of its own.
+
+    ``reservations`` is the ReservationEntry in force there; b"" where one of the arrays knows none of pairs.
+    """
+
+    decided: PairEpoch
+    state: PairState
+    written: bool
+    marks: bytes
+    reservations: bytes = b""
+
+    @classmethod
+    def decode(cls, frame: Frame) -> "PairTold":
+        """Raises RemoteProtocolError."""
+        parts = decode_parts(frame.payload, None)
+        if len(parts) not in (2, 3):
+            raise RemoteProtocolError(f"a PAIR_STATUS of {len(parts)} parts", 0)
+        decided, marks, *reservations = parts
+        return cls(decode_epoch(decided), _state(frame.length_bytes), bool(frame.flags), marks, *reservations)
+
+
+class PairGroup(Protocol):
+    """The consistency group that a pair belongs to; ``pair`` names it."""
+
+    def follows(self, pair: str, request: PairRequest) -> bool:
+        """True if what is asked of this pair alone is to be done for the whole group."""
+        ...
+
+    async def request(self, pair: str, request: PairRequest) -> int:
+        """Carry it out for the whole group; raises PairRefused."""
+        ...
+
+    async def receive(self, pair: str, frame: Frame) -> Frame:
+        """Answer a frame about the group; raises RemoteProtocolError."""
+        ...
+
+    async def told(self, pair: str, told: PairTold) -> None:
+        """The other array knows this of the pair."""
+        ...
+
+    def tell(self) -> None:
+        """Tell the other array of every pair."""
+        ...
 
 
 class PairControl:
@@ -61,10 +113,11 @@ class PairControl:
         self.reservations = reservations
         self.primary = primary
         self.secondary = secondary
+        self.group: PairGroup | None = None
+        """Set by the group, if the pair belongs to one."""
         self._within = within
         self._offer: PairOffer | None = None
         self._told: tuple[int, PairState] = (half.record.decided.epoch, half.state)  # in the last PAIR_STATUS
-        self._withdrawn: dict[ITNexus, None] = {}  # must not own the pair, even if a claim of theirs is yet decided
         self._tasks = BackgroundTasks(half.identity.name)
         self._decision = PairDecision(half, primary, self._tasks, self._entered, self._split_if_armed)
 
@@ -105,22 +158,22 @@ class PairControl:
             await self.withdraw(nexus)
 
     async def withdraw(self, nexus: ITNexus) -> None:
-        """The claim lost or ran out of time at its host: it must not own the pair, now or once a doubt is resolved."""
-        # A request of its that timed out may still be on its way, here or at the other array: until it claims anew.
-        self._withdrawn.pop(nexus, None)
-        self._withdrawn[nexus] = None
-        if len(self._withdrawn) > WITHDRAWN_LIMIT:
-            del self._withdrawn[next(iter(self._withdrawn))]
+        """The claim lost or ran out of time at its host: it must not own the pair, now or once a doubt is resolved.
+
+        Durable on return. If it cannot be saved it holds in memory.
+        """
+        self.half.withdraw(nexus)
+        await self.half.save_withdrawn(must_be_durable=False)
         await self._release(nexus)
 
     async def _release(self, nexus: ITNexus) -> None:
         half = self.half
-        while self._owns(nexus):
+        while self._owns(nexus) and nexus in half.withdrawn:
             state = half.state
             try:
                 await self.request(PairRequest(PairVerb.RELEASE, half.identity.serial, claim=nexus))
             except PairRefused as error:
-                if half.state is not state and nexus in self._withdrawn:
+                if half.state is not state:
                     continue  # a fault came first and suspended the pair: the release is wanted all the same
                 if self._owns(nexus):  # tried again when the link is back
                     log.warning("pair %s: %s keeps the ownership: %s", half.identity.name, nexus.initiator_name, error)
@@ -134,7 +187,7 @@ class PairControl:
     def _release_unwanted(self) -> None:
         """The pair may have been given to a nexus that does not want it any more."""
         owner = self.half.record.decided.owner
-        if owner is not None and owner.nexus in self._withdrawn and self._owns(owner.nexus):
+        if owner is not None and owner.nexus in self.half.withdrawn and self._owns(owner.nexus):
             self._tasks.keep(create_task(self._release(owner.nexus)))
 
     def _owns(self, nexus: ITNexus) -> bool:
@@ -142,19 +195,31 @@ class PairControl:
 
     async def request(self, request: PairRequest) -> int:
         """Carry out a pair-control command; the epoch it led to. Raises PairRefused, also when it takes too long."""
+        epoch = await self._request(request)
+        if request.claim is not None and request.verb is not PairVerb.RELEASE:
+            await self.half.save_withdrawn()  # what a restart remembers must not take from it what it is told it has
+        return epoch
+
+    async def _request(self, request: PairRequest) -> int:
         half = self.half
         if request.claim is not None and self._keeps(request):
-            self._withdrawn.pop(request.claim, None)
+            half.withdrawn.pop(request.claim, None)
             return half.record.decided.epoch
         if request.verb is PairVerb.CREATE and request.fence is None:
             request = replace(request, fence=half.identity.fence)
+        if request.group and self.group is not None:
+            if request.claim is not None:
+                half.withdrawn.pop(request.claim, None)
+            return await self.group.request(half.identity.name, request)
         outcome = TRANSITIONS[(half.role, half.state), request.verb]
         if isinstance(outcome, Refusal):
             raise PairRefused(outcome)  # what Figure 4 refuses by the own volume's state needs nobody else's word
         if half.record.decided.outdated and request.fence is None:
             request = replace(request, fence=half.identity.fence)
         if request.claim is not None and request.verb is not PairVerb.RELEASE:
-            self._withdrawn.pop(request.claim, None)
+            half.withdrawn.pop(request.claim, None)
+        if self.group is not None and self.group.follows(half.identity.name, request):
+            return await self.group.request(half.identity.name, request)
         leads = half.register.leads or request.verb is PairVerb.TAKEOVER
         return await self._request_led(request) if leads else await self._request_forwarded(request)
 
@@ -221,28 +286,27 @@ class PairControl:
                 half.swap_in_doubt = half.record.decided.epoch  # until it is known what became of it
             frame = Frame(FrameType.REQUEST, half.peer.ldev, payload=request.encode().encode())
             reply = await half.link.request(frame)
-            if reply.flags != Answer.DONE and _refusal_of(reply).refusal is not Refusal.NO_VOTE:
+            if reply.flags != Answer.DONE and refusal_of(reply).refusal is not Refusal.NO_VOTE:
                 half.swap_in_doubt = doubt_before
         except LinkDown as error:
             raise PairRefused(Refusal.NO_VOTE, str(error)) from None
         finally:
             half.gate.open()
         if reply.flags != Answer.DONE:
-            raise _refusal_of(reply)
+            raise refusal_of(reply)
         return reply.epoch
 
     async def _delete_alone(self) -> int:
         epoch = await self._decision.decide_alone(PairEpoch(epoch=after_all_known(self.half.record)))
         if self._offer is not None:
-            self._tell(self._offer)  # a split brain: the link is up, but the halves are strangers
+            (self.group or self).tell()  # a split brain: the link is up, but the halves are strangers
         return epoch
 
     async def _take_over(self, request: PairRequest) -> int:
         """The operator's word counts as the other array's vote, as long as that cannot be had. Under ``changing``."""
         half = self.half
-        if request.serial != half.identity.serial or (half.link.up and self._offer is not None):
-            raise PairRefused(Refusal.PEER_REACHABLE)
-        self._check_not_reserved(request)
+        self.check_unreachable(request)
+        self.check_not_reserved(request)
         value = next_epoch(
             half.record,
             request,
@@ -254,9 +318,8 @@ class PairControl:
         self._decision.voting = current_task()  # whoever waits for this may give up, it does not
         try:
             epoch = await self._decision.decide_alone(value)
-            if self.reservations is not None:
-                with suppress(PairRefused):  # it is taken over; who asks for the reservations has this tried again
-                    await self.reservations.settle()
+            with suppress(PairRefused):  # it is taken over; who asks for the reservations has this tried again
+                await self.settle_reservations()
             return epoch
         finally:
             self._decision.voting = None
@@ -274,8 +337,12 @@ class PairControl:
                     return half.record.decided.epoch
                 if not half.connected:
                     raise PairRefused(Refusal.IN_DOUBT)
+                if self.group is not None and half.register.accepted is not None and half.register.accepted.group:
+                    raise PairRefused(Refusal.IN_DOUBT, "its group's vote is out")  # not to be had for one pair alone
                 await self._decision.ask_again()  # what it led to could not be carried out here: a medium failed
-            self._check_not_reserved(request)
+            self.check_not_reserved(request)
+            if half.connected:  # before the value is made: a fault may come meanwhile, and change what it is made of
+                await self.settle_reservations()
             value = next_epoch(
                 half.record,
                 request,
@@ -284,8 +351,6 @@ class PairControl:
                 p_vol_written=len(half.marks) > 0,
             )
             if half.connected:
-                if self.reservations is not None:
-                    await self.reservations.settle()  # whoever stops to lead the pair has no vote out
                 await self._check_halves(value)
                 await self._decision.decide(value, lambda: self._check_now(request, value))
                 return value.epoch
@@ -307,16 +372,8 @@ class PairControl:
         """What a nexus asked for last counts: not a claim withdrawn since, nor a release that a new claim overtook."""
         if request.claim is None or request.serial != self.half.identity.serial:
             return
-        if (request.claim in self._withdrawn) is not (request.verb is PairVerb.RELEASE):
+        if (request.claim in self.half.withdrawn) is not (request.verb is PairVerb.RELEASE):
             raise PairRefused(Refusal.BUSY, "its nexus has asked for the contrary since")
-
-    def _check_not_reserved(self, request: PairRequest) -> None:
-        """A unit is reserved in one way at a time: who owns a pair has it by RESERVE (SPC-2 5.5.1). And without a pair
-        anybody may use the volume."""
-        claims = request.claim is not None and request.verb is not PairVerb.RELEASE
-        unpairs = request.verb is PairVerb.DELETE and not request.force
-        if (claims or unpairs) and self.reservations is not None and self.reservations.in_use:
-            raise PairRefused(Refusal.RESERVED)
 
     def _check_now(self, request: PairRequest, value: PairEpoch) -> None:
         """The last moment: after the vote there is no way back."""
@@ -341,7 +398,7 @@ class PairControl:
         except LinkDown:
             raise PairRefused(Refusal.PEER_UNREACHABLE) from None
         if reply.flags != Answer.DONE:
-            raise _refusal_of(reply)
+            raise refusal_of(reply)
 
     def _split_if_armed(self, value: PairEpoch) -> None:
         """The owner released in mid-copy: now that the halves are equal the pair can be suspended for the next race."""
@@ -362,14 +419,21 @@ class PairControl:
         At the P-VOL's array, in PAIR; one at a time. The progress goes on counting, and is ``half.verified`` as well.
         """
         half = self.half
-        if half.role is not PairRole.P_VOL or half.state is not PairState.PAIR:
-            raise PairRefused(Refusal.BUSY, "copies are compared at the P-VOL's array, in PAIR")
+        if half.role is PairRole.S_VOL:
+            raise PairRefused(Refusal.IS_S_VOL, "copies are compared by the P-VOL's array")
+        if half.state is not PairState.PAIR:
+            raise PairRefused(_NOT_IN_PAIR[half.state])
         if half.verified is not None and not half.verified.ended:
             raise PairRefused(Refusal.BUSY, "they are being compared")
         task = VerifyTask(half)
         half.verified = task.progress
         self._tasks.keep(create_task(task.run()))
         return task.progress
+
+    def set_copy_rate(self, bytes_per_second: int) -> None:
+        """Of this pair alone, from now on; 0: no limit."""
+        self.half.pace = self.half.pace.alike(bytes_per_second)
+        log.info("pair %s: copy_rate is %d bytes/s now (0: unlimited)", self.half.identity.name, bytes_per_second)
 
     def link_opened(self, offer: PairOffer | None) -> None:
         """The link is up; ``offer`` is what the other array says of its half, if it has one."""
@@ -396,12 +460,21 @@ class PairControl:
         )
 
     def _tell_again(self) -> None:
-        """When what was told as the link opened is of the past: an epoch or a suspension was yet to become durable."""
+        if self._offer is not None and self.told_the_past:
+            self._tell(self._offer)
+
+    def tell(self) -> None:
+        """Tell the other array, if it is there, what is known by now. Of a group it waits for every pair's."""
+        if self._offer is not None:
+            self._tell(self._offer)
+
+    @property
+    def told_the_past(self) -> bool:
+        """True when, as the link opened, an epoch or a suspension was yet to become durable."""
         epoch, state = self._told
         half = self.half
         suspended = half.state is PairState.PSUE and state is not PairState.PSUE
-        if self._offer is not None and (epoch < half.record.decided.epoch or suspended):
-            self._tell(self._offer)
+        return epoch < half.record.decided.epoch or suspended
 
     async def link_lost(self, reason: str) -> None:
         """The other array is out of reach: mirroring stops (¶31)."""
@@ -413,7 +486,8 @@ class PairControl:
         """A frame of the other array for this pair. Raises RemoteProtocolError, after which the link is cut."""
         half = self.half
         if frame.type is FrameType.PAIR_STATUS:
-            await self._compare(frame)
+            told = PairTold.decode(frame)
+            await (self._compare(told) if self.group is None else self.group.told(half.identity.name, told))
             return
         if frame.type is FrameType.PROPOSE:
             reply = await self._decision.give_vote(frame)
@@ -421,6 +495,10 @@ class PairControl:
             reply = await self._requested(frame)
         elif frame.type is FrameType.READY:
             reply = self._ready()
+        elif frame.type in (FrameType.GROUP_REQUEST, FrameType.PROPOSE_GROUP):
+            if self.group is None:
+                raise RemoteProtocolError(f"{frame.type.name} for pair {half.identity.name}, which is in no group", 0)
+            reply = await self.group.receive(half.identity.name, frame)
         elif frame.type in RESERVATION_FRAMES and self.reservations is not None:
             reply = await self.reservations.receive(frame)
         else:
@@ -444,49 +522,50 @@ class PairControl:
                 raise PairRefused(Refusal.BUSY)
             return Frame(FrameType.ANSWER, epoch=await self._request_led(request))
         except PairRefused as error:
-            return _refused(error)
+            return refused_frame(error)
 
     def _ready(self) -> Frame:
         try:
             self._check_not_busy()
         except PairRefused as error:
-            return _refused(error)
+            return refused_frame(error)
         return Frame(FrameType.ANSWER)
 
-    async def _compare(self, frame: Frame) -> None:
+    async def _compare(self, told: PairTold) -> None:
         """At reconnection: adopt what the other array knows to be decided, repeat what is in doubt, suspend alike."""
         half = self.half
-        compares = self.reservations is not None and self._offer is not None and self._offer.reservations
-        decided_text, bits, *told = decode_parts(frame.payload, 3 if compares else 2)
-        decided, state = decode_epoch(decided_text), _state(frame.length_bytes)
         async with half.changing:
             await half.gate.close()
             try:
-                if not self._reconcilable(decided, written=bool(frame.flags)):
+                if not self.reconcilable(told):
                     return
-                await self._decision.carry_out(half.register.heard_decided(decided), bits)
-                if decided.epoch == half.record.decided.epoch and state is PairState.PSUE:
+                await self._decision.carry_out(half.register.heard_decided(told.decided), told.marks)
+                if told.decided.epoch == half.record.decided.epoch and told.state is PairState.PSUE:
                     await half.suspend("it broke off while the arrays could not reach each other")
-                half.peer_suspended = state in (PairState.PSUS, PairState.PSUE)
-                half.peer = self._offer
+                self.met(told)
+                await self.adopt_reservations(told)
                 self._tell_again()
                 doubtful = half.register.accepted
                 if doubtful is not None and half.register.reconnected(half.identity.peer_serial):
                     await self._decision.propose(doubtful)
-                if self.reservations is not None and told:
-                    await self.reservations.compare(told[0], decided.epoch)
+                await self.settle_reservations()
             except PairRefused as error:
                 log.warning("pair %s: still in doubt: %s", half.identity.name, error)
             finally:
                 half.gate.open()
         self._release_unwanted()
 
-    def _reconcilable(self, decided: PairEpoch, *, written: bool) -> bool:
+    def met(self, told: PairTold) -> None:
+        """This half agrees with what the other array has told: they are connected."""
+        self.half.peer_suspended = told.state in (PairState.PSUS, PairState.PSUE)
+        self.half.peer = self._offer
+
+    def reconcilable(self, told: PairTold) -> bool:
         """False when both arrays went on alone to the same epoch number: nothing is merged, and nothing mirrored."""
         half = self.half
-        mine = half.record.decided
+        mine, decided = half.record.decided, told.decided
         behind = mine.outdated == half.identity.peer_serial and decided.epoch <= mine.epoch
-        half.split_brain = behind and written
+        half.split_brain = behind and told.written
         if decided.epoch != mine.epoch or decided == mine:
             return True
         half.split_brain = True
@@ -498,11 +577,72 @@ class PairControl:
         )
         return False
 
+    # ------------------------------------------------------------------------------------------------ for its group
+
+    @property
+    def decision(self) -> PairDecision:
+        """This pair's part in what the group decides."""
+        return self._decision
+
+    def check_wanted(self, request: PairRequest) -> None:
+        """Raises PairRefused when the nexus that claims does not want the pair any more."""
+        self._check_wanted(request)
+
+    def check_connected(self) -> None:
+        """Raises PairRefused while the other half cannot be reached."""
+        if not self.half.connected:
+            raise self._not_connected()
+
+    def check_unreachable(self, request: PairRequest) -> None:
+        """Raises PairRefused where the other array must be asked, and not passed over."""
+        if request.serial != self.half.identity.serial or (self.half.link.up and self._offer is not None):
+            raise PairRefused(Refusal.PEER_REACHABLE)
+
+    def check_not_reserved(self, request: PairRequest) -> None:
+        """Raises PairRefused for a claim, or the end of the pair, while hosts are registered: a unit is reserved in one
+        way at a time, and who owns a pair has it by RESERVE (SPC-2 5.5.1); without a pair anybody may use the volume.
+        """
+        claims = request.claim is not None and request.verb is not PairVerb.RELEASE
+        unpairs = request.verb is PairVerb.DELETE and not request.force
+        if (claims or unpairs) and self.reservations is not None and self.reservations.in_use:
+            raise PairRefused(Refusal.RESERVED)
+
+    async def adopt_reservations(self, told: PairTold) -> None:
+        """The later table counts at both arrays; waits for nobody else. With ``half.changing`` held."""
+        if self.reservations is not None and told.reservations:
+            await self.reservations.adopt(told.reservations, told.decided.epoch)
+
+    async def settle_reservations(self) -> None:
+        """Have decided what this array voted for: whoever stops to lead the pair has no vote out. Raises PairRefused.
+
+        With ``half.changing`` held; may wait for the other array, if this one leads.
+        """
+        if self.reservations is not None:
+            await self.reservations.settle()
+
+    async def resolve_doubt(self) -> None:
+        """Connected again: have decided what this array voted for, for this pair alone; give up what is unwanted."""
+        half = self.half
+        async with half.changing:
+            await half.gate.close()
+            try:
+                doubtful = half.register.accepted
+                alone = doubtful is not None and not doubtful.group
+                if doubtful is not None and alone and half.connected and half.register.leads:
+                    await self._decision.propose(doubtful)
+                await self.settle_reservations()
+            except PairRefused as error:
+                log.warning("pair %s: still in doubt: %s", half.identity.name, error)
+            finally:
+                half.gate.open()
+        self._release_unwanted()
+
     async def start(self) -> None:
         """After the array's start: what was mirroring when it stopped is suspended until somebody resyncs."""
-        accepted = self.half.register.accepted
-        if accepted is not None and accepted.owner is not None and accepted.owner != self.half.record.decided.owner:
-            self._withdrawn[accepted.owner.nexus] = None  # its command ended with the array, and not with GOOD
+        half, accepted = self.half, self.half.register.accepted
+        claimant = accepted.owner if accepted is not None else None
+        if claimant is not None and claimant != half.record.decided.owner and claimant.serial == half.identity.serial:
+            half.withdraw(claimant.nexus)  # its command ended with the array, and not with GOOD
         await self.half.suspend("the array was restarted")
 
     async def stop(self) -> None:
@@ -522,10 +662,12 @@ def _state(number: int) -> PairState:
         raise RemoteProtocolError(f"{number} is not a pair state", 0) from None
 
 
-def _refused(error: PairRefused) -> Frame:
+def refused_frame(error: PairRefused) -> Frame:
+    """The answer to a REQUEST, GROUP_REQUEST or READY."""
     return Frame(FrameType.ANSWER, flags=Answer.REFUSED, payload=json.dumps({"refusal": error.refusal.name}).encode())
 
 
-def _refusal_of(reply: Frame) -> PairRefused:
+def refusal_of(reply: Frame) -> PairRefused:
+    """The reverse of :func:`refused_frame`."""
     name = decode_json(reply.payload).get("refusal", "") if reply.payload else ""
     return PairRefused(Refusal.__members__.get(str(name), Refusal.NO_VOTE))

@@ -133,12 +133,10 @@ class PairDecision:
     async def _enter(self, value: PairEpoch, peer_bits: bytes | None) -> None:
         """Act on a decided epoch: marks first, then the record, then the copy. The volume is closed to writes."""
         half, self.coming = self._half, value
-        if half.copying is not None:
-            half.copying.cancel()
-            half.copying = None
+        self.stop_copying()
         await half.replicated.close()  # nor may a write of the epoch before, late on this medium, land in this one
         try:
-            await self._prepare_marks(value, value.role_of(half.identity.serial), peer_bits)
+            await self.prepare_marks(value, peer_bits)
             await half.save_decision(value)
             half.peer_suspended = value.state in (PairState.PSUS, PairState.PSUE)
             if value.state is PairState.SMPL:
@@ -151,13 +149,26 @@ class PairDecision:
         finally:
             self.coming = None
             half.replicated.open()
+        self.begin(value)
+
+    def begin(self, value: PairEpoch) -> None:
+        """The epoch was entered: what follows of itself."""
+        half = self._half
         if half.state is PairState.COPY and half.role is PairRole.P_VOL:
             half.copying = create_task(self._copy(value))
             self._tasks.keep(half.copying)
         self._entered()
 
-    async def _prepare_marks(self, value: PairEpoch, role: PairRole, peer_bits: bytes | None) -> None:
+    def stop_copying(self) -> None:
+        """The epoch that it belongs to is over."""
+        if self._half.copying is not None:
+            self._half.copying.cancel()
+            self._half.copying = None
+
+    async def prepare_marks(self, value: PairEpoch, peer_bits: bytes | None) -> None:
+        """Durable on return: marks that ``value`` may need, before it is the record."""
         half = self._half
+        role = value.role_of(half.identity.serial)
         if half.role is PairRole.SMPL and value.state in (PairState.COPY, PairState.PSUS, PairState.PSUE):
             await half.marks.reset(marked=True)  # nothing is known of what these volumes have in common
         elif value.state is PairState.COPY:

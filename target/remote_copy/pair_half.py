@@ -8,15 +8,16 @@ import logging
 from asyncio import Lock, Task
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Protocol, TypedDict
 
+from storage_model.differential_bitmap import REGION_BYTES
 from storage_model.errors import CheckCondition
 from storage_model.nexus import ITNexus
 from storage_model.ownership import EpochRegister
 from storage_model.pair import PairEpoch, PairRecord
 from storage_model.pair_state import FenceLevel, PairRole, PairState, Side
 from storage_model.spec.copy_frames import PairOffer
-from storage_model.spec.pair_cdb import PairStatus, StatusFlag
+from storage_model.spec.pair_cdb import PairStatus, StatusFlag, VerifyState
 from storage_model.spec.scsi_sense import AscAscq, SenseKey
 from storage_model.spec.scsi_task import ScsiStatus
 from storage_model.volume import Volume, VolumeError
@@ -27,6 +28,9 @@ from target.remote_copy.write_gate import WriteGate
 from target.scsi.block_range_lock import BlockRangeLock
 
 log = logging.getLogger("pairvol.pair")
+
+WITHDRAWN_LIMIT = 256
+"""Nexuses whose last claim was withdrawn; the oldest is forgotten first."""
 
 MIRRORED = (PairState.COPY, PairState.PAIR)
 """The states in which a P-VOL's writes go to both halves."""
@@ -46,11 +50,29 @@ class PairIdentity:
     fence: FenceLevel
 
 
+class _WorkStatus(TypedDict, total=False):
+    """Fields of PairStatus."""
+
+    bytes_per_second: int
+    verify: VerifyState
+    verified_bytes: int
+    verify_differing_bytes: int
+    verify_busy_bytes: int
+
+
 class RecordStore(Protocol):
     """Keeps pair records."""
 
     async def save_pair(self, name: str, record: PairRecord) -> None:
         """Durable on return."""
+        ...
+
+
+class Suspension(Protocol):
+    """What a fault of one pair does to a consistency group."""
+
+    async def suspend(self, faulty: "PairHalf", reason: str) -> None:
+        """See :meth:`PairHalf.suspend`."""
         ...
 
 
@@ -95,10 +117,15 @@ class PairHalf:
         """What the other array says of its outdated half, or its decided epoch, cannot be reconciled with this half."""
         self.swap_in_doubt: int | None = None
         """The epoch out of which a swap was asked of the other array, if its outcome is not known here."""
+        self.withdrawn = dict.fromkeys(record.withdrawn)
+        """Nexuses that must not own the pair, even if a claim of theirs is yet decided: durable with the next save."""
         self.busy: Callable[[], bool] = lambda: False
         """True while SANITIZE or FORMAT UNIT has the volume, or has failed there: nothing may be mirrored then."""
+        self.together: Suspension | None = None
+        """In a consistency group: what suspends all its pairs at once."""
+        self.saving = Lock()
+        """Held while the record is being made durable."""
         self._store = store
-        self._saving = Lock()
         self._changed = changed
 
     def recall(self) -> None:
@@ -156,12 +183,22 @@ class PairHalf:
 
     async def save_decision(self, value: PairEpoch) -> None:
         """``value`` is decided; durable on return."""
-        await self._save(lambda record: PairRecord(value, value.state, equal=_begins_equal(record, value)))
+        await self._save(lambda record: decided_record(record, value))
 
     async def save_mirroring(self, epoch: int) -> bool:
         """COPY has become PAIR, unless the pair moved on since ``epoch``; durable on return. True if it is PAIR now."""
-        await self._save(lambda record: _moved_inside(record, epoch, (PairState.COPY,), PairState.PAIR))
+        await self._save(lambda record: moved_inside(record, epoch, (PairState.COPY,), PairState.PAIR))
         return self.state is PairState.PAIR and self.record.decided.epoch == epoch
+
+    def withdraw(self, nexus: ITNexus) -> None:
+        """A request of its that timed out may still be on its way, here or at the other array: until it claims anew."""
+        self.withdrawn[nexus] = None
+        if len(self.withdrawn) > WITHDRAWN_LIMIT:
+            del self.withdrawn[next(iter(self.withdrawn))]
+
+    async def save_withdrawn(self, *, must_be_durable: bool = True) -> None:
+        """What was withdrawn, or claimed anew, is durable on return."""
+        await self._save(lambda record: record, must_be_durable=must_be_durable)
 
     async def suspend(self, reason: str) -> None:
         """A fault stops mirroring: COPY or PAIR becomes PSUE (¶31).
@@ -170,19 +207,27 @@ class PairHalf:
         holds in memory: after a restart what was mirroring is suspended in any case.
 
         Needs no lock of the control plane: a change that waits for the writes inside the gate must not wait for their
-        fault.
+        fault. In a consistency group it suspends every pair that is mirroring: what is acknowledged from then on is at
+        none of the S-VOLs, so that they stay an image of one moment.
         """
+        if self.together is not None:
+            await self.together.suspend(self, reason)
+            return
         epoch = self.record.decided.epoch
         before = self.state
-        await self._save(lambda record: _moved_inside(record, epoch, MIRRORED, PairState.PSUE), must_be_durable=False)
+        await self._save(lambda record: moved_inside(record, epoch, MIRRORED, PairState.PSUE), must_be_durable=False)
         if before is not self.state:
-            self.peer_suspended = False
-            log.warning("pair %s is suspended by an error: %s", self.identity.name, reason)
+            self.suspended(reason)
+
+    def suspended(self, reason: str) -> None:
+        """The record says PSUE by now."""
+        self.peer_suspended = False
+        log.warning("pair %s is suspended by an error: %s", self.identity.name, reason)
 
     async def _save(self, change: Callable[[PairRecord], PairRecord], *, must_be_durable: bool = True) -> None:
-        async with self._saving:
+        async with self.saving:
             before = self.record
-            record = change(before)
+            record = replace(change(before), withdrawn=tuple(self.withdrawn))
             if record == before:
                 return
             try:
@@ -191,7 +236,11 @@ class PairHalf:
                 if must_be_durable:
                     raise
                 log.error("pair %s: %s", self.identity.name, error)
-            self.record = record
+            self.put(record)
+
+    def put(self, record: PairRecord) -> None:
+        """``record`` is durable, or holds all the same; the caller has :attr:`saving`."""
+        before, self.record = self.record, record
         if (before.decided, before.state) != (record.decided, record.state):
             self._log_change(before)
             self._changed(self)
@@ -209,6 +258,11 @@ class PairHalf:
             decided.epoch,
             owner,
         )
+
+    async def spend(self, count: int) -> None:
+        """Returns when a copy may go on for ``count`` bytes; ``pace`` may become another one meanwhile."""
+        while not await (pace := self.pace).spend(count, lambda: self.pace is pace):
+            pass
 
     def refuse(self, nexus: ITNexus, *, writes: bool) -> ScsiStatus:
         """What host access ends with before it touches the medium: GOOD, or a conflict with the owner (claim 1).
@@ -262,7 +316,7 @@ class PairHalf:
             epoch=decided.epoch,
             ldev=identity.ldev,
             peer_ldev=self.peer.ldev if self.peer is not None else 0,
-            differing_bytes=min(differing * (64 << 10), self.volume.size_bytes),
+            differing_bytes=min(differing * REGION_BYTES, self.volume.size_bytes),
             size_bytes=self.volume.size_bytes,
             serial=identity.serial,
             peer_serial=identity.peer_serial,
@@ -271,13 +325,40 @@ class PairHalf:
             pair_name=identity.name,
             group_name=identity.group,
             volume_name=identity.volume_name,
+            copy_rate=self.pace.bytes_per_second,
+            **self._work_status(),
         )
 
+    def _work_status(self) -> "_WorkStatus":
+        """Of the copy or the comparison under way, and what the last comparison found."""
+        verified, copied, now = self.verified, self.progress, self.pace.clock()
+        status = _WorkStatus(bytes_per_second=0)
+        if self.state is PairState.COPY and copied is not None:
+            status["bytes_per_second"] = int(copied.speed.per_second(now))
+        if verified is None:
+            return status
+        if not verified.ended:
+            status["verify"] = VerifyState.RUNNING
+            status["bytes_per_second"] = int(verified.speed.per_second(now))
+        else:
+            status["verify"] = VerifyState.BROKEN_OFF if verified.reason else VerifyState.ENDED
+        size = self.volume.size_bytes
+        status["verified_bytes"] = min(size, verified.compared * REGION_BYTES)
+        status["verify_differing_bytes"] = min(size, verified.differing * REGION_BYTES)
+        status["verify_busy_bytes"] = min(size, verified.busy * REGION_BYTES)
+        return status
 
-def _moved_inside(record: PairRecord, epoch: int, states: tuple[PairState, ...], to: PairState) -> PairRecord:
+
+def moved_inside(record: PairRecord, epoch: int, states: tuple[PairState, ...], to: PairState) -> PairRecord:
+    """The state that the pair is in now, if it is in one of ``states`` of this epoch; else the record as it is."""
     if record.decided.epoch != epoch or record.state not in states:
         return record
     return replace(record, state=to, equal=record.equal or to is PairState.PAIR)
+
+
+def decided_record(record: PairRecord, value: PairEpoch) -> PairRecord:
+    """What is known once ``value`` is decided; no vote is out any more."""
+    return PairRecord(value, value.state, equal=_begins_equal(record, value))
 
 
 def _begins_equal(record: PairRecord, value: PairEpoch) -> bool:

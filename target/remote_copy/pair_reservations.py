@@ -313,8 +313,8 @@ class PairReservations:
         """What PAIR_STATUS says of the table here."""
         return self.record.decided.encode().encode()
 
-    async def compare(self, told: bytes, epoch: int) -> None:
-        """What the other array told, out of the pair's ``epoch``; with ``half.changing`` held. Raises PairRefused.
+    async def adopt(self, told: bytes, epoch: int) -> None:
+        """What the other array told, out of the pair's ``epoch``; with ``half.changing`` held. Raises VolumeError.
 
         The later entry is in force at both, but of an array that an operator left behind nothing counts. Of a vote of
         this array nothing came if it no longer serialises the pair: the other one makes the entries, and has not voted.
@@ -328,7 +328,6 @@ class PairReservations:
         if left_behind or theirs.order > mine.order or not half.register.leads:
             async with self.unit.lock:
                 await self._adopt(theirs if left_behind or theirs.order > mine.order else mine)
-        await self.settle()
 
     async def _adopt(self, entry: ReservationEntry) -> None:
         """``entry`` is in force, and no vote of ours is out; whoever lost its registration has lost its commands."""

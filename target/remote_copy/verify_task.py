@@ -40,7 +40,7 @@ class VerifyTask:
 
     def __init__(self, half: PairHalf) -> None:
         self._half = half
-        self.progress = VerifyProgress(half.marks.bitmap.region_count)
+        self.progress = VerifyProgress(half.marks.bitmap.region_count, half.pace.clock())
         self._epoch = half.record.decided.epoch
 
     async def run(self) -> VerifyProgress:
@@ -60,7 +60,7 @@ class VerifyTask:
         """The chunks that were busy, to be tried again."""
         again: list[range] = []
         for chunk in chunks:
-            await self._half.pace.spend(len(chunk) * REGION_BYTES)
+            await self._half.spend(len(chunk) * REGION_BYTES)
             if not await self._compare(chunk):
                 if len(again) < limit:
                     again.append(chunk)
@@ -105,3 +105,4 @@ class VerifyTask:
                 await half.marks.last(range(region, region + 1))
                 self.progress.differing += 1
         self.progress.compared += len(chunk)
+        self.progress.speed.add(length, half.pace.clock())

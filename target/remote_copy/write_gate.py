@@ -25,8 +25,13 @@ class WriteGate:
         """Pass the gate; whoever waited must look again at who may write."""
         while self._closed:
             await self._open.wait()
+        self.enter_now()
+
+    def enter_now(self) -> None:
+        """Pass the gate, which is not ``closed``."""
+        if not self._inside:
+            self._idle.clear()
         self._inside += 1
-        self._idle.clear()
 
     def leave(self) -> None:
         """The write has ended, however it did."""
@@ -36,16 +41,24 @@ class WriteGate:
 
     async def close(self) -> None:
         """Let nobody in, and wait until those inside have left."""
-        self._closed += 1
-        self._open.clear()
+        self.shut()
         try:
             await self._idle.wait()
         except BaseException:
             self.open()
             raise
 
+    def shut(self) -> None:
+        """Let nobody in, without waiting: whoever has several gates to close shuts them all first."""
+        self._closed += 1
+        self._open.clear()
+
+    async def idle(self) -> None:
+        """Wait until those inside have left; shut by the caller."""
+        await self._idle.wait()
+
     def open(self) -> None:
-        """Undo one :meth:`close`."""
+        """Undo one :meth:`close` or :meth:`shut`."""
         self._closed -= 1
         if not self._closed:
             self._open.set()

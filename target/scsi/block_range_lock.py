@@ -67,7 +67,10 @@ class BlockRangeLock:
 
     def exclude_now(self, first: int, end: int) -> BlockRange | None:
         """As :meth:`exclude` when nobody is in the range; None: it would have to wait."""
-        if self._overlapping(first, end):
+        for held in self.exclusive:
+            if first < held.end and held.first < end:
+                return None
+        if self._shared and self._overlapping(first, end):
             return None
         mine = BlockRange(first, end, True)
         self.exclusive.append(mine)

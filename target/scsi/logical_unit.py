@@ -76,6 +76,14 @@ class PairPort(Protocol):
         """Until no change is under way; raises ``PairRefused`` while it is unknown whether one was made."""
         ...
 
+    def verify(self) -> object:
+        """Begin to compare both copies; raises ``PairRefused``."""
+        ...
+
+    def set_copy_rate(self, bytes_per_second: int) -> None:
+        """How fast copies and comparisons go that this array drives; 0: no limit."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class UnitIdentity:

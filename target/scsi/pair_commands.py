@@ -14,6 +14,7 @@ from storage_model.spec.pair_cdb import (
     PairStatus,
     StatusFlag,
     decode_claim,
+    decode_copy_rate,
     decode_pair_control_in,
 )
 from storage_model.spec.scsi_sense import AscAscq, SenseKey
@@ -31,6 +32,8 @@ _VERBS = {
     PairOut.TAKEOVER: PairVerb.TAKEOVER,
 }
 _CLAIMABLE = (PairOut.RESYNC, PairOut.SWAP_RESYNC, PairOut.TAKEOVER)
+_OF_A_GROUP = (PairOut.SPLIT, PairOut.RESYNC, PairOut.SWAP_RESYNC, PairOut.TAKEOVER)
+_BESIDE_EPOCHS = (PairOut.VERIFY, PairOut.SET_COPY_RATE)
 _NAMED_GOOD = {PairVerb.RESYNC: PairVerb.RECOVER, PairVerb.SWAP_RESYNC: PairVerb.SWAP_RECOVER}
 
 
@@ -45,13 +48,15 @@ async def pair_control_in(context: CommandContext) -> TaskOutcome:
 async def pair_control_out(context: CommandContext) -> TaskOutcome:
     """The verbs; 114 and 115 of Figure 5 when they carry a claim."""
     command = PairControlOut.decode(context.cdb)
-    claim = None
-    if command.parameter_list_length:
-        claim = decode_claim(context.parameter_list(command.parameter_list_length))
     lu = context.lu
     if context.server.read_only(context.task.nexus):
         # A pair's verbs replace what is on the volume; who may not write may not do that either.
         raise CheckCondition(SenseKey.DATA_PROTECT, AscAscq.WRITE_PROTECTED)
+    if command.service_action in _BESIDE_EPOCHS:
+        return _beside_epochs(context, command)
+    claim = None
+    if command.parameter_list_length:
+        claim = decode_claim(context.parameter_list(command.parameter_list_length))
     if command.service_action is PairOut.WITHDRAW:
         await _withdraw(lu, claim)
         return TaskOutcome(transfer_length_bytes=command.parameter_list_length)
@@ -64,6 +69,31 @@ async def pair_control_out(context: CommandContext) -> TaskOutcome:
     except PairRefused as refused:
         raise _abnormal_end(refused.refusal) from None
     return TaskOutcome(transfer_length_bytes=command.parameter_list_length)
+
+
+def _beside_epochs(context: CommandContext, command: PairControlOut) -> TaskOutcome:
+    """VERIFY and SET COPY RATE: nothing that both arrays would have to agree upon."""
+    if command.options or command.fence is not None:
+        raise invalid_field(2 if command.options else 3)
+    if command.expected_epoch:
+        raise invalid_field(4)
+    pair = context.lu.pair
+    length = command.parameter_list_length
+    if command.service_action is PairOut.VERIFY:
+        if length:
+            raise invalid_field(10)
+        if pair is None:
+            raise _abnormal_end(Refusal.NOT_CONFIGURED)
+        try:
+            pair.verify()
+        except PairRefused as refused:
+            raise _abnormal_end(refused.refusal) from None
+    else:
+        rate = decode_copy_rate(context.parameter_list(length) if length else b"")
+        if pair is None:
+            raise _abnormal_end(Refusal.NOT_CONFIGURED)
+        pair.set_copy_rate(rate)
+    return TaskOutcome(transfer_length_bytes=length)
 
 
 async def _withdraw(lu: LogicalUnit, claim: ITNexus | None) -> None:
@@ -95,6 +125,8 @@ def _request(command: PairControlOut, claim: ITNexus | None, serial: str) -> Pai
         if verb not in _NAMED_GOOD:
             raise invalid_field(2)
         verb = _NAMED_GOOD[verb]
+    if PairOption.GROUP in command.options and command.service_action not in _OF_A_GROUP:
+        raise invalid_field(2)
     return PairRequest(
         verb,
         serial,
@@ -106,6 +138,7 @@ def _request(command: PairControlOut, claim: ITNexus | None, serial: str) -> Pai
         remote_p_vol=PairOption.REMOTE_P_VOL in command.options,
         no_copy=PairOption.NO_COPY in command.options,
         force=PairOption.FORCE in command.options,
+        group=PairOption.GROUP in command.options,
     )
 
 

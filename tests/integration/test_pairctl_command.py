@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 from scripts.failover_drill.processes import ROOT
-from storage_model.pair_state import PairState
-from storage_model.spec.pair_cdb import StatusFlag
+from storage_model.pair_state import PairRole, PairState
+from storage_model.spec.pair_cdb import PairOut, StatusFlag
 from tests.eventually import eventually
 from tests.integration.pair_of_arrays import PairSpec, free_port, pair_of_arrays
 
@@ -81,6 +81,73 @@ async def test_the_words_of_cci(tmp_path: Path) -> None:
         assert (await pairctl(a, "volchk", "-g", "g", "-ss"))[0] == 11
 
 
+async def test_verify(tmp_path: Path) -> None:
+    async with pair_of_arrays(tmp_path, PairSpec("data0", group="g"), PairSpec("data1", group="g")) as arrays:
+        a, b = arrays.a.port, arrays.b.port
+        await arrays.create(0)
+        status, _, error = await pairctl(a, "verify", "-g", "g")
+        assert (status, error.split(": ", 2)[1:]) == (
+            228, ["verify data1", "228 invalid state: not a P-VOL in PAIR; no pair of the group is being compared\n"],
+        )  # fmt: skip
+        assert await pairctl(a, "verify", "data0", "--wait") == (0, "data0: 4.0 MiB compared, equal\n", "")
+        with (arrays.b.state / "data0.vol").open("r+b") as medium:  # behind the array's back, as a bad disk would
+            medium.seek(1 << 20)
+            medium.write(b"rot")
+        status, output, _ = await pairctl(a, "verify", "data0", "--wait")
+        assert (status, output.split(": copied by")[0]) == (
+            225, "data0: 4.0 MiB compared, 64.0 KiB in regions that differ",
+        )  # fmt: skip
+        _, output, _ = await pairctl(a, "display", "data0", "--json")
+        (pair,) = json.loads(output)
+        assert (pair["differing_bytes"], pair["copy_rate"], pair["seconds_left"]) == (64 << 10, None, None)
+        assert pair["verify"] == {
+            "state": "ended", "compared_bytes": 4 << 20, "differing_bytes": 64 << 10, "busy_bytes": 0,
+        }  # fmt: skip
+        status, _, error = await pairctl(b, "verify", "data0")
+        assert (status, error) == (
+            228,
+            "pairctl: verify data0: 228 invalid state: the own volume is the S-VOL; ask the P-VOL's array, 30095\n",
+        )
+        assert [(await pairctl(a, verb, "data0"))[0] for verb in ("split", "resync")] == [0, 0]
+        await arrays.a.until(0, PairState.PAIR)
+        assert arrays.equal()
+        assert (await pairctl(a, "verify", "data0", "--wait"))[0] == 0
+
+
+async def test_rate_and_progress(tmp_path: Path) -> None:
+    slow = PairSpec("data0", size="16MiB", copy_rate="64KiB")
+    async with pair_of_arrays(tmp_path, slow) as arrays:
+        a, b = arrays.a.port, arrays.b.port
+        for lba in range(0, 32768, 128):
+            await arrays.a.write(0, lba, b"data" * 128)
+        await arrays.a.control(0, PairOut.CREATE)
+
+        async def moving() -> bool:
+            return (await arrays.a.status(0)).bytes_per_second > 0
+
+        await eventually(moving, within=15, what="a copy with a speed")
+        _, output, _ = await pairctl(a, "display", "-v", "data0")
+        assert "data0: copy_rate 64.0 KiB/s; " in output and " to copy, " in output and " s to go\n" in output
+        assert await pairctl(a, "rate", "data0", "unlimited") == (0, "", "")
+        await arrays.a.until(0, PairState.PAIR)  # it would have taken four minutes
+        assert await pairctl(b, "rate", "data0", "2MiB") == (
+            0, "", "pairctl: rate data0: this array drives no copies of it before a swap: ask the P-VOL's\n",
+        )  # fmt: skip
+        assert (await arrays.b.status(0)).copy_rate == 2 << 20
+        assert await pairctl(a, "rate", "data0", "4MiB") == (0, "", "")
+        assert (await pairctl(a, "verify", "data0"))[0] == 0
+        status, output, _ = await pairctl(a, "watch", "data0", "--interval", "0.2")
+        assert status == 0 and "verify running: " in output.splitlines()[0] and "verify" not in output.splitlines()[-1]
+        arrays.a.config.write_text(arrays.a.config.read_text().replace('"64KiB"', '"1MiB"'))
+        assert arrays.a.process is not None
+        os.kill(arrays.a.process.pid, signal.SIGHUP)
+
+        async def reread() -> bool:
+            return (await arrays.a.status(0)).copy_rate == 1 << 20
+
+        await eventually(reread, within=10, what="the copy_rate of the configuration")
+
+
 async def test_takeover(tmp_path: Path) -> None:
     async with pair_of_arrays(tmp_path, PairSpec("data0"), PairSpec("data1")) as arrays:
         a, b = arrays.a.port, arrays.b.port
@@ -112,6 +179,42 @@ async def test_takeover(tmp_path: Path) -> None:
         await arrays.b.until(0, PairState.PAIR)
         assert arrays.b.file("data0")[100 * 512 : 101 * 512] == b"a" * 512
         assert arrays.b.file("data0")[900 * 512 : 901 * 512] == bytes(512)
+
+
+async def test_a_group_is_ordered_and_taken_over_as_one(tmp_path: Path) -> None:
+    pairs = (PairSpec("data0", group="g"), PairSpec("data1", group="g"), PairSpec("other"))
+    async with pair_of_arrays(tmp_path, *pairs) as arrays:
+        a, b = arrays.a.port, arrays.b.port
+        assert (await pairctl(a, "create", "-g", "g"))[0] == 0
+        for lun in (0, 1):
+            await arrays.b.until(lun, PairState.PAIR)
+        assert (await pairctl(b, "takeover", "-g", "g"))[0] == 1
+        assert arrays.a.log.count("group g: decided as one: data0, data1") == 1, "out of PAIR, without a split"
+        for lun in (0, 1):
+            assert (await arrays.b.until(lun, PairState.PAIR)).role is PairRole.P_VOL
+        assert (await pairctl(a, "split", "-g", "g", "-rw"))[0] == 0
+        assert (await pairctl(a, "resync", "data0", "-swaps"))[0] == 0
+        assert (await pairctl(b, "volchk", "-g", "g"))[0] == 236
+        await arrays.a.until(0, PairState.PAIR)
+        assert (await pairctl(b, "resync", "-g", "g")) == (0, "", ""), "data0 is there already"
+        await arrays.b.until(1, PairState.PAIR)
+        status, _, error = await pairctl(b, "split", "-g", "g")
+        assert (status, error) == (
+            228,
+            "pairctl: split g: 228 invalid state: the group's P-VOLs are at both arrays: change its pairs one by one;"
+            " no pair of the group was changed\n",
+        )
+        assert (await pairctl(b, "takeover", "-g", "g"))[0] == 1
+        await arrays.b.until(0, PairState.PAIR)
+        await arrays.cut()
+        status, output, _ = await pairctl(a, "takeover", "-g", "g", "--force", "--yes-i-know", "g", "--json")
+        assert (status, [pair["exit_status"] for pair in json.loads(output)]) == (2, [2, 2])
+        assert [pair["role"] for pair in json.loads(output)] == ["P-VOL", "P-VOL"]
+        await arrays.mend()
+        assert (await pairctl(b, "volchk", "-g", "g", "-ss"))[0] == 35
+        assert (await pairctl(a, "resync", "-g", "g", "--good", "p"))[0] == 0
+        for lun in (0, 1):
+            await arrays.b.until(lun, PairState.PAIR)
 
 
 async def test_watch_until_ctrl_c_and_a_link_by_the_name_of_a_verb(tmp_path: Path) -> None:

@@ -116,6 +116,30 @@ def test_fingerprint_sees_the_position_of_an_iterator_that_only_the_stack_has() 
     assert len(digests) == 3
 
 
+def test_fingerprint_does_not_see_addresses_of_tasks_that_are_waited_for_together() -> None:
+    loops = []
+
+    def digest() -> bytes:
+        loop = SteppedLoop.make()
+        loops.append(loop)  # alive, so that the next one's tasks are elsewhere
+        pause = loop.create_future()
+
+        async def pausing() -> None:
+            await pause
+
+        async def story() -> None:
+            await asyncio.wait([loop.create_task(pausing()) for _ in range(4)])
+
+        task = loop.create_task(story())
+        loop.run_until_quiet()
+        return Fingerprint().digest([task])
+
+    digests = {digest() for _ in range(20)}
+    for loop in loops:
+        loop.abandon()
+    assert len(digests) == 1
+
+
 def test_loop_that_never_rests_is_an_error() -> None:
     loop = SteppedLoop.make()
 

@@ -74,6 +74,13 @@ class Disk:
         """While clear, nothing becomes durable."""
         self.running.set()
 
+    def put(self, record: PairRecord) -> None:
+        """``record`` is durable. The table of reservations goes with the pair."""
+        self.record = record
+        self.records.append(record)
+        if record.state is PairState.SMPL:
+            self.reservations = ReservationRecord()
+
 
 class _Stores:
     """One start's access to the disk; it is gone with the crash. Saving takes two turns of the loop."""
@@ -84,10 +91,7 @@ class _Stores:
 
     async def save_pair(self, name: str, record: PairRecord) -> None:
         await self._turn()
-        self._disk.record = record
-        self._disk.records.append(record)
-        if record.state is PairState.SMPL:
-            self._disk.reservations = ReservationRecord()
+        self._disk.put(record)
         await asyncio.sleep(0)
 
     async def save_pair_reservation(self, name: str, record: ReservationRecord) -> None:
@@ -110,22 +114,61 @@ class _Stores:
             raise self._disk.fails
 
 
-class Site:
-    """One array, as far as the pair goes."""
+class Station:
+    """What is at one end of the wire: an array, with the pairs that it serves."""
 
-    def __init__(self, name: str, fence: FenceLevel, quorum: bool) -> None:
+    def __init__(self, name: str) -> None:
         self.name = name
         self.serial = SERIALS[name]
         self.peer_serial = SERIALS["b" if name == "a" else "a"]
-        self.ldev = 10 if name == "a" else 20
-        self.identity = PairIdentity(
-            "quorum0", "qgrp", "quorum", self.serial, self.peer_serial, self.ldev, quorum, fence
-        )
-        self.disk = Disk()
         self.wire: Wire
-        self.knows_reservations = True
+        self.end: End
         self.impatient = asyncio.Event()
         """Set: whoever waits for a decision gives up now."""
+
+    def offers(self) -> dict[str, PairOffer]:
+        raise NotImplementedError
+
+    def link_opened(self, offers: dict[str, PairOffer]) -> None:
+        raise NotImplementedError
+
+    async def link_lost(self) -> None:
+        raise NotImplementedError
+
+    def serves(self, ldev: int) -> bool:
+        raise NotImplementedError
+
+    async def receive(self, frame: Frame) -> None:
+        raise NotImplementedError
+
+    async def end_tasks(self) -> None:
+        raise NotImplementedError
+
+    async def wait(self, task: "asyncio.Task[int]", seconds: float) -> int:
+        patience = asyncio.create_task(self.impatient.wait())
+        try:
+            await asyncio.wait({task, patience}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            patience.cancel()
+        if not task.done():
+            raise TimeoutError
+        return task.result()
+
+
+class Site(Station):
+    """One array, as far as the pair goes."""
+
+    def __init__(
+        self, name: str, fence: FenceLevel, quorum: bool, *, pair: str = "quorum0", group: str = "", ldev: int = 0
+    ) -> None:
+        super().__init__(name)
+        self.ldev = ldev + (10 if name == "a" else 20)
+        self.pair_name, self.group = pair, group
+        self.identity = PairIdentity(
+            pair, group or "qgrp", "quorum", self.serial, self.peer_serial, self.ldev, quorum, fence
+        )
+        self.disk = Disk()
+        self.knows_reservations = True
         self._stores: _Stores | None = None
         self.half: PairHalf
         self.control: PairControl
@@ -135,48 +178,65 @@ class Site:
         self.server: DeviceServer
 
     async def start(self) -> None:
+        self.load(End(self))
+        await self.control.start()
+
+    def load(self, end: "End") -> None:
+        """What the disk has, in memory."""
         bitmap = DifferentialBitmap(self.disk.volume.size_bytes)
         saved = bytearray(bitmap.to_bytes())
         for page, data in self.disk.pages.items():
             saved[page * PAGE_BYTES : (page + 1) * PAGE_BYTES] = data
         bitmap.load(bytes(saved))
         self._stores = _Stores(self.disk)
-        end = _End(self)
         self.half = PairHalf(
             self.identity, self.disk.volume, self.disk.record, RegionMarks(bitmap, self._stores), self._stores, end
         )
         self.reservations = PairReservations(self.half, self.disk.reservations, self._stores)
         primary, secondary = PrimaryVolume(self.half), SecondaryVolume(self.half)
-        self.control = PairControl(self.half, primary, secondary, self._wait, self.reservations)
+        self.control = PairControl(self.half, primary, secondary, self.wait, self.reservations)
         self.volume = PairedVolume(self.half, primary, secondary)
-        self.lu = LogicalUnit(0, self.volume, UnitIdentity("quorum0"), self.control)
+        self.lu = LogicalUnit(0, self.volume, UnitIdentity(self.pair_name), self.control)
         self.server = DeviceServer({0: self.lu})
         self.reservations.attach(UnitReservation(self.server, self.lu))
         self.end = end
-        await self.control.start()
+
+    def forget(self) -> None:
+        """What is not saved yet will not be."""
+        assert self._stores is not None
+        self._stores.alive = False
 
     async def crash(self) -> None:
         """Nothing that is not saved yet will be."""
-        assert self._stores is not None
-        self._stores.alive = False
+        self.forget()
         self.wire.cut()
-        await self.control.stop()
+        await self.end_tasks()
         await self.wire.drop_handlers(self)
+
+    # ------------------------------------------------------------------------------------------ what the wire does
+
+    def offers(self) -> dict[str, PairOffer]:
+        return {self.pair_name: self.offer}
+
+    def link_opened(self, offers: dict[str, PairOffer]) -> None:
+        self.control.link_opened(offers[self.pair_name])
+
+    async def link_lost(self) -> None:
+        await self.control.link_lost("the wire is cut")
+
+    def serves(self, ldev: int) -> bool:
+        return ldev == self.ldev
+
+    async def receive(self, frame: Frame) -> None:
+        await self.control.receive(frame)
+
+    async def end_tasks(self) -> None:
+        await self.control.stop()
 
     @property
     def offer(self) -> PairOffer:
-        size = self.disk.volume.size_bytes
-        return PairOffer("quorum0", self.ldev, size, BLOCK, self.identity.quorum, self.knows_reservations)
-
-    async def _wait(self, task: "asyncio.Task[int]", seconds: float) -> int:
-        patience = asyncio.create_task(self.impatient.wait())
-        try:
-            await asyncio.wait({task, patience}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            patience.cancel()
-        if not task.done():
-            raise TimeoutError
-        return task.result()
+        size, quorum = self.disk.volume.size_bytes, self.identity.quorum
+        return PairOffer(self.pair_name, self.ldev, size, BLOCK, quorum, self.group, self.knows_reservations)
 
     # ------------------------------------------------------------------------------------------ what hosts do
 
@@ -214,10 +274,10 @@ def block(text: str) -> bytes:
     return text.encode().ljust(BLOCK, b"\0")
 
 
-class _End:
-    """``CopyLink`` of one site."""
+class End:
+    """``CopyLink`` of one station."""
 
-    def __init__(self, site: Site) -> None:
+    def __init__(self, site: Station) -> None:
         self._site = site
         self._number = 0
         self._waiting: dict[int, asyncio.Future[Frame]] = {}
@@ -277,15 +337,15 @@ Condition = Callable[[Frame], bool]
 class Wire:
     """Carries frames in order, one a turn of the loop. What a handler raises is an error of the test."""
 
-    def __init__(self, a: Site, b: Site) -> None:
+    def __init__(self, a: Station, b: Station) -> None:
         self.sites = (a, b)
         a.wire = b.wire = self
         self.up = False
         self.carried: list[Frame] = []
         self.errors: list[BaseException] = []
         self.connection = 0
-        self._losses: dict[asyncio.Task[None], Site] = {}
-        self._handlers: dict[asyncio.Task[None], Site] = {}
+        self._losses: dict[asyncio.Task[None], Station] = {}
+        self._handlers: dict[asyncio.Task[None], Station] = {}
         self._trap: tuple[Condition, bool] | None = None
 
     async def connect(self) -> None:
@@ -298,8 +358,8 @@ class Wire:
         self.up = True
         self.connection += 1
         a, b = self.sites
-        a.control.link_opened(b.offer)
-        b.control.link_opened(a.offer)
+        a.link_opened(b.offers())
+        b.link_opened(a.offers())
 
     def cut(self) -> None:
         if not self.up:
@@ -307,17 +367,17 @@ class Wire:
         self.up = False
         for site in self.sites:
             site.end.fail()
-            self._losses[asyncio.create_task(site.control.link_lost("the wire is cut"))] = site
+            self._losses[asyncio.create_task(site.link_lost())] = site
 
     def cut_at(self, condition: Condition, *, delivered: bool) -> None:
         """At the next frame that meets the condition: before it arrives, or just after."""
         self._trap = condition, delivered
 
-    def carry(self, sender: Site, frame: Frame) -> None:
+    def carry(self, sender: Station, frame: Frame) -> None:
         data = b"".join(bytes(part) for part in frame.encode())
         asyncio.get_running_loop().call_soon(self._deliver, self.connection, sender, data)
 
-    def _deliver(self, connection: int, sender: Site, data: bytes) -> None:
+    def _deliver(self, connection: int, sender: Station, data: bytes) -> None:
         if not self.up or connection != self.connection:
             return
         (frame,) = FrameStream().receive_data(data)
@@ -329,7 +389,7 @@ class Wire:
         receiver = self.sites[1 - self.sites.index(sender)]
         if frame.type is FrameType.ANSWER:
             receiver.end.answered(frame)
-        elif frame.pair != receiver.ldev:
+        elif not receiver.serves(frame.pair):
             self.carry(receiver, Frame(FrameType.ANSWER, request=frame.request, flags=Answer.NO_SUCH_PAIR))
         else:
             frame.request = receiver.end.asked(connection, frame.request)
@@ -343,14 +403,14 @@ class Wire:
         self._trap = None
         self.cut()
 
-    async def _receive(self, receiver: Site, frame: Frame) -> None:
+    async def _receive(self, receiver: Station, frame: Frame) -> None:
         try:
-            await receiver.control.receive(frame)
+            await receiver.receive(frame)
         except Exception as error:
             self.errors.append(error)
             self.cut()
 
-    async def drop_handlers(self, site: Site) -> None:
+    async def drop_handlers(self, site: Station) -> None:
         """Also what deals with the loss of the wire."""
         tasks = [task for task, receiver in (self._handlers | self._losses).items() if receiver is site]
         for task in tasks:
@@ -361,7 +421,7 @@ class Wire:
         self.cut()
         await asyncio.gather(*self._losses, return_exceptions=True)
         for site in self.sites:
-            await site.control.stop()
+            await site.end_tasks()
             await self.drop_handlers(site)
         assert not self.errors, self.errors
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import dataclass
+from typing import Protocol
 
 from storage_model.nexus import ITNexus
 from storage_model.pair_reservation import ReservationEntry, first_port, seen_from
@@ -11,7 +12,7 @@ from storage_model.spec.scsi_persistent_reservation import BasicParameters
 from storage_model.spec.scsi_sense import decode_sense
 from storage_model.spec.scsi_task import ScsiStatus
 from target.scsi.task import ScsiTask, TaskOutcome
-from tests.unit.pair_in_memory import Pair, Site
+from tests.unit.pair_in_memory import Site
 
 REGISTER, RESERVE, RELEASE, CLEAR, PREEMPT, PREEMPT_AND_ABORT, REGISTER_AND_IGNORE = range(7)
 WRITE_EXCLUSIVE, EXCLUSIVE_ACCESS, WRITE_EXCLUSIVE_REGISTRANTS_ONLY = 1, 3, 5
@@ -21,6 +22,16 @@ READ, WRITE = bytes.fromhex("28000000000000000100"), bytes.fromhex("2a0000000000
 
 Answer = ScsiStatus | tuple[int, int]
 """A status, or the sense key and ASC/ASCQ of a CHECK CONDITION."""
+
+
+class Halves(Protocol):
+    """Both halves of one pair."""
+
+    @property
+    def a(self) -> Site: ...
+
+    @property
+    def b(self) -> Site: ...
 
 
 @dataclass
@@ -105,13 +116,13 @@ def table(site: Site) -> PersistentReservation:
     return decided.state
 
 
-def equal_tables(pair: Pair) -> PersistentReservation:
+def equal_tables(pair: Halves) -> PersistentReservation:
     assert pair.a.disk.reservations == pair.b.disk.reservations
     assert table(pair.a) == table(pair.b)
     return table(pair.a)
 
 
-def check_entries(pair: Pair) -> None:
+def check_entries(pair: Halves) -> None:
     """I7: tables are identical at equal entry number, in all that was ever in force at either array."""
     entries: dict[tuple[int, int], ReservationEntry] = {}
     for site in (pair.a, pair.b):

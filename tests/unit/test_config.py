@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from storage_model.errors import UserError
 from storage_model.pair_state import FenceLevel
+from storage_model.sizes import parse_size
 from target.addresses import parse_address
 from target.config import (
     ArrayConfig,
@@ -16,7 +17,6 @@ from target.config import (
     check_iqn,
     parse_broker,
     parse_config,
-    parse_size,
     parse_volume_words,
     serial_from,
 )

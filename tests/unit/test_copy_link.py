@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from storage_model.spec.copy_frames import Frame, FrameStream, FrameType, Hello, PairOffer
+from storage_model.volume import MediumFailure
 from target.remote_copy import link as link_machine
 from target.remote_copy.copy_link import LinkDown
 from target.remote_copy.link import (
@@ -193,6 +194,8 @@ class End:
         self.handling.put_nowait(frame)
         if bytes(frame.payload) == b"fail":
             raise RuntimeError("a bug")
+        if bytes(frame.payload) == b"full":
+            raise MediumFailure("the record cannot be written")
         await self.let.wait()
         self.transport.send(Frame(FrameType.ANSWER, request=frame.request, payload=b"re: " + bytes(frame.payload)))
 
@@ -268,6 +271,17 @@ async def test_handler_that_fails_breaks_its_own_connection_only(caplog: pytest.
         await asyncio.gather(a.up.wait(), b.up.wait())
         assert bytes((await a.transport.request(Frame(FrameType.WRITE))).payload) == b"re: "
     assert "could not be handled" in caplog.text
+
+
+async def test_medium_that_fails_is_told_without_a_traceback(caplog: pytest.LogCaptureFixture) -> None:
+    """A vote that cannot be saved on a full disk: nobody's bug (found by ``scripts/torture``)."""
+    async with two_ends() as (a, b, _):
+        with pytest.raises(LinkDown, match="a medium of the other array failed"):
+            await a.transport.request(Frame(FrameType.PROPOSE, payload=b"full"))
+        await asyncio.gather(a.down.wait(), b.down.wait())
+        await asyncio.gather(a.up.wait(), b.up.wait())
+    assert "could not be carried out: the record cannot be written" in caplog.text
+    assert "Traceback" not in caplog.text
 
 
 async def test_new_link_waits_until_the_loss_of_the_old_one_is_dealt_with() -> None:

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from target.remote_copy.copy_pace import BURST_SECONDS, CopyPace, CopyProgress
+from target.remote_copy.copy_pace import BURST_SECONDS, SPEED_SECONDS, CopyPace, CopyProgress, Speed
 
 
 class Time:
@@ -64,3 +64,28 @@ def test_progress_says_percent_rate_and_cost() -> None:
     assert progress.percent(1) == 99 and progress.percent(0) == 100
     assert progress.rate(12.0) == 3000 and progress.rate(10.0) == 0
     assert progress.line(12.5) == "copied 100 regions, 4000 bytes sent, 2000 fetched, in 2.500 s (7 regions were holes)"
+
+
+async def test_who_waits_for_a_rate_that_is_not_his_any_more_is_sent_on() -> None:
+    time = Time()
+    slow = time.pace(100)
+    await slow.spend(1000)
+    wanted = [True]
+    waiting = asyncio.create_task(slow.spend(1, lambda: wanted[0]))
+    await asyncio.sleep(0)
+    wanted.clear()
+    wanted.append(False)
+    assert await waiting is False
+    fast = slow.alike(10_000)
+    assert await fast.spend(1) and time.now == 100.25
+
+
+def test_speed_looks_back_one_or_two_windows() -> None:
+    speed = Speed(100.0)
+    assert speed.per_second(100.0) == 0
+    speed.add(10, 101.0)
+    assert speed.per_second(101.0) == 10
+    for second in range(1, 20):
+        speed.add(1000, 101.0 + second)
+    assert speed.per_second(120.0) == pytest.approx(1000, rel=0.01)
+    assert speed.per_second(120.0 + 100 * SPEED_SECONDS) < 50, "it stands"

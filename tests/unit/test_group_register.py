@@ -8,7 +8,6 @@ import pytest
 
 from storage_model.errors import LocalProtocolError
 from storage_model.group_register import (
-    MAX_GROUP_PAIRS,
     AcceptedGroup,
     DecideGroup,
     GroupEffect,
@@ -16,11 +15,10 @@ from storage_model.group_register import (
     ProposeGroup,
     Values,
     VoteGroup,
-    group_epochs,
     lock_order,
 )
-from storage_model.pair import PairEpoch, PairRefused
-from storage_model.pair_state import PairState, Refusal
+from storage_model.pair import PairEpoch
+from storage_model.pair_state import PairState
 
 A, B = "30095", "30096"
 NAMES = ("data", "log", "quorum")
@@ -90,20 +88,6 @@ def test_a_pair_that_went_another_way_voids_the_vote_for_the_others() -> None:
     assert not a.in_doubt and a.decided == forced and a.leader is None
     three = GroupRegister(A, (A, B, "30097"), values(7), SPLIT)
     assert three.heard(B, forced) == [] and three.in_doubt, "the third may have decided it"
-
-
-def test_one_refusal_is_the_groups() -> None:
-    def next_epoch(name: str) -> PairEpoch:
-        if name == "log":
-            raise PairRefused(Refusal.COPYING)
-        return SPLIT[name]
-
-    with pytest.raises(PairRefused, match=r"pair log, so none of its group") as error:
-        group_epochs(NAMES, next_epoch)
-    assert error.value.refusal is Refusal.COPYING
-    assert group_epochs(NAMES, SPLIT.__getitem__) == SPLIT
-    with pytest.raises(PairRefused):
-        group_epochs(map(str, range(MAX_GROUP_PAIRS + 1)), lambda name: SPLIT["log"])
 
 
 def test_locks_have_one_order_at_both_arrays() -> None:

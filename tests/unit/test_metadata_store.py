@@ -19,6 +19,7 @@ from storage_model.pair_state import FenceLevel, PairState, Side
 from storage_model.persistent_reservation import PersistentReservation, Registration, ReservationType
 from storage_model.spec.scsi_sense import AscAscq
 from storage_model.volume import MediumFailure
+from target import metadata_store
 from target.metadata_store import MetadataStore, ReservationNotes
 
 OWNER = Owner("30095", ITNexus("iqn.2026-11.org.pairvol:host-ä", bytes.fromhex("00023d0000aa"), 2))
@@ -28,6 +29,7 @@ RECORDS = [
     PairRecord(EPOCH, PairState.PAIR, equal=True),
     PairRecord(EPOCH, PairState.PSUE, PairEpoch(8)),
     PairRecord(PairEpoch(0xFFFFFFFF), PairState.SMPL),
+    PairRecord(EPOCH, PairState.PSUS, withdrawn=(OWNER.nexus, ITNexus("iqn.2026-11.org.pairvol:host-b", bytes(6)))),
 ]
 
 
@@ -194,6 +196,47 @@ async def test_metadata_of_version_1_are_taken_over(path: Path) -> None:
         assert store.load_reservation("data0") == KEPT
 
 
+async def test_metadata_of_version_3_are_taken_over(path: Path) -> None:
+    """As they were written while withdrawals were kept in memory only."""
+    database = sqlite3.connect(path)
+    with database:
+        database.executescript(VERSION_1.replace("user_version = 1", "user_version = 3"))
+        row = ("quorum0", EPOCH.encode(), "PAIR", None, 1)
+        database.execute("INSERT INTO pair VALUES (?, ?, ?, ?, ?)", row)
+        columns = "(volume TEXT PRIMARY KEY, state TEXT NOT NULL, file TEXT)"
+        database.execute(f"CREATE TABLE persistent_reservation {columns} STRICT")
+    database.close()
+    with MetadataStore(path, "30095") as store:
+        record = store.load_pair("quorum0")
+        assert record == PairRecord(EPOCH, PairState.PAIR, equal=True)
+        record = replace(record, withdrawn=(OWNER.nexus,))
+        await store.save_pair("quorum0", record)
+    with MetadataStore(path, "30095") as store:
+        assert store.load_pair("quorum0") == record
+
+
+async def test_upgrade_that_is_broken_off_leaves_the_old_version(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    database = sqlite3.connect(path)
+    with database:
+        database.executescript(VERSION_1)
+    database.close()
+    with monkeypatch.context() as broken:
+        broken.setattr(metadata_store, "_SCHEMA", "CREATE TABLE array (serial TEXT);")  # there is one already
+        with pytest.raises(UserError, match="cannot be used as the array's metadata"):
+            MetadataStore(path, "30095")
+    with MetadataStore(path, "30095") as store:
+        assert store.identity == "cafe"
+
+
+@pytest.mark.parametrize("text", ["", "{", "1", "[1]", '[["x", "00", 1]]', '[["x", "00023d0000aa"]]'])
+async def test_withdrawals_that_cannot_be_read(path: Path, text: str) -> None:
+    with MetadataStore(path, "30095") as store:
+        await store.save_pair("quorum0", RECORDS[1])
+        store._database.execute("UPDATE pair SET withdrawn = ?", (text,))
+        with pytest.raises(UserError, match="the metadata of pair quorum0 cannot be read"):
+            store.load_pair("quorum0")
+
+
 async def test_reservation_of_another_file_by_that_name_is_ignored(
     path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -231,7 +274,25 @@ async def test_reservations_of_version_2_count_for_the_file_that_is_there(path: 
         assert store.load_reservation("data0", "other.img") == PersistentReservation()
 
 
-async def test_the_table_of_a_pair_goes_with_the_pair(path: Path) -> None:
+async def test_records_of_a_group_are_saved_as_one(path: Path) -> None:
+    before = {"data": RECORDS[1], "log": RECORDS[1]}
+    after = {"data": RECORDS[2], "log": RECORDS[2]}
+    with MetadataStore(path, "30095") as store:
+        await store.save_pairs(before)
+        store._database.execute(
+            "CREATE TRIGGER full BEFORE INSERT ON pair WHEN NEW.name = 'log' BEGIN SELECT RAISE(FAIL, 'full'); END"
+        )
+        with pytest.raises(MediumFailure, match="data, log"):
+            await store.save_pairs(after)
+        assert {name: store.load_pair(name) for name in before} == before, "nor is the one that could be written"
+        store._database.execute("DROP TRIGGER full")
+        await store.save_pairs(after)
+    with MetadataStore(path, "30095") as store:
+        assert {name: store.load_pair(name) for name in after} == after
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+async def test_the_table_of_a_pair_goes_with_the_pair(path: Path, grouped: bool) -> None:
     """In one transaction: the next pair of that name must not find it."""
     effects = ReservationEffects(
         OWNER.nexus, 7, ((OWNER.nexus, AscAscq.REGISTRATIONS_PREEMPTED),), frozenset({OWNER.nexus})
@@ -247,7 +308,8 @@ async def test_the_table_of_a_pair_goes_with_the_pair(path: Path) -> None:
         assert store.load_pair_reservation("quorum0") == record
         await store.save_pair("quorum0", PairRecord(EPOCH, PairState.PSUE))
         assert store.load_pair_reservation("quorum0") == record
-        await store.save_pair("quorum0", PairRecord(PairEpoch(9), PairState.SMPL))
+        smpl = PairRecord(PairEpoch(9), PairState.SMPL)
+        await (store.save_pairs({"quorum0": smpl, "log0": smpl}) if grouped else store.save_pair("quorum0", smpl))
         assert store.load_pair_reservation("quorum0") == ReservationRecord()
         assert store.load_pair_reservation("data0") == record
 

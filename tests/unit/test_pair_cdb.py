@@ -16,9 +16,12 @@ from storage_model.spec.pair_cdb import (
     PairOut,
     PairStatus,
     StatusFlag,
+    VerifyState,
     decode_claim,
+    decode_copy_rate,
     decode_pair_control_in,
     encode_claim,
+    encode_copy_rate,
     encode_report_status,
 )
 
@@ -94,6 +97,20 @@ GOLDEN_OUT = [
         """,
         PairControlOut(PairOut.TAKEOVER, PairOption.FORCE, None, 7, 42),
     ),
+    (
+        """
+        C1 07        ; VERIFY
+        00 00 00000000 0000 00000000 00 00
+        """,
+        PairControlOut(PairOut.VERIFY),
+    ),
+    (
+        """
+        C1 08        ; SET COPY RATE
+        00 00 00000000 0000 00000008 00 00
+        """,
+        PairControlOut(PairOut.SET_COPY_RATE, parameter_list_length=8),
+    ),
 ]
 
 
@@ -160,7 +177,7 @@ def test_good_side(options: PairOption, side: Side) -> None:
 
 @pytest.mark.parametrize(
     ("index", "value", "pointer"),
-    [(1, 0x07, 1), (1, 0x1F, 1), (2, 0x40, 2), (2, 0x80, 2), (2, 0x0C, 2), (3, 4, 3), (3, 0xFF, 3)],
+    [(1, 0x09, 1), (1, 0x1F, 1), (2, 0x80, 2), (2, 0x0C, 2), (3, 4, 3), (3, 0xFF, 3)],
 )
 def test_bad_field_of_a_cdb_is_pointed_at(index: int, value: int, pointer: int) -> None:
     cdb = bytearray(PairControlOut(PairOut.RESYNC).encode())
@@ -248,6 +265,12 @@ STATUS = PairStatus(
     pair_name="quorum0",
     group_name="qgrp",
     volume_name="quorum",
+    copy_rate=20 << 20,
+    bytes_per_second=3 << 20,
+    verify=VerifyState.RUNNING,
+    verified_bytes=8 << 20,
+    verify_differing_bytes=1 << 16,
+    verify_busy_bytes=4 << 16,
 )
 
 
@@ -255,7 +278,7 @@ def test_status_on_the_wire() -> None:
     data = STATUS.encode()
     assert data[:44] == golden(
         """
-        0000006D          ; length of what follows
+        0000009D          ; length of what follows
         01                ; version
         01 02 02          ; P-VOL, PAIR, fence level data
         0013              ; CONFIGURED, LINK_UP, QUORUM
@@ -268,7 +291,27 @@ def test_status_on_the_wire() -> None:
         """
     )
     words = [b"30095", b"30096", b"30095", HOST.initiator_name.encode(), b"quorum0", b"qgrp", b"quorum"]
-    assert data[44:] == b"".join(bytes([len(word)]) + word for word in words)
+    names = b"".join(bytes([len(word)]) + word for word in words)
+    assert data[44 : 44 + len(names)] == names
+    assert data[44 + len(names) :] == golden(
+        """
+        0000000001400000  ; copy_rate: 20 MiB a second
+        0000000000300000  ; 3 MiB a second
+        01 00000000000000 ; a comparison runs
+        0000000000800000  ; 8 MiB compared
+        0000000000010000  ; one region differs
+        0000000000040000  ; four regions were busy
+        """
+    )
+
+
+def test_copy_rate() -> None:
+    assert encode_copy_rate(20 << 20) == bytes.fromhex("0000000001400000")
+    assert [decode_copy_rate(encode_copy_rate(rate)) for rate in (0, 64 << 10, 1 << 60)] == [0, 64 << 10, 1 << 60]
+    for data, asc_ascq in ((b"", 0x1A00), (bytes(7), 0x1A00), (bytes(9), 0x1A00), (b"\0" * 7 + b"\1", 0x2600)):
+        with pytest.raises(CheckCondition) as raised:
+            decode_copy_rate(data)
+        assert (raised.value.sense_key, raised.value.asc_ascq) == (5, asc_ascq)
 
 
 _text = st.text(max_size=60).filter(lambda text: len(text.encode()) < 256)
@@ -297,6 +340,12 @@ _nexus = st.builds(ITNexus, _names, st.binary(min_size=6, max_size=6), st.intege
         _text,
         _text,
         _text,
+        st.integers(0, (1 << 64) - 1),
+        st.integers(0, (1 << 64) - 1),
+        st.sampled_from(VerifyState),
+        st.integers(0, (1 << 64) - 1),
+        st.integers(0, (1 << 64) - 1),
+        st.integers(0, (1 << 64) - 1),
     )
 )
 def test_status_survives_the_wire(status: PairStatus) -> None:

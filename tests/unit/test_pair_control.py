@@ -164,6 +164,8 @@ async def test_owner_whose_release_is_being_decided_is_not_told_good(pair: Pair)
     await pair.a.claim()
     await pair.until(PairState.PAIR)
     for disk in (pair.a.disk, pair.b.disk):
+        pair.a.half.withdraw(pair.a.nexus())
+        await pair.a.half.save_withdrawn()  # so that what waits for the disk is the vote
         disk.running.clear()
         releasing = asyncio.create_task(pair.a.control.released(pair.a.nexus()))
         await pair.quiet()

@@ -92,7 +92,7 @@ async def test_hole_that_is_written_before_its_turn_is_not_sent_as_a_hole(pair: 
     async def spend(count: int) -> None:
         await turn.wait()
 
-    pair.a.half.pace.spend = spend  # type: ignore[method-assign]
+    pair.a.half.spend = spend  # type: ignore[method-assign]
     await write_regions(pair.a, 0)
     await pair.a.do(PairVerb.CREATE)
     await pair.quiet()
@@ -117,7 +117,7 @@ async def test_a_crash_in_mid_resync_repeats_only_what_was_left(
         if next(turns, None) is None:
             await never.wait()
 
-    pair.a.half.pace.spend = spend  # type: ignore[method-assign]
+    pair.a.half.spend = spend  # type: ignore[method-assign]
     await pair.a.do(PairVerb.RESYNC)
     await pair.quiet()
     pair.wire.cut()
@@ -147,7 +147,7 @@ async def test_host_writes_do_not_wait_for_the_limit(pair: Pair) -> None:
     async def spend(count: int) -> None:
         await never.wait()
 
-    pair.a.half.pace.spend = spend  # type: ignore[method-assign]
+    pair.a.half.spend = spend  # type: ignore[method-assign]
     await pair.a.do(PairVerb.RESYNC)
     await pair.quiet()
     await asyncio.wait_for(write_regions(pair.a, 0, 5, 11), 5)
@@ -163,7 +163,7 @@ async def test_copy_that_the_limit_holds_back_can_be_read_where_it_has_not_been(
     async def spend(count: int) -> None:
         await never.wait()
 
-    pair.b.half.pace.spend = spend  # type: ignore[method-assign]
+    pair.b.half.spend = spend  # type: ignore[method-assign]
     await pair.b.do(PairVerb.SWAP_RESYNC)
     await pair.quiet()
     assert await asyncio.wait_for(pair.b.read(7 * PER_REGION), 5) == "region 7"

@@ -98,6 +98,15 @@ def test_deletion_of_an_owned_pair_must_be_forced() -> None:
     assert next_of(before, PairVerb.DELETE, force=True) == PairEpoch(8)
 
 
+def test_deletion_while_the_p_vol_still_lacks_data_must_be_forced() -> None:
+    """Hosts at the P-VOL would read what was there before the swap (simulated seed 5185)."""
+    assert refusal_of(record(COPY, source=Side.S_VOL), PairVerb.DELETE) is Refusal.COPYING
+    assert refusal_of(record(PSUE, source=Side.S_VOL), PairVerb.DELETE) is Refusal.SUSPENDED_BY_ERROR
+    assert next_of(record(COPY, source=Side.S_VOL), PairVerb.DELETE, force=True) == PairEpoch(8)
+    for whole in (record(COPY), record(PSUE), record(PSUE, source=Side.S_VOL, equal=True)):
+        assert next_of(whole, PairVerb.DELETE) == PairEpoch(8)
+
+
 # -------------------------------------------------------------------------------------------------- claims
 
 
@@ -145,9 +154,10 @@ def test_source_of_a_swap(p_written: bool, s_written: bool, source: Side) -> Non
 
 def test_swap_of_what_both_sides_wrote_needs_a_side_named() -> None:
     written = {"s_vol_written": True, "p_vol_written": True}
-    assert refusal_of(record(), PairVerb.SWAP_RESYNC, B, **written) is Refusal.BOTH_WRITTEN
-    assert next_of(record(), PairVerb.SWAP_RECOVER, B, good_side=Side.P_VOL, **written).source is Side.S_VOL
-    assert next_of(record(), PairVerb.SWAP_RECOVER, B, good_side=Side.S_VOL, **written).source is Side.P_VOL
+    before = record(equal=True)
+    assert refusal_of(before, PairVerb.SWAP_RESYNC, B, **written) is Refusal.BOTH_WRITTEN
+    assert next_of(before, PairVerb.SWAP_RECOVER, B, good_side=Side.P_VOL, **written).source is Side.S_VOL
+    assert next_of(before, PairVerb.SWAP_RECOVER, B, good_side=Side.S_VOL, **written).source is Side.P_VOL
 
 
 def test_resync_takes_the_p_vols_data_unless_the_s_vol_is_named() -> None:
@@ -171,6 +181,16 @@ def test_copy_that_broke_off_needs_force_to_promote_the_incomplete_side(source: 
 def test_mirror_that_broke_has_two_complete_sides() -> None:
     for good in (Side.P_VOL, Side.S_VOL):
         assert next_of(record(PSUE, equal=True), PairVerb.RECOVER, good_side=good).source is good
+
+
+def test_pair_split_in_mid_copy_needs_force_to_promote_the_incomplete_s_vol() -> None:
+    """Its writable S-VOL lacks what was not copied, whatever was written there since (simulated seed 5230)."""
+    left = {"p_vol_written": True}  # a mark is a mark: not copied, or written since
+    for verb, serial in ((PairVerb.RECOVER, A), (PairVerb.SWAP_RECOVER, B)):
+        assert refusal_of(record(), verb, serial, good_side=Side.S_VOL, **left) is Refusal.OUTDATED
+        assert next_of(record(), verb, serial, good_side=Side.S_VOL, force=True, **left).state is COPY
+        assert next_of(record(), verb, serial, good_side=Side.P_VOL, **left).state is COPY
+        assert next_of(record(equal=True), verb, serial, good_side=Side.S_VOL, **left).state is COPY
 
 
 def test_epoch_that_began_suspended_by_error_remembers_the_incomplete_side() -> None:

@@ -82,4 +82,4 @@ def test_numbers_that_are_on_the_wire_stay_what_they_are() -> None:
     assert [(role.name, role.value) for role in PairRole] == [("SMPL", 0), ("P_VOL", 1), ("S_VOL", 2)]
     assert [state.name for state in sorted(PairState)] == ["SMPL", "COPY", "PAIR", "PSUS", "PSUE"]
     assert [role.label for role in PairRole] == ["SMPL", "P-VOL", "S-VOL"]
-    assert {verb.name for verb in PairOut} - {"WITHDRAW"} <= {verb.name for verb in PairVerb}
+    assert {verb.name for verb in PairOut} - {"WITHDRAW", "VERIFY", "SET_COPY_RATE"} <= {verb.name for verb in PairVerb}

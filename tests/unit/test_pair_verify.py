@@ -7,10 +7,12 @@ import pytest
 
 from storage_model.differential_bitmap import REGION_BYTES
 from storage_model.pair import PairRefused
-from storage_model.pair_state import PairState, PairVerb
+from storage_model.pair_state import PairState, PairVerb, Refusal
 from storage_model.spec.copy_frames import FrameType
+from storage_model.spec.pair_cdb import VerifyState
+from target.remote_copy.copy_pace import CopyPace
 from target.remote_copy.verify_task import CHUNK_REGIONS
-from tests.unit.pair_in_memory import BLOCK, REGIONS, Pair, block
+from tests.unit.pair_in_memory import BLOCK, REGIONS, Pair, Site, block
 
 PER_REGION = REGION_BYTES // BLOCK
 
@@ -105,17 +107,59 @@ async def test_host_writes_go_on_beside_it(pair: Pair) -> None:
 
 
 async def test_only_one_at_a_time_at_the_p_vol_in_pair(pair: Pair) -> None:
-    with pytest.raises(PairRefused):
-        pair.b.control.verify()
+    assert refusal(pair.b) is Refusal.IS_S_VOL
     pair.a.control.verify()
-    with pytest.raises(PairRefused):
-        pair.a.control.verify()
+    assert refusal(pair.a) is Refusal.BUSY
     await pair.quiet()
     pair.a.control.verify()
     await pair.quiet()
     await pair.a.do(PairVerb.SPLIT)
-    with pytest.raises(PairRefused):
-        pair.a.control.verify()
+    assert refusal(pair.a) is Refusal.ALREADY_SUSPENDED
+    await pair.a.do(PairVerb.DELETE)
+    assert refusal(pair.a) is Refusal.NOT_PAIRED
+
+
+def refusal(site: Site) -> Refusal:
+    with pytest.raises(PairRefused) as refused:
+        site.control.verify()
+    return refused.value.refusal
+
+
+async def test_status_tells_how_far_it_is(pair: Pair) -> None:
+    assert pair.a.control.status().verify is VerifyState.NONE
+    await spoil(pair, 3)
+    pair.b.disk.volume.hold_reads.clear()
+    pair.a.control.verify()
+    await pair.quiet()
+    assert pair.a.control.status().verify is VerifyState.RUNNING
+    pair.b.disk.volume.hold_reads.set()
+    await pair.quiet()
+    status = pair.a.control.status()
+    assert (status.verify, status.verified_bytes) == (VerifyState.ENDED, status.size_bytes)
+    assert (status.verify_differing_bytes, status.verify_busy_bytes) == (REGION_BYTES, 0)
+    assert pair.b.control.status().verify is VerifyState.NONE
+    pair.wire.cut_at(lambda frame: frame.type is FrameType.DIGEST, delivered=True)
+    pair.a.control.verify()
+    await pair.quiet()
+    assert pair.a.control.status().verify is VerifyState.BROKEN_OFF
+
+
+async def test_rate_of_one_pair_is_changed_while_it_is_compared(pair: Pair) -> None:
+    now = [100.0]
+
+    async def sleep(seconds: float) -> None:
+        now[0] += seconds
+        if now[0] >= 105 and pair.a.half.pace is shared:
+            pair.a.control.set_copy_rate(4 * REGION_BYTES)
+        await asyncio.sleep(0)
+
+    shared = pair.a.half.pace = CopyPace(REGION_BYTES // 100, lambda: now[0], sleep)
+    progress = pair.a.control.verify()
+    await pair.quiet()
+    assert progress.ended and progress.compared == REGIONS
+    assert now[0] < 110, "the wait for the old rate was given up"
+    assert pair.a.control.status().copy_rate == 4 * REGION_BYTES
+    assert shared.bytes_per_second == REGION_BYTES // 100, "others may go by it"
 
 
 @pytest.mark.parametrize("what", ["link", "split"])

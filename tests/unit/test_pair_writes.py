@@ -238,7 +238,7 @@ async def test_fetched_region_does_not_land_after_the_pair_is_gone(pair: Pair) -
     await pair.b.do(PairVerb.SWAP_RESYNC)
     reading = asyncio.create_task(pair.b.read(7))
     await pair.quiet()
-    deleting = asyncio.create_task(refusal(pair.b.do(PairVerb.DELETE)))
+    deleting = asyncio.create_task(refusal(pair.b.do(PairVerb.DELETE, force=True)))
     await pair.quiet()
     assert not deleting.done()
     pair.b.disk.volume.hold.set()

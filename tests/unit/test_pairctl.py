@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 
 from initiator_shim.pair_arguments import argument_parser, pair_command, parse_arguments
+from initiator_shim.pair_copies import verify_outcome
 from initiator_shim.pair_display import (
     PairUnit,
     advice,
@@ -22,13 +23,13 @@ from initiator_shim.pair_display import (
     table,
 )
 from initiator_shim.pair_exit_codes import refusal_number, volchk_status
-from initiator_shim.pair_progress import CopyProgress, fitting, readable_bytes, redraw
+from initiator_shim.pair_progress import CopyProgress, copying, fitting, readable_bytes, redraw, work
 from initiator_shim.pair_takeover import Plan, TakeoverImpossible, TakeoverResult, Way, plan_takeover, takeover_number
 from initiator_shim.pairctl import main
 from storage_model.errors import UserError
 from storage_model.nexus import ITNexus
 from storage_model.pair_state import FenceLevel, PairRole, PairState, Refusal
-from storage_model.spec.pair_cdb import PairControlOut, PairOption, PairOut, PairStatus, StatusFlag
+from storage_model.spec.pair_cdb import PairControlOut, PairOption, PairOut, PairStatus, StatusFlag, VerifyState
 
 LINKED = StatusFlag.QUORUM | StatusFlag.LINK_UP | StatusFlag.CONFIGURED
 OWNER = ITNexus("iqn.2026-11.org.example:host", bytes.fromhex("800000000001"))
@@ -354,6 +355,50 @@ def test_progress_of_a_copy() -> None:
     assert [readable_bytes(n) for n in (0, 1536, 1 << 50)] == ["0 B", "1.5 KiB", "1024.0 TiB"]
 
 
+RUNNING = replace(
+    P_VOL, state=PairState.PAIR, copy_rate=20 << 20, bytes_per_second=1 << 20, verify=VerifyState.RUNNING,
+    verified_bytes=4 << 20, verify_differing_bytes=1 << 16,
+)  # fmt: skip
+VERIFIED = replace(
+    RUNNING, bytes_per_second=0, verify=VerifyState.ENDED, verified_bytes=15 << 20, verify_busy_bytes=1 << 20
+)
+
+
+def test_copies_and_comparisons_are_shown() -> None:
+    units = [PairUnit(1, status) for status in (RUNNING, VERIFIED, P_VOL)]
+    assert work(units).splitlines() == [
+        "quorum0: copy_rate 20.0 MiB/s; verify running: 25 % compared, 64.0 KiB in regions that differ, 1.0 MiB/s,"
+        " 12 s to go",
+        "quorum0: copy_rate 20.0 MiB/s; verify ended: 93 % compared, 64.0 KiB in regions that differ, 1.0 MiB busy",
+        "quorum0: copy_rate unlimited",
+    ]
+    copy = replace(P_VOL, state=PairState.COPY, differing_bytes=8 << 20, bytes_per_second=2 << 20)
+    assert work([PairUnit(1, copy)]) == "quorum0: copy_rate unlimited; 8.0 MiB to copy, 2.0 MiB/s, 4 s to go\n"
+    assert CopyProgress().lines([PairUnit(1, copy)], 0.0)[0].endswith("8.0 MiB left, 2.0 MiB/s, 4 s to go")
+    assert CopyProgress().lines(units[:1], 0.0)[0].endswith("verify running: 25 % compared, 64.0 KiB in regions that"
+                                                            " differ, 1.0 MiB/s, 12 s to go")  # fmt: skip
+    assert [copying([unit]) for unit in units] == [True, False, False]
+
+
+def test_copies_and_comparisons_in_json() -> None:
+    pair = as_json(PairUnit(1, RUNNING))
+    assert (pair["copy_rate"], pair["bytes_per_second"], pair["seconds_left"]) == (20 << 20, 1 << 20, 12)
+    assert pair["verify"] == {
+        "state": "running", "compared_bytes": 4 << 20, "differing_bytes": 1 << 16, "busy_bytes": 0,
+    }  # fmt: skip
+    plain = as_json(PairUnit(1, P_VOL))
+    assert plain["copy_rate"] is plain["seconds_left"] is plain["verify"] is None
+
+
+def test_outcomes_of_a_comparison() -> None:
+    equal = replace(VERIFIED, verified_bytes=16 << 20, verify_differing_bytes=0, verify_busy_bytes=0)
+    assert verify_outcome(equal) == (0, "quorum0: 16.0 MiB compared, equal")
+    number, text = verify_outcome(VERIFIED)
+    assert number == 225 and "64.0 KiB in regions that differ, 1.0 MiB not compared: busy" in text
+    for state in (VerifyState.BROKEN_OFF, VerifyState.NONE):  # or the array was restarted meanwhile
+        assert verify_outcome(replace(VERIFIED, verify=state))[0] == 228
+
+
 def test_every_flag_has_help(capsys: pytest.CaptureFixture[str]) -> None:
     parser = argument_parser()
     (verbs,) = (action for action in parser._actions if hasattr(action, "choices") and action.dest == "verb")
@@ -382,6 +427,8 @@ def test_every_flag_has_help(capsys: pytest.CaptureFixture[str]) -> None:
         (["takeover", "p", "--force", "--yes-i-know", "q"], "is not confirmed: 'q' is not p; nothing was changed"),
         (["takeover", "p", "--yes-i-know", "p"], "belong to --force"),
         (["takeover", "p", "--owner", "iqn.x"], "not an initiator port"),
+        (["rate", "p", "20MBit"], "RATE: '20MBit' is not a size"),
+        (["rate", "p", "1KiB"], "RATE: 1KiB a second is too slow (at least 64KiB, or unlimited)"),
     ],
 )
 def test_user_errors_are_one_line(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,7 +10,7 @@ from storage_model.spec.scsi_target_port_groups import AccessState
 from target.config import ArrayConfig, PairConfig, VolumeConfig
 from target.link_config import RemoteCopyConfig
 from target.portal_config import PortalGroupConfig
-from target.reload import checked_growth, state_changes, volume_changes
+from target.reload import changed_copy_rates, checked_growth, state_changes, volume_changes
 
 A, B, C = (VolumeConfig(name, lun, 1 << 20, f"{name}.img", ldev=lun + 1) for lun, name in enumerate("abc"))
 OLD = ArrayConfig(
@@ -35,6 +35,14 @@ def test_volumes_come_and_go_and_grow() -> None:
     changes = volume_changes(OLD, replace(OLD, volumes=(grown, C)))
     assert (changes.kept, changes.added, changes.removed) == ((grown,), (C,), (A,))
     assert volume_changes(OLD, replace(OLD, volumes=(replace(A, size_bytes=1 << 21), B))).kept[0].size_bytes == 1 << 21
+
+
+def test_copy_rates_may_change() -> None:
+    new = replace(OLD, copy_rate=1 << 20, pairs=(replace(OLD.pairs[0], copy_rate=2 << 20),))
+    assert volume_changes(OLD, new).kept == (A, B)
+    assert changed_copy_rates(OLD, new) == {"p": 2 << 20}
+    assert changed_copy_rates(new, OLD) == {"p": None}
+    assert changed_copy_rates(new, new) == {}
 
 
 def test_a_lun_may_go_to_another_volume() -> None:

@@ -94,6 +94,9 @@ C1    02      A        A   A   A           A      A       ours
 C1    03      A        A   A   A           A      A       ours
 C1    04      A        A   A   A           A      A       ours
 C1    05      A        A   A   A           A      A       ours
+C1    06      A        A   A   A           A      A       ours
+C1    07      A        A   A   A           A      A       ours
+C1    08      A        A   A   A           A      A       ours
 """
 
 # The commands that reserve, by who sends them. RESERVE: under that of another. Of the persistent ones, from a nexus

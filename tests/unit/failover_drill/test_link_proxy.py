@@ -1,11 +1,11 @@
-"""The cable that can be cut: whole, silent, reset, mended."""
+"""The cable that can be cut: whole, silent, reset, mended; held in one direction; slow."""
 
 import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
 
-from scripts.failover_drill.link_proxy import Cut, LinkProxy
+from scripts.failover_drill.link_proxy import Cut, Direction, LinkProxy
 from tests.eventually import eventually
 
 SOON = 5.0
@@ -87,6 +87,30 @@ async def test_in_a_silent_cut_nothing_arrives_and_nothing_ends(proxy: LinkProxy
     assert proxy.connections == 1
     proxy.restore()
     assert await dropped(reader), "what hung in the cut does not come back to life"
+    writer.close()
+
+
+@pytest.mark.parametrize("direction", Direction)
+async def test_what_is_held_in_one_direction_arrives_late(proxy: LinkProxy, direction: Direction) -> None:
+    reader, writer = await asyncio.open_connection(*proxy.address)
+    await ask(reader, writer, b"x")
+    proxy.hold(direction)
+    writer.write(b"late")
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(A_WHILE):
+            await reader.read(1)
+    proxy.release()
+    async with asyncio.timeout(SOON):
+        assert await reader.readexactly(4) == b"late"
+    writer.close()
+
+
+async def test_a_slow_cable(proxy: LinkProxy) -> None:
+    proxy.delay = A_WHILE / 2  # each way
+    reader, writer = await asyncio.open_connection(*proxy.address)
+    began = asyncio.get_running_loop().time()
+    assert await ask(reader, writer, b"x") == b"x"
+    assert asyncio.get_running_loop().time() - began >= A_WHILE
     writer.close()
 
 

@@ -1,0 +1,173 @@
+"""A consistency group of 16 pairs: taken over as one, whoever is killed meanwhile, and suspended at one point."""
+
+import asyncio
+import random
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from initiator_shim.pair_client import PairRefused
+from initiator_shim.session_errors import SessionError
+from scripts.failover_drill.link_proxy import Cut
+from storage_model.nexus import ITNexus
+from storage_model.pair_state import PairRole, PairState
+from storage_model.spec.pair_cdb import PairOption, PairOut, PairStatus, StatusFlag
+from tests.eventually import eventually
+from tests.integration.pair_of_arrays import BLOCK, ArrayUnderTest, PairOfArrays, PairSpec, pair_of_arrays
+
+PAIRS = 16
+GROUP = PairOption.GROUP
+
+
+def sixteen() -> list[PairSpec]:
+    return [PairSpec(f"data{number:02}", "1MiB", group="db") for number in range(PAIRS)]
+
+
+async def statuses(array: ArrayUnderTest) -> list[PairStatus]:
+    return [await array.status(lun) for lun in range(PAIRS)]
+
+
+async def create(arrays: PairOfArrays) -> None:
+    for lun in range(PAIRS):
+        await arrays.a.control(lun, PairOut.CREATE)
+    await mirroring(arrays)
+
+
+async def mirroring(arrays: PairOfArrays) -> None:
+    for lun in range(PAIRS):
+        for array in (arrays.a, arrays.b):
+            await array.until(lun, PairState.PAIR)
+
+
+async def settled(arrays: PairOfArrays) -> PairRole:
+    """The role of all of A's volumes, when nothing is in doubt any more and the arrays agree."""
+
+    async def agree() -> bool:
+        both = [await statuses(arrays.a), await statuses(arrays.b)]
+        flags = [status.flags for side in both for status in side]
+        linked = all(StatusFlag.LINK_UP in each and StatusFlag.IN_DOUBT not in each for each in flags)
+        return linked and [status.epoch for status in both[0]] == [status.epoch for status in both[1]]
+
+    await eventually(agree, within=20, what="the arrays agree")
+    mine, theirs = await statuses(arrays.a), await statuses(arrays.b)
+    assert len({status.role for status in mine}) == len({status.role for status in theirs}) == 1, "I9: one side"
+    assert mine[0].role is not theirs[0].role
+    assert len({status.epoch for status in mine}) == 1
+    return mine[0].role
+
+
+async def recover(arrays: PairOfArrays) -> None:
+    p_vol = arrays.a if (await arrays.a.status(0)).role is PairRole.P_VOL else arrays.b
+
+    async def recovered() -> bool:
+        """Refused while copies go on, or while an array has yet to notice that the other one was away."""
+        suspended = [status for status in await statuses(p_vol) if status.state is PairState.PSUE]
+        if suspended:
+            lun = int(suspended[0].pair_name.removeprefix("data"))
+            try:
+                await p_vol.control(lun, PairOut.RESYNC, GROUP | PairOption.GOOD_P_VOL)
+            except PairRefused:
+                return False
+        both = await statuses(arrays.a) + await statuses(arrays.b)
+        return all(status.state is PairState.PAIR for status in both)
+
+    await eventually(recovered, within=30, what="all mirrored again")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("killed", ["a", "b"])
+async def test_kill_9_in_a_takeover_leaves_all_pairs_at_one_side(tmp_path: Path, killed: str) -> None:
+    chance = random.Random(int(killed, 16))
+    ends = []
+    async with pair_of_arrays(tmp_path, *sixteen()) as arrays:
+        await create(arrays)
+        taken = 0.1  # seconds; what the takeovers need here is found out as they go
+        for _ in range(5):
+            s_vol = arrays.b if (await arrays.b.status(0)).role is PairRole.S_VOL else arrays.a
+            victim = {"a": arrays.a, "b": arrays.b}[killed]
+            before = await settled(arrays)
+            began = time.monotonic()
+            takeover = asyncio.create_task(s_vol.control(0, PairOut.SWAP_RESYNC, GROUP))
+            await asyncio.wait([takeover], timeout=chance.uniform(0, 1.2 * taken))
+            if takeover.done():
+                taken = time.monotonic() - began
+            await victim.kill()
+            try:
+                await takeover
+                good = True
+            except SessionError:
+                good = False
+            await victim.start()
+            moved = await settled(arrays) is not before
+            assert moved or not good, "GOOD is decided"
+            ends.append((good, moved))
+            await recover(arrays)
+        assert all(arrays.equal(lun) for lun in range(PAIRS))
+    print(f"\nkilled {killed}: (GOOD, moved) {ends}")
+
+
+async def test_s_vols_are_of_one_moment_when_the_link_is_lost(tmp_path: Path) -> None:
+    """Every write is ordered behind the one before it, on the next volume: the other site has a prefix of them."""
+    async with pair_of_arrays(tmp_path, *sixteen()) as arrays:
+        await create(arrays)
+        for turn, seconds in enumerate((0.05, 0.1, 0.2)):
+            asyncio.get_running_loop().call_later(seconds, arrays.cable.cut, Cut.RESET)
+            number = 0
+            states = {PairState.PAIR}
+            while PairState.PAIR in states or number % PAIRS:
+                block = f"{turn}/{number}".encode().ljust(BLOCK, b"\0")
+                outcome = await arrays.a.write(number % PAIRS, number // PAIRS % 2048, block)
+                assert outcome.status == 0
+                if number % PAIRS == PAIRS - 1:
+                    states = {status.state for status in await statuses(arrays.a)}
+                    assert len(states) == 1, "all at once"
+                number += 1
+            files = [arrays.b.file(f"data{lun:02}") for lun in range(PAIRS)]
+            arrived = []
+            for each in range(number):
+                at = each // PAIRS % 2048 * BLOCK
+                arrived.append(files[each % PAIRS][at : at + BLOCK] == f"{turn}/{each}".encode().ljust(BLOCK, b"\0"))
+            assert arrived == sorted(arrived, reverse=True) and any(arrived)
+            await arrays.mend()
+            await recover(arrays)
+
+
+async def test_reserve_of_the_quorum_volume_takes_the_group_over(tmp_path: Path) -> None:
+    """Figure 12 with a group: what the shim asks after its RESERVE (115 of Figure 5) moves the data as well."""
+    quorum = PairSpec("quorum0", "1MiB", quorum=True, group="db")
+    async with pair_of_arrays(tmp_path, quorum, *(replace(pair, group="db") for pair in sixteen()[1:4])) as arrays:
+        for lun in range(4):
+            await arrays.create(lun)
+        await arrays.a.write(2, 5, b"data".ljust(BLOCK, b"\0"))
+        await arrays.a.control(0, PairOut.SPLIT)
+        await arrays.b.until(0, PairState.PSUS)
+        host = ITNexus("iqn.2026-11.org.pairvol:host-b", bytes.fromhex("00023d00000b"), 1)
+        await arrays.b.control(0, PairOut.SWAP_RESYNC, claim=host)
+        for lun in range(4):
+            assert (await arrays.b.status(lun)).role is PairRole.P_VOL
+        assert (await arrays.b.status(0)).owner == host
+        for lun in range(4):
+            await arrays.a.until(lun, PairState.PAIR)
+        assert (await arrays.b.read(2, 5)).data_in == b"data".ljust(BLOCK, b"\0")
+
+
+async def test_takeover_of_16_pairs_is_one_decision(tmp_path: Path) -> None:
+    async with pair_of_arrays(tmp_path, *sixteen()) as arrays:
+        with pytest.raises(PairRefused) as refused:
+            await arrays.a.control(0, PairOut.CREATE, GROUP)
+        sense = refused.value.sense
+        assert sense is not None and (sense.asc_ascq, sense.field_pointer) == (0x2400, 2), "not of a group"
+        await create(arrays)
+        seconds = []
+        for turn in range(10):
+            array = arrays.a if turn % 2 else arrays.b
+            began = time.monotonic()
+            await array.control(0, PairOut.SWAP_RESYNC, GROUP)
+            seconds.append(time.monotonic() - began)
+            assert {status.role for status in await statuses(array)} == {PairRole.P_VOL}, "all, when one is told GOOD"
+            await mirroring(arrays)
+        assert arrays.a.log.count("group db: decided as one") == 10
+        milliseconds = sorted(1000 * each for each in seconds)
+        print(f"\ntakeover of 16 pairs: {milliseconds[5]:.1f} ms (median), {milliseconds[-1]:.1f} ms (longest)")
