@@ -253,13 +253,13 @@ class GroupControl:
             await self._decision.enter(values, {pair: each.marks for pair, each in told.items()}, void)
             for pair in agreed:
                 self._controls[pair].met(told[pair])
-            for pair in agreed:
-                await self._controls[pair].adopt_reservations(told[pair])
                 half = self._halves[pair]
                 if told[pair].decided.epoch == half.record.decided.epoch and told[pair].state is PairState.PSUE:
                     await half.suspend("it broke off while the arrays could not reach each other")
             if any(self._controls[pair].told_the_past for pair in agreed):
                 self.tell()
+            for pair in agreed:  # in here: nothing that this half votes for may come before
+                await self._controls[pair].adopt_reservations(told[pair])
         await self._resolve()
 
     def _news(self, told: Values) -> tuple[Values, tuple[str, ...]]:

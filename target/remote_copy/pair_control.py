@@ -117,7 +117,7 @@ class PairControl:
         """Set by the group, if the pair belongs to one."""
         self._within = within
         self._offer: PairOffer | None = None
-        self._told: tuple[int, PairState] = (half.record.decided.epoch, half.state)  # in the last PAIR_STATUS
+        self._told = half.record.decided.epoch, half.state, b""  # in the last PAIR_STATUS
         self._tasks = BackgroundTasks(half.identity.name)
         self._decision = PairDecision(half, primary, self._tasks, self._entered, self._split_if_armed)
 
@@ -448,10 +448,11 @@ class PairControl:
         """PAIR_STATUS; its flag says that this outdated half has data of its own."""
         half = self.half
         decided = half.record.decided
-        self._told = (decided.epoch, half.state)
-        parts = [decided.encode().encode(), self._decision.packed_marks()]
+        parts, table = [decided.encode().encode(), self._decision.packed_marks()], b""
         if self.reservations is not None and offer.reservations:
-            parts.append(self.reservations.told())
+            table = self.reservations.told()
+            parts.append(table)
+        self._told = decided.epoch, half.state, table
         written = int(len(half.marks) > 0)
         half.link.send(
             Frame(
@@ -470,11 +471,15 @@ class PairControl:
 
     @property
     def told_the_past(self) -> bool:
-        """True when, as the link opened, an epoch or a suspension was yet to become durable."""
-        epoch, state = self._told
+        """True when, as the link opened, an epoch or a suspension was yet to become durable, or this array, which an
+        operator's word lets go on alone, has changed the table of reservations since."""
+        epoch, state, table = self._told
         half = self.half
+        decided = half.record.decided
         suspended = half.state is PairState.PSUE and state is not PairState.PSUE
-        return epoch < half.record.decided.epoch or suspended
+        alone = decided.outdated == half.identity.peer_serial
+        changed = alone and self.reservations is not None and table not in (b"", self.reservations.told())
+        return epoch < decided.epoch or suspended or changed
 
     async def link_lost(self, reason: str) -> None:
         """The other array is out of reach: mirroring stops (¶31)."""
@@ -543,8 +548,8 @@ class PairControl:
                 if told.decided.epoch == half.record.decided.epoch and told.state is PairState.PSUE:
                     await half.suspend("it broke off while the arrays could not reach each other")
                 self.met(told)
-                await self.adopt_reservations(told)
                 self._tell_again()
+                await self.adopt_reservations(told)
                 doubtful = half.register.accepted
                 if doubtful is not None and half.register.reconnected(half.identity.peer_serial):
                     await self._decision.propose(doubtful)

@@ -1,5 +1,6 @@
 """Persistent reservations of a group's pairs: the tables are settled before the pairs move as one."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
@@ -147,6 +148,23 @@ async def test_after_a_takeover_by_force_the_tables_there_count(group: Group, da
     assert len(equal_tables(data).registrations) == (2 if at == "a" else 3)
     assert await data.at_a.out(CLEAR) is GOOD  # both decide again
     equal_tables(data)
+
+
+@pytest.mark.parametrize("turns", range(60))
+async def test_an_order_at_any_moment_of_the_reconnection(group: Group, data: Volume, turns: int) -> None:
+    """What the good side decides meanwhile, alone or with the other array's vote, is in force at both."""
+    await data.holds(data.at_a)
+    group.wire.cut()
+    await group.quiet()
+    await group.b.do(PairVerb.TAKEOVER)
+    assert await data.at_b.out(CLEAR) is GOOD
+    await group.wire.connect()
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    answer = await data.at_b.register()
+    assert answer in (GOOD, NO_VOTE)
+    await group.quiet()
+    assert len(equal_tables(data).registrations) == (answer is GOOD)
 
 
 @pytest.mark.parametrize("crashed", ["a", "b"])

@@ -450,6 +450,25 @@ async def test_no_takeover_by_force_no_change_at_the_half_left_behind(at: Settin
     assert not equal_tables(at.pair).registrations
 
 
+@pytest.mark.parametrize("turns", range(40))
+async def test_an_order_while_the_half_left_behind_comes_back(at: Setting, turns: int) -> None:
+    """The good side goes on alone until both have compared: what it decides after it told its table is told, too."""
+    await at.holds(at.a)
+    at.pair.wire.cut()
+    await at.pair.quiet()
+    await at.pair.b.do(PairVerb.TAKEOVER)
+    assert await at.b.out(CLEAR) is GOOD
+    await at.pair.wire.connect()
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    assert await at.b.register() is GOOD
+    await at.pair.quiet()
+    assert [made.key for made in equal_tables(at.pair).registrations.values()] == [0xB]
+    assert await at.a.hears() == [0x2A05]
+    assert await at.a.register() is GOOD
+    assert await at.b.keys() == await at.a.keys()
+
+
 # ----------------------------------------------------------------------------- RESERVE, and owners of quorum pairs
 
 
