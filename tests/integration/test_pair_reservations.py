@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from initiator_shim.initiator_transport import IscsiSession
+from initiator_shim.pair_client import PairRefused
 from initiator_shim.session_errors import SessionError
-from storage_model.pair_state import PairState
+from storage_model.nexus import ITNexus
+from storage_model.pair_state import PairRole, PairState, Refusal
 from storage_model.spec.pair_cdb import PairOption, PairOut
 from storage_model.spec.scsi_persistent_reservation import BasicParameters, FullStatus, decode_full_status
 from storage_model.spec.scsi_task import ScsiStatus
@@ -141,6 +143,35 @@ async def test_split_swap_and_restart_keep_it(arrays: PairOfArrays) -> None:
     stranger = Host(arrays.b, "stranger", 0xC)
     await stranger.connect()
     assert await stranger.writes() == CONFLICT
+
+
+async def test_a_group_takes_its_tables_along(tmp_path: Path) -> None:
+    data, quorum = PairSpec("data0", "1MiB", group="db"), PairSpec("quorum0", "1MiB", quorum=True, group="db")
+    async with pair_of_arrays(tmp_path, data, quorum) as arrays:
+        for lun in range(2):
+            await arrays.create(lun)
+        a, b = await two_hosts(arrays)
+        assert await a.out(RESERVE, kind=EXCLUSIVE_ACCESS) == GOOD
+        before = await equal_tables(arrays)
+        await arrays.b.control(1, PairOut.SWAP_RESYNC, PairOption.GROUP)
+        for lun in range(2):
+            await arrays.a.until(lun, PairState.PAIR)
+            assert (await arrays.b.status(lun)).role is PairRole.P_VOL
+        assert await equal_tables(arrays) == before
+        await arrays.a.kill()
+        await arrays.a.start()
+        await arrays.linked()
+        assert await equal_tables(arrays) == before
+        await arrays.b.control(1, PairOut.RESYNC, PairOption.GROUP | PairOption.GOOD_P_VOL)
+        await arrays.b.until(1, PairState.PAIR)
+        await arrays.b.control(1, PairOut.SPLIT)
+        await arrays.a.until(1, PairState.PSUS)
+        claimant = ITNexus("iqn.2026-11.org.pairvol:host-c", bytes.fromhex("00023d00000c"), 1)
+        with pytest.raises(PairRefused) as refused:
+            await arrays.a.control(1, PairOut.SWAP_RESYNC, claim=claimant)  # it would take data0 along
+        assert refused.value.refusal is Refusal.RESERVED
+        assert await b.out(PREEMPT, 0xA, EXCLUSIVE_ACCESS) == GOOD
+        assert await equal_tables(arrays) == (3, {(0xB, True)})
 
 
 async def test_without_the_link_nobody_new(arrays: PairOfArrays) -> None:
