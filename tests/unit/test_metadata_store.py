@@ -197,7 +197,7 @@ async def test_metadata_of_version_1_are_taken_over(path: Path) -> None:
 
 
 async def test_metadata_of_version_3_are_taken_over(path: Path) -> None:
-    """As they were written while withdrawals were kept in memory only."""
+    """As they were written while withdrawals were kept in memory only, and pairs had no reservations."""
     database = sqlite3.connect(path)
     with database:
         database.executescript(VERSION_1.replace("user_version = 1", "user_version = 3"))
@@ -206,13 +206,17 @@ async def test_metadata_of_version_3_are_taken_over(path: Path) -> None:
         columns = "(volume TEXT PRIMARY KEY, state TEXT NOT NULL, file TEXT)"
         database.execute(f"CREATE TABLE persistent_reservation {columns} STRICT")
     database.close()
+    reserved = ReservationRecord(ReservationEntry(7, 1, RESERVED))
     with MetadataStore(path, "30095") as store:
         record = store.load_pair("quorum0")
         assert record == PairRecord(EPOCH, PairState.PAIR, equal=True)
         record = replace(record, withdrawn=(OWNER.nexus,))
         await store.save_pair("quorum0", record)
+        assert store.load_pair_reservation("quorum0") == ReservationRecord()
+        await store.save_pair_reservation("quorum0", reserved)
     with MetadataStore(path, "30095") as store:
         assert store.load_pair("quorum0") == record
+        assert store.load_pair_reservation("quorum0") == reserved
 
 
 async def test_upgrade_that_is_broken_off_leaves_the_old_version(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
