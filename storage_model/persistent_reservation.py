@@ -126,6 +126,11 @@ class PersistentReservation:
     generation: int = 0
     aptpl: bool = False
 
+    def __str__(self) -> str:
+        kind = self.reservation_type
+        held = "not reserved" if kind is None else f"{kind} held by {self.holder or 'all of them'}"
+        return f"{len(self.registrations)} registered, {held}"
+
     # --- what holds
 
     def holds(self, nexus: ITNexus) -> bool:
@@ -329,9 +334,9 @@ class PersistentReservation:
         return json.dumps(
             {
                 "type": self.reservation_type,
-                "holder": None if self.holder is None else _encode_nexus(self.holder),
+                "holder": None if self.holder is None else encode_nexus(self.holder),
                 "registrations": [
-                    [*_encode_nexus(nexus), made.key, made.all_target_ports]
+                    [*encode_nexus(nexus), made.key, made.all_target_ports]
                     for nexus, made in self.registrations.items()
                 ],
             },
@@ -344,11 +349,11 @@ class PersistentReservation:
         try:
             record = json.loads(text)
             registrations = {
-                _decode_nexus(name, isid, port): Registration(int(key), bool(all_target_ports))
+                decode_nexus(name, isid, port): Registration(int(key), bool(all_target_ports))
                 for name, isid, port, key, all_target_ports in record["registrations"]
             }
             kind = None if record["type"] is None else ReservationType(record["type"])
-            holder = None if record["holder"] is None else _decode_nexus(*record["holder"])
+            holder = None if record["holder"] is None else decode_nexus(*record["holder"])
         except (KeyError, TypeError) as error:
             raise ValueError(f"not a persistent reservation: {error!r}") from None
         state = cls(registrations, kind, holder, aptpl=True)
@@ -372,9 +377,11 @@ def _tell(nexuses: Iterable[ITNexus], but: ITNexus, condition: AscAscq) -> tuple
     return tuple((nexus, condition) for nexus in nexuses if nexus != but)
 
 
-def _encode_nexus(nexus: ITNexus) -> tuple[str, str, int]:
+def encode_nexus(nexus: ITNexus) -> tuple[str, str, int]:
+    """As JSON has it: name, ISID in hexadecimal digits, relative target port."""
     return nexus.initiator_name, nexus.isid.hex(), nexus.target_port
 
 
-def _decode_nexus(name: str, isid: str, port: int) -> ITNexus:
+def decode_nexus(name: str, isid: str, port: int) -> ITNexus:
+    """From :func:`encode_nexus`'s form; raises TypeError or ValueError on anything else."""
     return ITNexus(str(name), bytes.fromhex(isid), int(port))

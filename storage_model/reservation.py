@@ -22,14 +22,17 @@ class Exclusion(Enum):
 class Reservation:
     """``holder`` by RESERVE, None while there is none; ``persistent`` the registrations and what they hold.
 
-    ``held`` is True while either reserves the unit: all that the data path looks at.
+    ``doubtful``: what the other array of a pair may have put into force in the place of ``persistent``. Then only those
+    are let in whom both let in, so that of an old holder and a new one neither is. ``held`` is True while anything
+    reserves the unit: all that the data path looks at.
     """
 
-    __slots__ = ("held", "holder", "persistent")
+    __slots__ = ("doubtful", "held", "holder", "persistent")
 
     def __init__(self) -> None:
         self.holder: ITNexus | None = None
         self.persistent = PersistentReservation()
+        self.doubtful: PersistentReservation | None = None
         self.held = False
 
     def conflicts(self, nexus: ITNexus) -> bool:
@@ -40,10 +43,11 @@ class Reservation:
         """What the reservation, of whichever kind, keeps ``nexus`` from."""
         if self.conflicts(nexus):
             return Exclusion.EVERYTHING
-        kind = self.persistent.reservation_type
-        if kind is None or self.persistent.takes_in(nexus):
-            return Exclusion.NOTHING
-        return Exclusion.ACCESS if kind.exclusive_access else Exclusion.WRITING
+        certain = _excludes(self.persistent, nexus)
+        if self.doubtful is None or certain is Exclusion.ACCESS:
+            return certain
+        doubtful = _excludes(self.doubtful, nexus)
+        return certain if doubtful is Exclusion.NOTHING else doubtful
 
     def reserve(self, nexus: ITNexus) -> bool:
         """RESERVE: false for RESERVATION CONFLICT. The holder may repeat it (SPC-2 7.21.2).
@@ -51,8 +55,8 @@ class Reservation:
         While anybody is registered it reserves nothing: it has no effect by whom the persistent reservation takes in,
         and conflicts by anybody else (SPC-4 5.13.3; SPC-2 5.5.1).
         """
-        if self.persistent.registrations:
-            return self.persistent.takes_in(nexus)
+        if self._registered:
+            return self._taken_in(nexus)
         if self.conflicts(nexus):
             return False
         self._hold(nexus)
@@ -60,7 +64,14 @@ class Reservation:
 
     def release_conflicts(self, nexus: ITNexus) -> bool:
         """RELEASE while anybody is registered: as :meth:`reserve`."""
-        return bool(self.persistent.registrations) and not self.persistent.takes_in(nexus)
+        return self._registered and not self._taken_in(nexus)
+
+    @property
+    def _registered(self) -> bool:
+        return bool(self.persistent.registrations or (self.doubtful and self.doubtful.registrations))
+
+    def _taken_in(self, nexus: ITNexus) -> bool:
+        return self.persistent.takes_in(nexus) and (self.doubtful is None or self.doubtful.takes_in(nexus))
 
     def release(self, nexus: ITNexus) -> bool:
         """RELEASE: true when ``nexus`` held the unit. By another it is no error and does nothing (SPC-2 7.18.2)."""
@@ -80,12 +91,20 @@ class Reservation:
         """A reset: nobody holds the unit by RESERVE any more (SPC-2 5.5.1). Persistent reservations stay."""
         self._hold(None)
 
-    def put_into_force(self, persistent: PersistentReservation) -> None:
+    def put_into_force(self, persistent: PersistentReservation, doubtful: PersistentReservation | None = None) -> None:
         """The outcome of a PERSISTENT RESERVE OUT, or what was kept over a restart."""
         assert self.holder is None or not persistent.registrations, "a unit is reserved in one way at a time"
-        self.persistent = persistent
+        self.persistent, self.doubtful = persistent, doubtful
         self._hold(self.holder)
 
     def _hold(self, nexus: ITNexus | None) -> None:
         self.holder = nexus
-        self.held = nexus is not None or self.persistent.reservation_type is not None
+        states = (self.persistent, self.doubtful)
+        self.held = nexus is not None or any(each and each.reservation_type is not None for each in states)
+
+
+def _excludes(state: PersistentReservation, nexus: ITNexus) -> Exclusion:
+    kind = state.reservation_type
+    if kind is None or state.takes_in(nexus):
+        return Exclusion.NOTHING
+    return Exclusion.ACCESS if kind.exclusive_access else Exclusion.WRITING

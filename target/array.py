@@ -29,12 +29,14 @@ from target.remote_copy.group_control import GroupControl
 from target.remote_copy.link_transport import LinkTransport
 from target.remote_copy.pair_control import PairControl
 from target.remote_copy.pair_half import PairHalf, PairIdentity
+from target.remote_copy.pair_reservations import PairReservations
 from target.remote_copy.paired_volume import PairedVolume
 from target.remote_copy.primary_volume import PrimaryVolume
 from target.remote_copy.region_marks import RegionMarks
 from target.remote_copy.secondary_volume import SecondaryVolume
 from target.scsi.device_server import DeviceServer
 from target.scsi.logical_unit import LogicalUnit, UnitIdentity
+from target.scsi.unit_reservation import UnitReservation
 from target.secret_files import load_access_rules
 from target.volumes.bitmap_file import BitmapFile
 from target.volumes.encrypted_volume import EncryptedVolume, KeyFile, KeyInMemory
@@ -171,8 +173,11 @@ class Array:
             self._units[config.lun] = self._unpaired_unit(config, volume)
             return
         if self._store.load_reservation(config.name, config.file or "").registrations:
-            log.warning("volume %s: its persistent reservations do not hold while it belongs to a pair", config.name)
-        half, control = self._make_pair(config, pair, volume)
+            log.warning(
+                "volume %s: the persistent reservations that it had by itself do not hold while it belongs to a pair",
+                config.name,
+            )
+        half, control, reservations = self._make_pair(config, pair, volume)
         paired = PairedVolume(half, control.primary, control.secondary)
         # Both halves have the same identity: the hosts see one volume (claim 5).
         serials = sorted((half.identity.serial, half.identity.peer_serial))
@@ -180,6 +185,7 @@ class Array:
         unit = LogicalUnit(config.lun, paired, UnitIdentity(serial), control, **_unit_kind(config))
         self._operations.attach(unit, config.name, config.file)
         half.busy = lambda: unit.operation is not None
+        reservations.attach(UnitReservation(self._server, unit))
         self._units[config.lun] = unit
 
     def _unpaired_unit(self, config: VolumeConfig, stored: FileVolume | MemoryVolume) -> LogicalUnit:
@@ -226,7 +232,9 @@ class Array:
                 " directory, create the pair anew from the other side"
             )
 
-    def _make_pair(self, config: VolumeConfig, pair: PairConfig, volume: Volume) -> tuple[PairHalf, PairControl]:
+    def _make_pair(
+        self, config: VolumeConfig, pair: PairConfig, volume: Volume
+    ) -> tuple[PairHalf, PairControl, PairReservations]:
         remote_copy = self._config.remote_copy
         assert (
             self._store is not None
@@ -259,12 +267,13 @@ class Array:
         marks = RegionMarks(bitmap, file)
         half = PairHalf(identity, volume, record, marks, self._store, self._link, self._publish)
         half.pace = self._pace_of(pair.copy_rate)
-        control = PairControl(half, PrimaryVolume(half), SecondaryVolume(half), _within)
+        reservations = PairReservations(half, self._store.load_pair_reservation(pair.name), self._store)
+        control = PairControl(half, PrimaryVolume(half), SecondaryVolume(half), _within, reservations)
         self._controls[pair.name] = self._by_ldev[config.ldev] = control
         group = pair.group if pair.group in self._group_names else ""
-        offer = PairOffer(pair.name, config.ldev, volume.size_bytes, volume.block_length, config.quorum, group)
+        offer = PairOffer(pair.name, config.ldev, volume.size_bytes, volume.block_length, config.quorum, group, True)
         self._link.offer(offer)
-        return half, control
+        return half, control, reservations
 
     def _make_groups(self) -> None:
         """Of the pairs that share a group's name; one that is alone is decided alone."""

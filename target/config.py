@@ -13,6 +13,7 @@ from typing import Any
 
 from storage_model.errors import UserError
 from storage_model.group_register import MAX_GROUP_PAIRS
+from storage_model.pair_reservation import SECOND_ARRAY
 from storage_model.pair_state import FenceLevel
 from storage_model.sizes import parse_copy_rate, parse_size
 from target.access_config import AccessConfig, check_luns, parse_access
@@ -204,6 +205,12 @@ def parse_config(text: str, source: str) -> ArrayConfig:
     top.end()
     if pairs and remote_copy is None:
         raise UserError(f"{source}: pairs need a [remote_copy] section that says where the other array is")
+    highest = max((group.tag for group in groups), default=0)
+    if pairs and highest >= SECOND_ARRAY:
+        raise UserError(
+            f"{source}: portal_groups.tag = {highest} must be below {SECOND_ARRAY} where pairs are: in the table of a"
+            " pair's persistent reservations the numbers above are those of the other array"
+        )
     return replace(
         config,
         volumes=volumes,

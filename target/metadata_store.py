@@ -8,14 +8,16 @@ import asyncio
 import logging
 import sqlite3
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
+from typing import TypeAlias
 
 from storage_model.errors import UserError
 from storage_model.medium_operation import MediumOperation
 from storage_model.pair import PairEpoch, PairRecord, decode_nexuses, encode_nexuses
+from storage_model.pair_reservation import ReservationEntry, ReservationProposal, ReservationRecord
 from storage_model.pair_state import PairState
 from storage_model.persistent_reservation import PersistentReservation
 from storage_model.volume import MediumFailure
@@ -25,7 +27,8 @@ log = logging.getLogger("pairvol.array")
 _SCHEMA_VERSION = 4
 _READABLE_VERSIONS = (0, 1, 2, 3, _SCHEMA_VERSION)
 """0 is a new file. 1 had no reservations: it gets the table, as every table that is missing is made. 2 did not say
-which file they were made on: they count for the one that has the volume's name now. 3 forgot withdrawals."""
+which file they were made on: they count for the one that has the volume's name now. 3 forgot withdrawals, and had no
+reservations of pairs."""
 _UPGRADES = (
     ((2,), "ALTER TABLE persistent_reservation ADD COLUMN file TEXT;"),
     ((1, 2, 3), "ALTER TABLE pair ADD COLUMN withdrawn TEXT NOT NULL DEFAULT '[]';"),
@@ -44,11 +47,16 @@ CREATE TABLE IF NOT EXISTS array (serial TEXT PRIMARY KEY, identity TEXT NOT NUL
 -- what SANITIZE or FORMAT UNIT has begun on a volume and not finished, as JSON
 CREATE TABLE IF NOT EXISTS operation (volume TEXT PRIMARY KEY, record TEXT NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS peer (serial TEXT PRIMARY KEY, identity TEXT NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS pair_reservation (
+    name     TEXT PRIMARY KEY, -- of a pair that is not SMPL
+    decided  TEXT NOT NULL,    -- the entry in force, as JSON
+    accepted TEXT              -- this array's vote for the next one, while it is undecided
+) STRICT;
 -- while APTPL is on: registrations and what they hold, as JSON; file: the volume's, empty: in memory, NULL: any
 CREATE TABLE IF NOT EXISTS persistent_reservation (volume TEXT PRIMARY KEY, state TEXT NOT NULL, file TEXT) STRICT;
 """
 
-_SAVE_PAIR = "INSERT OR REPLACE INTO pair VALUES (?, ?, ?, ?, ?, ?)"
+_Statement: TypeAlias = tuple[str, tuple[object, ...]]
 
 
 class MetadataStore:
@@ -134,12 +142,31 @@ class MetadataStore:
 
     async def save_pair(self, name: str, record: PairRecord) -> None:
         """Durable on return; raises MediumFailure: whoever needed the record to be durable must not go on."""
-        await self._run(f"the record of pair {name}", _SAVE_PAIR, _pair_row(name, record))
+        await self._run_all(f"the record of pair {name}", _pair_work(name, record))
 
     async def save_pairs(self, records: Mapping[str, PairRecord]) -> None:
         """All of them, or after a crash none: one transaction. Durable on return; raises MediumFailure."""
-        rows = [_pair_row(name, record) for name, record in records.items()]
-        await self._run_each(f"the records of the pairs {', '.join(records)}", _SAVE_PAIR, rows)
+        work = [statement for name, record in records.items() for statement in _pair_work(name, record)]
+        await self._run_all(f"the records of the pairs {', '.join(records)}", work)
+
+    def load_pair_reservation(self, name: str) -> ReservationRecord:
+        """The persistent reservation of a pair; of a new one, nothing. Called before the array serves."""
+        query = "SELECT decided, accepted FROM pair_reservation WHERE name = ?"
+        row = self._database.execute(query, (name,)).fetchone()
+        if row is None:
+            return ReservationRecord()
+        try:
+            vote = ReservationProposal.decode(row[1]) if row[1] else None
+            return ReservationRecord(ReservationEntry.decode(row[0]), vote)
+        except ValueError as error:
+            raise UserError(f"the persistent reservation of pair {name} cannot be read: {error}") from None
+
+    async def save_pair_reservation(self, name: str, record: ReservationRecord) -> None:
+        """Durable on return; raises MediumFailure, and then nothing has changed."""
+        accepted = record.accepted.encode() if record.accepted is not None else None
+        row = (name, record.decided.encode(), accepted)
+        what = f"the persistent reservation of pair {name}"
+        await self._run(what, "INSERT OR REPLACE INTO pair_reservation VALUES (?, ?, ?)", row)
 
     def load_reservation(self, volume: str, file: str = "") -> PersistentReservation:
         """What was reserved when the array ended, if APTPL was on; else nothing. Raises UserError.
@@ -173,17 +200,19 @@ class MetadataStore:
         await self._run(what, "INSERT OR REPLACE INTO persistent_reservation VALUES (?, ?, ?)", row)
 
     async def _run(self, what: str, statement: str, values: tuple[object, ...]) -> None:
-        await self._run_each(what, statement, [values])
+        await self._run_all(what, [(statement, values)])
 
-    async def _run_each(self, what: str, statement: str, rows: list[tuple[object, ...]]) -> None:
+    async def _run_all(self, what: str, work: Sequence[_Statement]) -> None:
+        """In one transaction."""
         try:
-            await asyncio.get_running_loop().run_in_executor(self._thread, self._commit, statement, rows)
+            await asyncio.get_running_loop().run_in_executor(self._thread, self._commit, work)
         except sqlite3.Error as error:
             raise MediumFailure(f"{what} cannot be written to the metadata: {error}") from error
 
-    def _commit(self, statement: str, rows: list[tuple[object, ...]]) -> None:
+    def _commit(self, work: Sequence[_Statement]) -> None:
         with self._database:
-            self._database.executemany(statement, rows)
+            for statement, values in work:
+                self._database.execute(statement, values)
 
     def close(self) -> None:
         """Waits for what is under way."""
@@ -199,9 +228,13 @@ class MetadataStore:
         self.close()
 
 
-def _pair_row(name: str, record: PairRecord) -> tuple[object, ...]:
+def _pair_work(name: str, record: PairRecord) -> list[_Statement]:
     accepted = record.accepted.encode() if record.accepted is not None else None
-    return name, record.decided.encode(), record.state.name, accepted, record.equal, encode_nexuses(record.withdrawn)
+    row = name, record.decided.encode(), record.state.name, accepted, record.equal, encode_nexuses(record.withdrawn)
+    work: list[_Statement] = [("INSERT OR REPLACE INTO pair VALUES (?, ?, ?, ?, ?, ?)", row)]
+    if record.state is PairState.SMPL:  # in one with it: the next pair of this name must not find them
+        work.append(("DELETE FROM pair_reservation WHERE name = ?", (name,)))
+    return work
 
 
 class ReservationNotes:

@@ -17,6 +17,8 @@ from scripts.simulation.journal import Journal
 from storage_model.differential_bitmap import PAGE_BYTES, REGION_BYTES, DifferentialBitmap
 from storage_model.medium_operation import MediumOperation
 from storage_model.pair import PairEpoch, PairRecord, decode_nexuses, encode_nexuses
+from storage_model.pair_reservation import ReservationRecord
+from storage_model.pair_state import PairState
 from storage_model.persistent_reservation import PersistentReservation
 from storage_model.volume import Extent, MediumFailure, SpaceExhausted
 
@@ -43,6 +45,7 @@ class Disk:
         self.volumes: dict[str, SimulatedVolume] = {}
         self.bitmaps: dict[str, bytearray] = {}
         self.records: dict[str, PairRecord] = {}
+        self.reservations: dict[str, ReservationRecord] = {}
         self.peers: dict[str, str] = {}
         self.identity = f"{random.getrandbits(64):016x}"
         self.writers: list[_Writer] = []
@@ -293,9 +296,17 @@ class SimulatedMetadata:
         def apply() -> None:
             self._disk.records.update(kept)
             for name, record in kept.items():
+                if record.state is PairState.SMPL:
+                    self._disk.reservations.pop(name, None)
                 self._disk.saved(name, record)
 
         await self._commit(apply)
+
+    def load_pair_reservation(self, name: str) -> ReservationRecord:
+        return self._disk.reservations.get(name, ReservationRecord())
+
+    async def save_pair_reservation(self, name: str, record: ReservationRecord) -> None:
+        await self._commit(lambda: self._disk.reservations.__setitem__(name, record))
 
     async def _commit(self, apply: Callable[[], None]) -> None:
         def torn(random: Random) -> None:

@@ -62,7 +62,8 @@ class FrameType(IntEnum):
     STATE = 21
     """The P-VOL's array tells the state of the pair inside the epoch (``length`` is the PairState)."""
     PAIR_STATUS = 22
-    """Either array tells what it knows of the pair when the link comes up."""
+    """Either array tells what it knows of the pair when the link comes up; payload: the epoch decided, the differing
+    regions, and where both know persistent reservations of a pair, the ReservationEntry in force."""
     READY = 23
     """May the receiver's volume become half of a pair? Asked before the vote, which cannot be taken back."""
     DIGEST = 24
@@ -71,6 +72,12 @@ class FrameType(IntEnum):
     """A pair-control request for every pair of a group; ``pair`` is the one that it was addressed to."""
     PROPOSE_GROUP = 26
     """The next epochs of several pairs, as one; ``pair`` is any of them."""
+    RESERVE_OUT = 27
+    """A PERSISTENT RESERVE OUT, for the array that serialises the pair; payload: ReservationOrder."""
+    RESERVATION = 28
+    """Asks for a vote; payload: ReservationProposal."""
+    ABORTED = 29
+    """Answered when the commands that RESERVATION frames aborted have ended."""
     ANSWER = 32
     """``flags`` is an :class:`Answer`; READ answers with data, PROPOSE and PROPOSE_GROUP with the voter's differing
     regions."""
@@ -96,7 +103,8 @@ class Answer(IntEnum):
     MEDIUM_FAILURE = 2
     SPACE_EXHAUSTED = 3
     REFUSED = 4
-    """REQUEST, GROUP_REQUEST, READY: the payload names the Refusal. PROPOSE, PROPOSE_GROUP: no vote."""
+    """REQUEST, GROUP_REQUEST, READY: the payload names the Refusal. PROPOSE, PROPOSE_GROUP: no vote. RESERVE_OUT,
+    RESERVATION: in JSON, why."""
     NO_SUCH_PAIR = 5
 
 
@@ -212,7 +220,8 @@ class FrameStream:
 class PairOffer:
     """One pair in a HELLO: what the two halves must have in common, and the LDEV by which frames name it.
 
-    ``group`` is its consistency group, "" if it is alone.
+    ``group`` is its consistency group, "" if it is alone. ``reservations``: its array knows the frames of persistent
+    reservations, which a HELLO tells once, for all its pairs.
     """
 
     name: str
@@ -221,6 +230,7 @@ class PairOffer:
     block_length: int
     quorum: bool
     group: str = ""
+    reservations: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,6 +265,7 @@ class Hello:
             "groups": groups,
             "nonce": self.nonce,
             "required": self.required,
+            "reservations": any(pair.reservations for pair in self.pairs),
         }
         return Frame(FrameType.HELLO, payload=json.dumps(document).encode())
 
@@ -264,8 +275,9 @@ class Hello:
         document = decode_json(payload)
         try:
             groups = {int(ldev): group for group, members in document.get("groups", {}).items() for ldev in members}
+            reservations = bool(document.get("reservations"))
             pairs = tuple(
-                PairOffer(str(n), int(d), int(s), int(b), bool(q), groups.get(int(d), ""))
+                PairOffer(str(n), int(d), int(s), int(b), bool(q), groups.get(int(d), ""), reservations)
                 for n, d, s, b, q in document["pairs"]
             )
             versions = tuple(int(version) for version in document["versions"])

@@ -8,6 +8,7 @@ leads itself and of no others, and whoever votes waits for nobody: so neither wa
 import logging
 from asyncio import Task, create_task, current_task
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 
 from storage_model.errors import RemoteProtocolError
@@ -121,11 +122,13 @@ class GroupControl:
                 return await self._take_over(addressed, request)
             self._controls[addressed].check_wanted(request)
             await self._settle(led)
+            await self._settle_reservations(led)
             values = self._values(addressed, request, written)
             leader_of(self._group.records, values)
             if not set(values) <= {pair for pair in led if self._halves[pair].register.leads}:
                 raise PairRefused(Refusal.BUSY)  # a P-VOL moved while the request waited
             self._check_connected(values)
+            self._check_not_reserved(values, request)
             await self._decision.decide(values, lambda: self._check_now(addressed, request, values))
             return values[addressed].epoch
 
@@ -149,10 +152,14 @@ class GroupControl:
         for control in self._controls.values():
             control.check_unreachable(request)
         values = self._values(addressed, request, frozenset())
+        self._check_not_reserved(values, request)
         log.warning("group %s: taken over by force: %s", self.name, ", ".join(values))
         self._decision.voting = current_task()  # whoever waits for this may give up, it does not
         try:
             await self._decision.enter(values, {})
+            for pair in values:
+                with suppress(PairRefused):  # it is taken over; who asks for the reservations has this tried again
+                    await self._controls[pair].settle_reservations()
         finally:
             self._decision.voting = None
         return values[addressed].epoch
@@ -170,6 +177,17 @@ class GroupControl:
         for pair in doubtful:
             if pair not in ballot:
                 await self._controls[pair].decision.ask_again()
+
+    async def _settle_reservations(self, led: Iterable[str]) -> None:
+        """No table is in doubt when the pairs move. Before the values are made: a fault may come meanwhile."""
+        for pair in led:
+            if self._halves[pair].connected:
+                await self._controls[pair].settle_reservations()
+
+    def _check_not_reserved(self, pairs: Iterable[str], request: PairRequest) -> None:
+        """A claim takes all of them along, and so counts for each."""
+        for pair in pairs:
+            self._controls[pair].check_not_reserved(request)
 
     def _ballot(self) -> dict[str, PairEpoch]:
         """The votes that are out for several pairs as one."""
@@ -235,12 +253,13 @@ class GroupControl:
             await self._decision.enter(values, {pair: each.marks for pair, each in told.items()}, void)
             for pair in agreed:
                 self._controls[pair].met(told[pair])
-            for pair in agreed:
                 half = self._halves[pair]
                 if told[pair].decided.epoch == half.record.decided.epoch and told[pair].state is PairState.PSUE:
                     await half.suspend("it broke off while the arrays could not reach each other")
             if any(self._controls[pair].told_the_past for pair in agreed):
                 self.tell()
+            for pair in agreed:  # in here: nothing that this half votes for may come before
+                await self._controls[pair].adopt_reservations(told[pair])
         await self._resolve()
 
     def _news(self, told: Values) -> tuple[Values, tuple[str, ...]]:

@@ -8,6 +8,7 @@ import json
 import logging
 from asyncio import Task, create_task, current_task
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
@@ -15,6 +16,7 @@ from storage_model.errors import RemoteProtocolError
 from storage_model.nexus import ITNexus
 from storage_model.pair import PairEpoch, PairRefused, PairRequest, after_all_known, keeps_ownership, next_epoch
 from storage_model.pair_state import TRANSITIONS, PairRole, PairState, PairVerb, Refusal
+from storage_model.reservation_order import ReservationOrder
 from storage_model.spec.copy_frames import Answer, Frame, FrameType, PairOffer, decode_json, decode_parts, encode_parts
 from storage_model.spec.pair_cdb import PairStatus
 from storage_model.spec.scsi_task import ScsiStatus
@@ -23,6 +25,7 @@ from target.remote_copy.copy_link import LinkDown
 from target.remote_copy.copy_pace import VerifyProgress
 from target.remote_copy.pair_decision import PairDecision, decode_epoch
 from target.remote_copy.pair_half import MIRRORED, PairHalf
+from target.remote_copy.pair_reservations import RESERVATION_FRAMES, PairReservations
 from target.remote_copy.primary_volume import PrimaryVolume
 from target.remote_copy.secondary_volume import SecondaryVolume
 from target.remote_copy.verify_task import VerifyTask
@@ -50,18 +53,25 @@ Within = Callable[[Task[T], float], Awaitable[T]]
 
 @dataclass(frozen=True, slots=True)
 class PairTold:
-    """A PAIR_STATUS: what the other array knows of its half. ``written``: it has data of its own."""
+    """A PAIR_STATUS: what the other array knows of its half. ``written``: it has data of its own.
+
+    ``reservations`` is the ReservationEntry in force there; b"" where one of the arrays knows none of pairs.
+    """
 
     decided: PairEpoch
     state: PairState
     written: bool
     marks: bytes
+    reservations: bytes = b""
 
     @classmethod
     def decode(cls, frame: Frame) -> "PairTold":
         """Raises RemoteProtocolError."""
-        decided, marks = decode_parts(frame.payload, 2)
-        return cls(decode_epoch(decided), _state(frame.length_bytes), bool(frame.flags), marks)
+        parts = decode_parts(frame.payload, None)
+        if len(parts) not in (2, 3):
+            raise RemoteProtocolError(f"a PAIR_STATUS of {len(parts)} parts", 0)
+        decided, marks, *reservations = parts
+        return cls(decode_epoch(decided), _state(frame.length_bytes), bool(frame.flags), marks, *reservations)
 
 
 class PairGroup(Protocol):
@@ -91,17 +101,25 @@ class PairGroup(Protocol):
 class PairControl:
     """Implements the logical unit's ``PairPort``; the array hands it the frames for its pair."""
 
-    def __init__(self, half: PairHalf, primary: PrimaryVolume, secondary: SecondaryVolume, within: Within[int]) -> None:
+    def __init__(
+        self,
+        half: PairHalf,
+        primary: PrimaryVolume,
+        secondary: SecondaryVolume,
+        within: Within[int],
+        reservations: PairReservations | None = None,
+    ) -> None:
         self.half = half
+        self.reservations = reservations
         self.primary = primary
         self.secondary = secondary
         self.group: PairGroup | None = None
         """Set by the group, if the pair belongs to one."""
         self._within = within
         self._offer: PairOffer | None = None
-        self._told: tuple[int, PairState] = (half.record.decided.epoch, half.state)  # in the last PAIR_STATUS
+        self._told = half.record.decided.epoch, half.state, b""  # in the last PAIR_STATUS
         self._tasks = BackgroundTasks(half.identity.name)
-        self._decision = PairDecision(half, primary, self._tasks, self._release_unwanted, self._split_if_armed)
+        self._decision = PairDecision(half, primary, self._tasks, self._entered, self._split_if_armed)
 
     # ----------------------------------------------------------------------------------------- what the SCSI side asks
 
@@ -117,6 +135,22 @@ class PairControl:
     def about_to_change(self) -> bool:
         """True from before this half's vote until it is decided: what is only allowed without a pair must not begin."""
         return self._decision.coming is not None or self.half.register.in_doubt
+
+    @property
+    def epoch(self) -> int:
+        """Of the last change that is decided."""
+        return self.half.record.decided.epoch
+
+    async def persistent_reserve_out(self, order: ReservationOrder, aborted: Callable[[], bool]) -> bool:
+        """See :meth:`PairReservations.execute`."""
+        if self.reservations is None:
+            raise PairRefused(Refusal.NOT_CONFIGURED)
+        return await self.reservations.execute(order, aborted)
+
+    async def reservations_settled(self) -> None:
+        """See :meth:`PairReservations.settled`."""
+        if self.reservations is not None:
+            await self.reservations.settled()
 
     async def released(self, nexus: ITNexus) -> None:
         """A RELEASE took effect; if it was the owner's, the pair has no owner any more."""
@@ -144,6 +178,11 @@ class PairControl:
                 if self._owns(nexus):  # tried again when the link is back
                     log.warning("pair %s: %s keeps the ownership: %s", half.identity.name, nexus.initiator_name, error)
                 return
+
+    def _entered(self) -> None:
+        if self.reservations is not None:
+            self.reservations.entered()
+        self._release_unwanted()
 
     def _release_unwanted(self) -> None:
         """The pair may have been given to a nexus that does not want it any more."""
@@ -267,11 +306,15 @@ class PairControl:
         """The operator's word counts as the other array's vote, as long as that cannot be had. Under ``changing``."""
         half = self.half
         self.check_unreachable(request)
+        self.check_not_reserved(request)
         value = self._value_of(request)
         log.warning("pair %s: taken over by force, array %s is outdated", half.identity.name, value.outdated)
         self._decision.voting = current_task()  # whoever waits for this may give up, it does not
         try:
-            return await self._decision.decide_alone(value)
+            epoch = await self._decision.decide_alone(value)
+            with suppress(PairRefused):  # it is taken over; who asks for the reservations has this tried again
+                await self.settle_reservations()
+            return epoch
         finally:
             self._decision.voting = None
 
@@ -291,6 +334,9 @@ class PairControl:
                 if self.group is not None and half.register.accepted is not None and half.register.accepted.group:
                     raise PairRefused(Refusal.IN_DOUBT, "its group's vote is out")  # not to be had for one pair alone
                 await self._decision.ask_again()  # what it led to could not be carried out here: a medium failed
+            self.check_not_reserved(request)
+            if half.connected:  # before the value is made: a fault may come meanwhile, and change what it is made of
+                await self.settle_reservations()
             value = self._value_of(request)
             if half.connected:
                 await self._check_halves(value)
@@ -402,11 +448,16 @@ class PairControl:
         """PAIR_STATUS; its flag says that this outdated half has data of its own."""
         half = self.half
         decided = half.record.decided
-        self._told = (decided.epoch, half.state)
-        payload = encode_parts(decided.encode().encode(), self._decision.packed_marks())
+        parts, table = [decided.encode().encode(), self._decision.packed_marks()], b""
+        if self.reservations is not None and offer.reservations:
+            table = self.reservations.told()
+            parts.append(table)
+        self._told = decided.epoch, half.state, table
         written = int(len(half.marks) > 0)
         half.link.send(
-            Frame(FrameType.PAIR_STATUS, offer.ldev, length_bytes=half.state, flags=written, payload=payload)
+            Frame(
+                FrameType.PAIR_STATUS, offer.ldev, length_bytes=half.state, flags=written, payload=encode_parts(*parts)
+            )
         )
 
     def _tell_again(self) -> None:
@@ -420,11 +471,15 @@ class PairControl:
 
     @property
     def told_the_past(self) -> bool:
-        """True when, as the link opened, an epoch or a suspension was yet to become durable."""
-        epoch, state = self._told
+        """True when, as the link opened, an epoch or a suspension was yet to become durable, or this array, which an
+        operator's word lets go on alone, has changed the table of reservations since."""
+        epoch, state, table = self._told
         half = self.half
+        decided = half.record.decided
         suspended = half.state is PairState.PSUE and state is not PairState.PSUE
-        return epoch < half.record.decided.epoch or suspended
+        alone = decided.outdated == half.identity.peer_serial
+        changed = alone and self.reservations is not None and table not in (b"", self.reservations.told())
+        return epoch < decided.epoch or suspended or changed
 
     async def link_lost(self, reason: str) -> None:
         """The other array is out of reach: mirroring stops (¶31)."""
@@ -449,6 +504,8 @@ class PairControl:
             if self.group is None:
                 raise RemoteProtocolError(f"{frame.type.name} for pair {half.identity.name}, which is in no group", 0)
             reply = await self.group.receive(half.identity.name, frame)
+        elif frame.type in RESERVATION_FRAMES and self.reservations is not None:
+            reply = await self.reservations.receive(frame)
         else:
             if frame.epoch > half.record.decided.epoch:
                 # After a swap the new P-VOL may act before this half, which led the change, has saved the decision.
@@ -492,11 +549,13 @@ class PairControl:
                     await half.suspend("it broke off while the arrays could not reach each other")
                 self.met(told)
                 self._tell_again()
+                await self.adopt_reservations(told)
                 doubtful = half.register.accepted
                 if doubtful is not None and half.register.reconnected(half.identity.peer_serial):
                     await self._decision.propose(doubtful)
+                await self.settle_reservations()
             except PairRefused as error:
-                log.warning("pair %s: epoch still in doubt: %s", half.identity.name, error)
+                log.warning("pair %s: still in doubt: %s", half.identity.name, error)
             finally:
                 half.gate.open()
         self._release_unwanted()
@@ -544,6 +603,28 @@ class PairControl:
         if request.serial != self.half.identity.serial or (self.half.link.up and self._offer is not None):
             raise PairRefused(Refusal.PEER_REACHABLE)
 
+    def check_not_reserved(self, request: PairRequest) -> None:
+        """Raises PairRefused for a claim, or the end of the pair, while hosts are registered: a unit is reserved in one
+        way at a time, and who owns a pair has it by RESERVE (SPC-2 5.5.1); without a pair anybody may use the volume.
+        """
+        claims = request.claim is not None and request.verb is not PairVerb.RELEASE
+        unpairs = request.verb is PairVerb.DELETE and not request.force
+        if (claims or unpairs) and self.reservations is not None and self.reservations.in_use:
+            raise PairRefused(Refusal.RESERVED)
+
+    async def adopt_reservations(self, told: PairTold) -> None:
+        """The later table counts at both arrays; waits for nobody else. With ``half.changing`` held."""
+        if self.reservations is not None and told.reservations:
+            await self.reservations.adopt(told.reservations, told.decided.epoch)
+
+    async def settle_reservations(self) -> None:
+        """Have decided what this array voted for: whoever stops to lead the pair has no vote out. Raises PairRefused.
+
+        With ``half.changing`` held; may wait for the other array, if this one leads.
+        """
+        if self.reservations is not None:
+            await self.reservations.settle()
+
     async def resolve_doubt(self) -> None:
         """Connected again: have decided what this array voted for, for this pair alone; give up what is unwanted."""
         half = self.half
@@ -554,8 +635,9 @@ class PairControl:
                 alone = doubtful is not None and not doubtful.group
                 if doubtful is not None and alone and half.connected and half.register.leads:
                     await self._decision.propose(doubtful)
+                await self.settle_reservations()
             except PairRefused as error:
-                log.warning("pair %s: epoch still in doubt: %s", half.identity.name, error)
+                log.warning("pair %s: still in doubt: %s", half.identity.name, error)
             finally:
                 half.gate.open()
         self._release_unwanted()

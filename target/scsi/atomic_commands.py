@@ -9,7 +9,7 @@ from asyncio import Event
 
 from storage_model.spec.scsi_cdb import FUA, OperationCode
 from storage_model.volume import AtomicVolume
-from target.scsi.block_commands import CHUNK_BYTES, check_range, checked_transfer, received_blocks
+from target.scsi.block_commands import CHUNK_BYTES, check_range, check_same_epoch, checked_transfer, received_blocks
 from target.scsi.command_context import CommandContext, invalid_field
 from target.scsi.logical_unit import MAXIMUM_ATOMIC_WRITE_BYTES, LogicalUnit
 from target.scsi.offered_commands import check_offered
@@ -98,10 +98,12 @@ async def orwrite(context: CommandContext) -> TaskOutcome:
 
 
 async def _set_bits(lu: LogicalUnit, task: ScsiTask, offset_bytes: int, data: memoryview, *, fua: bool) -> None:
+    epoch = lu.pair_epoch
     for start in range(0, len(data), CHUNK_BYTES):
         ones = data[start : start + CHUNK_BYTES]
         before = await lu.volume.read(offset_bytes + start, len(ones))
         if task.aborted:
             return
+        check_same_epoch(lu, epoch)
         either = int.from_bytes(before, "big") | int.from_bytes(ones, "big")
         await lu.volume.write(offset_bytes + start, either.to_bytes(len(ones), "big"), fua=fua)

@@ -234,14 +234,22 @@ async def compare_and_write(context: CommandContext) -> TaskOutcome:
         return TaskOutcome()
     data = memoryview(task.data_out)
     held = await lu.write_ranges.exclude(lba, lba + count)
+    epoch = lu.pair_epoch
     try:
         _check_equal(await lu.volume.read(lba * lu.block_length, length), data[:length])
+        check_same_epoch(lu, epoch)
         if not task.aborted:
             fua = bool(cdb[1] & FUA) or lu.write_through
             await lu.volume.write(lba * lu.block_length, data[length : 2 * length], fua=fua)
     finally:
         lu.write_ranges.release(held)
     return TaskOutcome(transfer_length_bytes=2 * length)
+
+
+def check_same_epoch(lu: LogicalUnit, epoch: int) -> None:
+    """Between reading and writing of one indivisible step; the initiator repeats it."""
+    if lu.pair_epoch != epoch:
+        raise CheckCondition(SenseKey.ABORTED_COMMAND, AscAscq.NO_ADDITIONAL_SENSE)
 
 
 async def synchronize_cache(context: CommandContext) -> TaskOutcome:

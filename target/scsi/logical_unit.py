@@ -1,11 +1,13 @@
 """One logical unit: its volume, its identity and the state that commands leave behind (SAM-5 4.7.4)."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
 from storage_model.nexus import ITNexus
 from storage_model.pair import PairRequest
 from storage_model.reservation import Reservation
+from storage_model.reservation_order import ReservationOrder
 from storage_model.spec.pair_cdb import PairStatus
 from storage_model.spec.scsi_mode import CACHING_WCE, CONTROL_D_SENSE, CONTROL_SWP, MODE_PAGES, ModePage
 from storage_model.spec.scsi_pages import Designator, unit_designators
@@ -45,6 +47,11 @@ class PairPort(Protocol):
         """True while the pair is about to change: a volume without one may have one in a moment."""
         ...
 
+    @property
+    def epoch(self) -> int:
+        """Moves with every change of the pair."""
+        ...
+
     async def released(self, nexus: ITNexus) -> None:
         """A RELEASE by ``nexus`` ends with GOOD; whether that nexus owns anything is the pair's knowledge."""
         ...
@@ -59,6 +66,14 @@ class PairPort(Protocol):
 
     async def withdraw(self, nexus: ITNexus) -> None:
         """The claim of ``nexus`` lost at its host: it must not own the pair."""
+        ...
+
+    async def persistent_reserve_out(self, order: ReservationOrder, aborted: Callable[[], bool]) -> bool:
+        """Carry it out at both arrays; False for RESERVATION CONFLICT. Raises ``CheckCondition``, ``PairRefused``."""
+        ...
+
+    async def reservations_settled(self) -> None:
+        """Until no change is under way; raises ``PairRefused`` while it is unknown whether one was made."""
         ...
 
     def verify(self) -> object:
@@ -163,6 +178,12 @@ class LogicalUnit:
         self.descriptor_sense = bool(control[CONTROL_D_SENSE[0]] & CONTROL_D_SENSE[1])
         self.software_write_protected = bool(control[CONTROL_SWP[0]] & CONTROL_SWP[1])
         self.write_protected = self._write_protected or self.software_write_protected
+
+    @property
+    def pair_epoch(self) -> int:
+        """What was read in one epoch must not be taken for the volume's in another: both halves may have been the
+        P-VOL meanwhile."""
+        return 0 if self.pair is None else self.pair.epoch
 
     @property
     def write_protection(self) -> AscAscq:

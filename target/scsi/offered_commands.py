@@ -13,11 +13,10 @@ from target.scsi.logical_unit import LogicalUnit
 
 
 def is_offered(row: CommandRow, lu: LogicalUnit) -> bool:
-    """A unit that belongs to a pair has no persistent reservations and no atomic writes.
+    """A unit that belongs to a pair has no atomic writes: the other half writes in pieces of its own.
 
-    The reservations would be this array's own: at the other half another host could win the same one. And the other
-    half writes in pieces of its own. A fully provisioned unit has nothing to unmap (SBC-3 4.7.2) or to
-    block erase: its blocks stay where they are. Only an encrypted one has a key to change.
+    A fully provisioned unit has nothing to unmap (SBC-3 4.7.2) or to block erase: its blocks stay where they are. Only
+    an encrypted one has a key to change.
     """
     block_erase = (row.operation_code, row.service_action) == (OperationCode.SANITIZE, Sanitize.BLOCK_ERASE)
     if block_erase or row.operation_code == OperationCode.UNMAP:
@@ -26,7 +25,7 @@ def is_offered(row: CommandRow, lu: LogicalUnit) -> bool:
         return isinstance(lu.volume, KeyedVolume)
     if row.operation_code == OperationCode.WRITE_ATOMIC_16:
         return isinstance(lu.volume, AtomicVolume)
-    return lu.pair is None or row.operation_code != OperationCode.PERSISTENT_RESERVE_OUT
+    return True
 
 
 def offered_rows(rows: Iterable[CommandRow], lu: LogicalUnit) -> list[CommandRow]:

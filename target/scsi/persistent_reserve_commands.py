@@ -1,43 +1,32 @@
 """PERSISTENT RESERVE IN and OUT (SPC-4 5.13, 6.15, 6.16): what is asked of the state, and what a change entails. [C]"""
 
 import logging
-from asyncio import Event
-from collections.abc import Callable, Sequence
-from functools import partial
-from typing import TypeAlias
+from collections.abc import Sequence
 
 from storage_model.errors import CheckCondition
 from storage_model.nexus import ITNexus, normalised_name
+from storage_model.pair import PairRefused
 from storage_model.persistent_reservation import Change, PersistentReservation, Registration
-from storage_model.spec.scsi_cdb import OperationCode, PersistentReserveIn, PersistentReserveOut
+from storage_model.reservation_order import ReservationOrder
+from storage_model.spec.scsi_cdb import PersistentReserveIn, PersistentReserveOut
 from storage_model.spec.scsi_persistent_reservation import (
     MAXIMUM_LIST_LENGTH,
-    BasicParameters,
     FullStatus,
-    MoveParameters,
     TransportId,
-    decode_move_destination,
-    decode_transport_ids,
     encode_capabilities,
     encode_full_status,
     encode_keys,
     encode_reservation,
 )
 from storage_model.spec.scsi_sense import AscAscq, SenseKey
-from storage_model.volume import MediumFailure
+from storage_model.volume import MediumFailure, VolumeError
 from target.scsi.command_context import CommandContext, invalid_parameter
-from target.scsi.offered_commands import check_offered, offered_rows
+from target.scsi.logical_unit import PairPort
 from target.scsi.reservation_commands import reservation_conflict
 from target.scsi.task import TaskOutcome
-from target.scsi.task_manager import abort
+from target.scsi.unit_reservation import UnitReservation
 
 log = logging.getLogger("pairvol.scsi")
-
-_Action = PersistentReserveOut
-_Decision: TypeAlias = Callable[[PersistentReservation], Change | None]
-
-_FLAGS_BYTE, _MOVE_FLAGS_BYTE = 20, 17
-_TARGET_PORT_BYTE, _MOVE_TRANSPORT_ID_BYTE, _FIRST_TRANSPORT_ID_BYTE = 18, 24, 28
 
 
 # --- PERSISTENT RESERVE IN
@@ -48,6 +37,11 @@ async def persistent_reserve_in(context: CommandContext) -> TaskOutcome:
     lu, cdb = context.lu, context.cdb
     if lu.reservation.holder is not None:
         return reservation_conflict(context)
+    if lu.pair is not None:
+        try:
+            await lu.pair.reservations_settled()
+        except PairRefused as refused:
+            raise _abnormal_end(refused) from None
     return context.data_in(_report(context, PersistentReserveIn(cdb[1] & 0x1F)), cdb[7] << 8 | cdb[8])
 
 
@@ -66,13 +60,10 @@ def _report(context: CommandContext, action: PersistentReserveIn) -> bytes:
 
 
 def _capabilities(context: CommandContext) -> bytes:
-    """Where there is no PERSISTENT RESERVE OUT the mask of types is empty: cluster software can read that here."""
+    """A pair keeps its table at both arrays, whatever an initiator asks for."""
     lu = context.lu
-    offered = offered_rows(context.server.command_rows, lu)
-    if not any(row.operation_code == OperationCode.PERSISTENT_RESERVE_OUT for row in offered):
-        return encode_capabilities(power_loss=False, activated=False, type_mask=0)
-    activated = lu.reservation.persistent.aptpl
-    return encode_capabilities(power_loss=lu.reservation_journal.survives_power_loss, activated=activated)
+    survives = lu.pair is not None or lu.reservation_journal.survives_power_loss
+    return encode_capabilities(power_loss=survives, activated=lu.reservation.persistent.aptpl)
 
 
 def _full_status(state: PersistentReservation, target_ports: Sequence[int]) -> list[FullStatus]:
@@ -110,129 +101,83 @@ async def persistent_reserve_out(context: CommandContext) -> TaskOutcome:
 
     The wait for aborted commands is outside of the lock, as they may be waiting for it themselves.
     """
-    lu, cdb = context.lu, context.cdb
-    check_offered(context.row, lu)
-    action = _Action(cdb[1] & 0x1F)
-    length = int.from_bytes(cdb[5:9], "big")
-    decide, aptpl_byte = _decision(context, action, length)
-    async with lu.reservation_journal.lock:
-        if context.task.aborted:
+    lu, task = context.lu, context.task
+    order = _order(context)
+    if lu.pair is not None:
+        return await _at_the_pair(context, lu.pair, order)
+    decide, aptpl_byte = order.decision(lambda name: _isids(context, name))
+    unit = UnitReservation(context.server, lu)
+    async with unit.lock:
+        if task.aborted:
             return TaskOutcome()  # not sent: it was aborted before it did anything
-        if lu.reservation.holder is not None:
+        if unit.reserved:
             return reservation_conflict(context)  # SPC-2 5.5.1, whoever it comes from
         change = decide(lu.reservation.persistent)
         if change is None:
             return reservation_conflict(context)
         if change.state.aptpl and not lu.reservation_journal.survives_power_loss:
             raise invalid_parameter(aptpl_byte)
-        await _put_into_force(context, action, change)
-        doomed = _abort_preempted(context, change) if action is _Action.PREEMPT_AND_ABORT else None
+        await _put_into_force(context, order.service_action, change)
+        unit.tell(change.attentions)
+        aborts = order.service_action is PersistentReserveOut.PREEMPT_AND_ABORT
+        doomed = unit.abort(change.preempted, task.nexus, task.tag) if aborts else None
     if doomed is not None:
         await doomed.wait()
-    return TaskOutcome(transfer_length_bytes=length)
+    return TaskOutcome(transfer_length_bytes=len(order.parameter_list))
 
 
-def _decision(context: CommandContext, action: PersistentReserveOut, length: int) -> tuple[_Decision, int]:
-    """What the command asks of the state, and the byte of its list that has APTPL; raises CheckCondition for a list
-    whose length cannot be."""
+def _order(context: CommandContext) -> ReservationOrder:
+    cdb, task = context.cdb, context.task
+    length = int.from_bytes(cdb[5:9], "big")
     if length > MAXIMUM_LIST_LENGTH:
         raise CheckCondition(SenseKey.ILLEGAL_REQUEST, AscAscq.PARAMETER_LIST_LENGTH_ERROR)
-    data = bytes(context.parameter_list(length))
-    if action is _Action.REGISTER_AND_MOVE:
-        return partial(_move, context, MoveParameters.decode(data)), _MOVE_FLAGS_BYTE
-    asked = BasicParameters.decode(data)
-    if action is _Action.REGISTER and asked.spec_i_pt and length < _FIRST_TRANSPORT_ID_BYTE:
-        raise CheckCondition(SenseKey.ILLEGAL_REQUEST, AscAscq.PARAMETER_LIST_LENGTH_ERROR)
-    return partial(_basic, context, action, asked), _FLAGS_BYTE
-
-
-def _basic(
-    context: CommandContext, action: PersistentReserveOut, asked: BasicParameters, state: PersistentReservation
-) -> Change | None:
-    nexus = context.task.nexus
-    scope, type_code = context.cdb[2] >> 4, context.cdb[2] & 0x0F
-    if action in (_Action.REGISTER, _Action.REGISTER_AND_IGNORE_EXISTING_KEY):
-        ports = context.server.port_groups.numbers if asked.all_tg_pt else None
-        return state.register(
-            nexus,
-            asked.key,
-            asked.action_key,
-            aptpl=asked.aptpl,
-            ignore_key=action is _Action.REGISTER_AND_IGNORE_EXISTING_KEY,
-            ports=ports,
-            named=partial(_nexuses_named, context, asked.transport_ids, ports) if asked.spec_i_pt else None,
-        )
-    if not state.is_registered_with(nexus, asked.key):
-        return None
-    if asked.spec_i_pt:
-        raise invalid_parameter(_FLAGS_BYTE)  # SPC-4 6.16.3
-    match action:
-        case _Action.RESERVE:
-            return state.reserve(nexus, asked.key, scope, type_code)
-        case _Action.RELEASE:
-            return state.release(nexus, asked.key, scope, type_code)
-        case _Action.CLEAR:
-            return state.clear(nexus, asked.key)
-        case _:  # PREEMPT, PREEMPT AND ABORT
-            return state.preempt(nexus, asked.key, asked.action_key, scope, type_code)
-
-
-def _move(context: CommandContext, asked: MoveParameters, state: PersistentReservation) -> Change | None:
-    return state.move(
-        context.task.nexus,
-        asked.key,
-        asked.action_key,
-        aptpl=asked.aptpl,
-        unregister=asked.unregister,
-        named=partial(_destination, context, asked),
+    return ReservationOrder(
+        task.nexus,
+        task.tag,
+        PersistentReserveOut(cdb[1] & 0x1F),
+        cdb[2],
+        bytes(context.parameter_list(length)),
+        tuple(context.server.port_groups.numbers),
     )
 
 
-def _nexuses_named(context: CommandContext, data: bytes, ports: Sequence[int] | None) -> list[ITNexus]:
-    """With SPEC_I_PT: each initiator port, at the port of the command or at all of them (SPC-4 table 69)."""
-    nexuses = []
-    for name in decode_transport_ids(data, _FIRST_TRANSPORT_ID_BYTE):
-        isids = _isids(context, name)
-        if not isids:
-            raise invalid_parameter(_FIRST_TRANSPORT_ID_BYTE)
-        for port in (context.task.nexus.target_port,) if ports is None else ports:
-            nexuses += [ITNexus(name.initiator_name, isid, port) for isid in isids]
-    return nexuses
+async def _at_the_pair(context: CommandContext, pair: PairPort, order: ReservationOrder) -> TaskOutcome:
+    """Both arrays have the same table: what this one may not decide alone ends with NOT READY, and why."""
+    try:
+        good = await pair.persistent_reserve_out(order, lambda: context.task.aborted)
+    except PairRefused as refused:
+        raise _abnormal_end(refused) from None
+    except VolumeError as error:
+        raise _not_kept(context, error) from None
+    if not good:
+        return reservation_conflict(context)
+    return TaskOutcome(transfer_length_bytes=len(order.parameter_list))
 
 
-def _destination(context: CommandContext, asked: MoveParameters) -> list[ITNexus]:
-    """A device name does for an initiator port while exactly one of its ports is known."""
-    name = decode_move_destination(asked.transport_id)
-    if asked.relative_target_port not in context.server.port_groups:
-        raise invalid_parameter(_TARGET_PORT_BYTE)
-    isids = _isids(context, name)
-    if len(isids) != 1:
-        raise invalid_parameter(_MOVE_TRANSPORT_ID_BYTE)
-    return [ITNexus(name.initiator_name, isid, asked.relative_target_port) for isid in isids]
+def _abnormal_end(refused: PairRefused) -> CheckCondition:
+    return CheckCondition(refused.refusal.sense_key, refused.refusal.asc_ascq)
 
 
 def _isids(context: CommandContext, name: TransportId) -> list[bytes]:
-    """The port that a TransportID names, or all known ports of the device it names (SPC-4 7.6.4.6)."""
-    if name.isid is not None:
-        return [name.isid]
+    """All known ports of a device (SPC-4 7.6.4.6)."""
     lu, initiator_name = context.lu, normalised_name(name.initiator_name)
     known = {*lu.unit_attentions.known, *lu.reservation.persistent.registrations}
     return sorted({nexus.isid for nexus in known if nexus.initiator_name == initiator_name})
 
 
 async def _put_into_force(context: CommandContext, action: PersistentReserveOut, change: Change) -> None:
-    lu, nexus = context.lu, context.task.nexus
+    lu = context.lu
     old = lu.reservation.persistent
     try:
         await lu.reservation_journal.change(change.state)
     except MediumFailure as error:
-        log.error("LUN %d: a persistent reservation could not be kept: %s", context.task.lun, error)
-        raise CheckCondition(SenseKey.HARDWARE_ERROR, AscAscq.INTERNAL_TARGET_FAILURE) from None
-    # A registered nexus that is not logged in now hears 29h/00h when it comes, which stands for what it missed: of the
-    # conditions of a nexus it has the highest precedence (SAM-5 5.14).
-    for other, condition in change.attentions:
-        lu.unit_attentions.establish(condition, only=other)
-    _log_change(context.task.lun, nexus, action, old, change.state)
+        raise _not_kept(context, error) from None
+    _log_change(context.task.lun, context.task.nexus, action, old, change.state)
+
+
+def _not_kept(context: CommandContext, error: VolumeError) -> CheckCondition:
+    log.error("LUN %d: a persistent reservation could not be kept: %s", context.task.lun, error)
+    return CheckCondition(SenseKey.HARDWARE_ERROR, AscAscq.INTERNAL_TARGET_FAILURE)
 
 
 def _log_change(
@@ -242,32 +187,10 @@ def _log_change(
         return
     made = new.registrations.get(nexus)
     log.info(
-        "LUN %d: %s by %s (%s): %d registered, %s",
+        "LUN %d: %s by %s (%s): %s",
         lun,
         action.name.replace("_", " "),
         nexus,
         "not registered" if made is None else f"key {made.key:#x}",
-        len(new.registrations),
-        _held(new),
+        new,
     )
-
-
-def _held(state: PersistentReservation) -> str:
-    if state.reservation_type is None:
-        return "not reserved"
-    return f"{state.reservation_type} held by {state.holder or 'all of them'}"
-
-
-def _abort_preempted(context: CommandContext, change: Change) -> Event:
-    """SPC-4 5.13.11.2.6: the commands of the preempted, and their prevention of removal. Set when they have ended.
-
-    A command that still waits for older ones will not begin, and may be waiting for this very one: no need to wait.
-    """
-    lu, task = context.lu, context.task
-    lu.prevents_removal -= change.preempted
-    doomed = [other for other in lu.tasks.all() if other is not task and other.nexus in change.preempted]
-    abort(doomed)
-    context.server.abort_in_transports(change.preempted, task.lun)
-    ended = Event()
-    lu.tasks.when_ended([other for other in doomed if not lu.tasks.waits_for_turn(other)], ended.set)
-    return ended

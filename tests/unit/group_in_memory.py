@@ -114,9 +114,7 @@ class _Transactions:
             raise site.fails
         site.transactions.append(dict(records))
         for pair, record in records.items():
-            disk = site.members[pair].disk
-            disk.record = record
-            disk.records.append(record)
+            site.members[pair].disk.put(record)
         await asyncio.sleep(0)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from storage_model.differential_bitmap import PAGE_BYTES, REGION_BYTES, DifferentialBitmap
 from storage_model.nexus import ITNexus
 from storage_model.pair import PairRecord, PairRefused, PairRequest
+from storage_model.pair_reservation import ReservationRecord
 from storage_model.pair_state import FenceLevel, PairRole, PairState, PairVerb, Refusal, Side
 from storage_model.spec.copy_frames import Answer, Frame, FrameStream, FrameType, PairOffer
 from storage_model.spec.scsi_task import ScsiStatus
@@ -20,10 +21,14 @@ from storage_model.volume import Buffer
 from target.remote_copy.copy_link import LinkDown
 from target.remote_copy.pair_control import PairControl
 from target.remote_copy.pair_half import PairHalf, PairIdentity
+from target.remote_copy.pair_reservations import PairReservations
 from target.remote_copy.paired_volume import PairedVolume
 from target.remote_copy.primary_volume import PrimaryVolume
 from target.remote_copy.region_marks import RegionMarks
 from target.remote_copy.secondary_volume import SecondaryVolume
+from target.scsi.device_server import DeviceServer
+from target.scsi.logical_unit import LogicalUnit, UnitIdentity
+from target.scsi.unit_reservation import UnitReservation
 from target.volumes.memory_volume import MemoryVolume
 
 BLOCK = 512
@@ -55,10 +60,12 @@ class HeldVolume(MemoryVolume):
 
 
 class Disk:
-    """What survives a crash of one array: the pair's record, the bitmap's pages, the volume."""
+    """What survives a crash of one array: the pair's record and its reservations, the bitmap's pages, the volume."""
 
     def __init__(self) -> None:
         self.record = PairRecord()
+        self.reservations = ReservationRecord()
+        self.entries: list[ReservationRecord] = []
         self.pages: dict[int, bytes] = {}
         self.volume = HeldVolume()
         self.records: list[PairRecord] = []
@@ -66,6 +73,13 @@ class Disk:
         self.running = asyncio.Event()
         """While clear, nothing becomes durable."""
         self.running.set()
+
+    def put(self, record: PairRecord) -> None:
+        """``record`` is durable. The table of reservations goes with the pair."""
+        self.record = record
+        self.records.append(record)
+        if record.state is PairState.SMPL:
+            self.reservations = ReservationRecord()
 
 
 class _Stores:
@@ -77,8 +91,13 @@ class _Stores:
 
     async def save_pair(self, name: str, record: PairRecord) -> None:
         await self._turn()
-        self._disk.record = record
-        self._disk.records.append(record)
+        self._disk.put(record)
+        await asyncio.sleep(0)
+
+    async def save_pair_reservation(self, name: str, record: ReservationRecord) -> None:
+        await self._turn()
+        self._disk.reservations = record
+        self._disk.entries.append(record)
         await asyncio.sleep(0)
 
     async def save(self, pages: Mapping[int, bytes]) -> None:
@@ -149,10 +168,14 @@ class Site(Station):
             pair, group or "qgrp", "quorum", self.serial, self.peer_serial, self.ldev, quorum, fence
         )
         self.disk = Disk()
+        self.knows_reservations = True
         self._stores: _Stores | None = None
         self.half: PairHalf
         self.control: PairControl
         self.volume: PairedVolume
+        self.reservations: PairReservations
+        self.lu: LogicalUnit
+        self.server: DeviceServer
 
     async def start(self) -> None:
         self.load(End(self))
@@ -169,8 +192,13 @@ class Site(Station):
         self.half = PairHalf(
             self.identity, self.disk.volume, self.disk.record, RegionMarks(bitmap, self._stores), self._stores, end
         )
-        self.control = PairControl(self.half, PrimaryVolume(self.half), SecondaryVolume(self.half), self.wait)
-        self.volume = PairedVolume(self.half, self.control.primary, self.control.secondary)
+        self.reservations = PairReservations(self.half, self.disk.reservations, self._stores)
+        primary, secondary = PrimaryVolume(self.half), SecondaryVolume(self.half)
+        self.control = PairControl(self.half, primary, secondary, self.wait, self.reservations)
+        self.volume = PairedVolume(self.half, primary, secondary)
+        self.lu = LogicalUnit(0, self.volume, UnitIdentity(self.pair_name), self.control)
+        self.server = DeviceServer({0: self.lu})
+        self.reservations.attach(UnitReservation(self.server, self.lu))
         self.end = end
 
     def forget(self) -> None:
@@ -207,8 +235,8 @@ class Site(Station):
 
     @property
     def offer(self) -> PairOffer:
-        size = self.disk.volume.size_bytes
-        return PairOffer(self.pair_name, self.ldev, size, BLOCK, self.identity.quorum, self.group)
+        size, quorum = self.disk.volume.size_bytes, self.identity.quorum
+        return PairOffer(self.pair_name, self.ldev, size, BLOCK, quorum, self.group, self.knows_reservations)
 
     # ------------------------------------------------------------------------------------------ what hosts do
 

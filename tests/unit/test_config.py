@@ -207,6 +207,13 @@ def test_file_of_another_kind(text: str, line: str) -> None:
     assert "\n" not in str(error.value)
 
 
+def test_target_ports_of_an_array_with_pairs_leave_room_for_those_of_the_other() -> None:
+    group = '[[portal_groups]]\ntag = {}\nportals = ["h:1"]\n'
+    assert parse_config(GOOD + group.format(0x7FFF), "f.toml").portal_groups
+    with pytest.raises(UserError, match=r"portal_groups\.tag = 32768 must be below 32768 where pairs are"):
+        parse_config(GOOD + group.format(0x8000), "f.toml")
+
+
 @given(st.text(max_size=60) | st.binary(max_size=60).map(lambda data: data.decode("latin-1")))
 def test_any_text_is_a_configuration_or_one_line(text: str) -> None:
     with pytest.raises(UserError) as error:

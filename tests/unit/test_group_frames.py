@@ -44,6 +44,16 @@ def test_hello_says_who_is_in_a_group() -> None:
         Hello.decode(json.dumps(document).encode())
 
 
+@pytest.mark.parametrize("known", [False, True])
+def test_hello_says_once_whether_its_array_knows_reservations_of_a_pair(known: bool) -> None:
+    pairs = (PairOffer("data", 1, 4096, 512, False, "db", known), PairOffer("alone", 2, 4096, 512, False, "", known))
+    hello = Hello("30095", "30096", pairs)
+    assert Hello.decode(hello.frame().payload).pairs == pairs
+    document = json.loads(bytes(hello.frame().payload))
+    assert document.pop("reservations") is known
+    assert not any(offer.reservations for offer in Hello.decode(json.dumps(document).encode()).pairs)
+
+
 @pytest.mark.parametrize(
     "payload",
     [

@@ -9,8 +9,15 @@ import pytest
 from storage_model.errors import UserError
 from storage_model.nexus import ITNexus
 from storage_model.pair import Owner, PairEpoch, PairRecord
+from storage_model.pair_reservation import (
+    ReservationEffects,
+    ReservationEntry,
+    ReservationProposal,
+    ReservationRecord,
+)
 from storage_model.pair_state import FenceLevel, PairState, Side
 from storage_model.persistent_reservation import PersistentReservation, Registration, ReservationType
+from storage_model.spec.scsi_sense import AscAscq
 from storage_model.volume import MediumFailure
 from target import metadata_store
 from target.metadata_store import MetadataStore, ReservationNotes
@@ -190,7 +197,7 @@ async def test_metadata_of_version_1_are_taken_over(path: Path) -> None:
 
 
 async def test_metadata_of_version_3_are_taken_over(path: Path) -> None:
-    """As they were written while withdrawals were kept in memory only."""
+    """As they were written while withdrawals were kept in memory only, and pairs had no reservations."""
     database = sqlite3.connect(path)
     with database:
         database.executescript(VERSION_1.replace("user_version = 1", "user_version = 3"))
@@ -199,13 +206,17 @@ async def test_metadata_of_version_3_are_taken_over(path: Path) -> None:
         columns = "(volume TEXT PRIMARY KEY, state TEXT NOT NULL, file TEXT)"
         database.execute(f"CREATE TABLE persistent_reservation {columns} STRICT")
     database.close()
+    reserved = ReservationRecord(ReservationEntry(7, 1, RESERVED))
     with MetadataStore(path, "30095") as store:
         record = store.load_pair("quorum0")
         assert record == PairRecord(EPOCH, PairState.PAIR, equal=True)
         record = replace(record, withdrawn=(OWNER.nexus,))
         await store.save_pair("quorum0", record)
+        assert store.load_pair_reservation("quorum0") == ReservationRecord()
+        await store.save_pair_reservation("quorum0", reserved)
     with MetadataStore(path, "30095") as store:
         assert store.load_pair("quorum0") == record
+        assert store.load_pair_reservation("quorum0") == reserved
 
 
 async def test_upgrade_that_is_broken_off_leaves_the_old_version(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -282,3 +293,38 @@ async def test_records_of_a_group_are_saved_as_one(path: Path) -> None:
         await store.save_pairs(after)
     with MetadataStore(path, "30095") as store:
         assert {name: store.load_pair(name) for name in after} == after
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+async def test_the_table_of_a_pair_goes_with_the_pair(path: Path, grouped: bool) -> None:
+    """In one transaction: the next pair of that name must not find it."""
+    effects = ReservationEffects(
+        OWNER.nexus, 7, ((OWNER.nexus, AscAscq.REGISTRATIONS_PREEMPTED),), frozenset({OWNER.nexus})
+    )
+    entry = ReservationEntry(7, 3, replace(RESERVED, generation=5, aptpl=False))
+    record = ReservationRecord(entry, ReservationProposal(ReservationEntry(8, 4), entry.order, effects))
+    with MetadataStore(path, "30095") as store:
+        assert store.load_pair_reservation("quorum0") == ReservationRecord()
+        for name in ("quorum0", "data0"):
+            await store.save_pair(name, PairRecord(EPOCH, PairState.PAIR))
+            await store.save_pair_reservation(name, record)
+    with MetadataStore(path, "30095") as store:
+        assert store.load_pair_reservation("quorum0") == record
+        await store.save_pair("quorum0", PairRecord(EPOCH, PairState.PSUE))
+        assert store.load_pair_reservation("quorum0") == record
+        smpl = PairRecord(PairEpoch(9), PairState.SMPL)
+        await (store.save_pairs({"quorum0": smpl, "log0": smpl}) if grouped else store.save_pair("quorum0", smpl))
+        assert store.load_pair_reservation("quorum0") == ReservationRecord()
+        assert store.load_pair_reservation("data0") == record
+
+
+@pytest.mark.parametrize(
+    "damage", ["UPDATE pair_reservation SET decided = 'nonsense'", "UPDATE pair_reservation SET accepted = '{}'"]
+)
+async def test_the_table_of_a_pair_that_cannot_be_read(path: Path, damage: str) -> None:
+    with MetadataStore(path, "30095") as store:
+        await store.save_pair_reservation("quorum0", ReservationRecord())
+        with store._database as database:
+            database.execute(damage)
+        with pytest.raises(UserError, match="persistent reservation of pair quorum0 cannot be read"):
+            store.load_pair_reservation("quorum0")
