@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -94,7 +95,13 @@ def test_interrupted(tmp_path: Path) -> None:
     """Whatever was measured is told; no process and no file is left."""
     words = ("--only", "digests", "--pairs", "2", "--seconds", "0.5", "--directory", str(tmp_path))
     process = subprocess.Popen(
-        command(*words), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        command(*words),
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # a shell's background has it ignored
     )
     assert process.stderr is not None
     try:
