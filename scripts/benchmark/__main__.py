@@ -115,6 +115,7 @@ def _run(plan: Plan, stage: Stage, results: Results) -> None:
             pairs = _pairs(comparison, plan, stage)
             results.comparisons[comparison.name] = comparison, pairs
             _say(f"[{number}/{total}] {report.progress(comparison, pairs)}")
+            _check_interrupted()
         except BenchmarkError as error:
             _fail(results, comparison.name, error)
             stage.end(comparison.ours.server)
@@ -125,6 +126,7 @@ def _run(plan: Plan, stage: Stage, results: Results) -> None:
             value = single.take(stage.directory, stage.root, plan.pairs)
             results.values[single.name] = value
             _say(f"[{number}/{total}] {single.name}: {value.middle:.4g} {value.unit} ({value.note})")
+            _check_interrupted()
         except (BenchmarkError, OSError) as error:
             _fail(results, single.name, error)
 
@@ -154,14 +156,26 @@ def _fail(results: Results, name: str, error: Exception) -> None:
     _say(f"{name}: FAILED: {error}")
 
 
+_interrupted: list[int] = []
+"""The signals that came: one may meet the interpreter where it can raise nothing, as in the end of an object."""
+
+
 def _interrupt(number: int, frame: FrameType | None) -> None:
+    _interrupted.append(number)
     raise KeyboardInterrupt
+
+
+def _check_interrupted() -> None:
+    if _interrupted:
+        raise KeyboardInterrupt
 
 
 def main(words: Sequence[str] | None = None) -> int:
     """Entry point; the exit status."""
     options = _arguments().parse_args(words)
-    signal.signal(signal.SIGTERM, _interrupt)  # so that every process is ended as at Ctrl-C
+    _interrupted.clear()
+    for number in (signal.SIGINT, signal.SIGTERM):  # the first is ignored in a shell's background else
+        signal.signal(number, _interrupt)
     try:
         plan = _plan(options)
         if options.list:
