@@ -37,7 +37,6 @@ _IMPATIENT = Scope("impatient", "", (0, 1), Budget(reserves=1, impatient=1))
 _FORGOTTEN = Scope("forgotten", "", (1,), Budget(reserves=1, cuts=1, crashes=1))
 _AGAIN = Scope("again", "", (0,), Budget(reserves=2, abandoned=1), owner=0, own_reserves=2)
 _WRITES = Scope("writes", "", (0, 1), Budget(reserves=1, writes=1), owner=0)
-_WRITES_CUT = Scope("writes cut", "", (0, 1), Budget(reserves=1, writes=1, cuts=1), owner=0)
 
 Patches = list[tuple[Any, str, Any]]
 

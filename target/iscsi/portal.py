@@ -4,13 +4,10 @@ import asyncio
 import logging
 import os
 from collections.abc import Collection
-from contextlib import suppress
 from dataclasses import replace
-from socket import IPPROTO_TCP, TCP_CONGESTION
 from typing import Any
 
 from storage_model.errors import UserError
-from storage_model.loopback import UNPACED_CONGESTION_CONTROL, is_loopback
 from storage_model.nexus import ITNexus
 from target.freed_memory import Trimming
 from target.iscsi.access import AccessControl
@@ -21,6 +18,7 @@ from target.iscsi.outstanding_commands import SharedRoom
 from target.iscsi.portal_groups import PortalGroup, target_addresses
 from target.iscsi.serving import Serving, socket_address
 from target.iscsi.session import SessionTable
+from target.loopback import accept_unpaced
 
 log = logging.getLogger("pairvol.iscsi")
 
@@ -82,10 +80,7 @@ class IscsiPortal:
             server = await loop.create_server(
                 lambda: Serving(self, tag), host.strip("[]") or None, int(port), backlog=1024, start_serving=False
             )
-            for sock in server.sockets:
-                if is_loopback(sock.getsockname()[0]):
-                    with suppress(OSError):  # it only costs CPU time
-                        sock.setsockopt(IPPROTO_TCP, TCP_CONGESTION, UNPACED_CONGESTION_CONTROL)
+            accept_unpaced(server)
             await server.start_serving()
         except OSError as error:
             # asyncio wraps the system's words in its own, with the address once more; the resolver's are below 0.

@@ -14,15 +14,15 @@ import ssl
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from dataclasses import replace
 
 from storage_model.errors import RemoteProtocolError, UserError
-from storage_model.loopback import UNPACED_CONGESTION_CONTROL, is_loopback
+from storage_model.loopback import is_loopback
 from storage_model.secret import Secret
 from storage_model.spec.copy_frames import GROUP_FEATURE, KEY_FEATURE, Frame, FrameType, Hello, PairOffer
 from storage_model.volume import VolumeError
 from target import eager
+from target.loopback import accept_unpaced, send_unpaced
 from target.remote_copy.copy_link import LinkDown
 from target.remote_copy.link import SILENCE_LIMIT, FrameReceived, Link, LinkEvent, LinkFailed, LinkOpened
 from target.remote_copy.link_tls import LinkTls, certificate_fault
@@ -113,9 +113,7 @@ class LinkTransport:
             self._server = await loop.create_server(
                 lambda: _Connection(self), *listen, reuse_address=True, start_serving=False
             )
-            for sock in self._server.sockets:
-                if is_loopback(sock.getsockname()[0]):
-                    _set_unpaced(sock)
+            accept_unpaced(self._server)
             await self._server.start_serving()
         except OSError as error:
             raise UserError(f"remote_copy.listen {listen[0]}:{listen[1]}: {error.strerror}") from None
@@ -183,7 +181,7 @@ class LinkTransport:
         sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)  # or asyncio takes it for none of TCP's
         try:
             sock.setblocking(False)
-            _set_unpaced(sock)  # before it connects
+            send_unpaced(sock)
             await loop.sock_connect(sock, peer)
             return await loop.create_connection(lambda: _Connection(self), sock=sock)
         except BaseException:
@@ -450,11 +448,6 @@ class _Connection(asyncio.Protocol):
 
 def _nothing(result: None) -> None:
     pass
-
-
-def _set_unpaced(sock: socket.socket) -> None:
-    with suppress(OSError):  # it only costs CPU time
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, UNPACED_CONGESTION_CONTROL)
 
 
 def _tls_reason(error: Exception) -> str:

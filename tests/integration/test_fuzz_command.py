@@ -1,42 +1,18 @@
 """``scripts/fuzz`` as a user runs it: a short campaign, an interrupted one, and one against an array that is broken."""
 
 import asyncio
-import os
 import re
-import signal
-import sys
-from pathlib import Path
+from functools import partial
 
 import pytest
 
 from scripts.fuzzing.live_array import LiveArray
 from scripts.fuzzing.memory_trend import trend
+from tests.integration.script_run import run_script
 
-ROOT = Path(__file__).resolve().parents[2]
-SECONDS = 60.0
 MEBIBYTE = 1 << 20
 
-
-async def run_fuzz(*words: str, interrupt_after: str = "") -> tuple[int, str]:
-    """Exit status and output; ``interrupt_after`` is what it says before it gets a SIGINT."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "scripts.fuzzing", *words, cwd=ROOT, start_new_session=True,
-        env={**os.environ, "PYTHONUNBUFFERED": "1"},
-        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
-    )  # fmt: skip
-    assert process.stdout is not None
-    output = ""
-    try:
-        async with asyncio.timeout(SECONDS):
-            while line := (await process.stdout.readline()).decode():
-                output += line
-                if interrupt_after and interrupt_after in line:
-                    process.send_signal(signal.SIGINT)
-            return await process.wait(), output
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
+run_fuzz = partial(run_script, "scripts.fuzzing", seconds=60.0)
 
 
 async def test_a_short_campaign() -> None:

@@ -1,41 +1,17 @@
 """``scripts/torture`` as a user runs it: each kind of fault once, arrays that are known to be bad, an interruption."""
 
-import asyncio
 import os
 import re
-import signal
-import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from scripts.torture_drill.bad_array import VARIANTS
 from scripts.torture_drill.faults import FAULTS
+from tests.integration.script_run import run_script
 
-ROOT = Path(__file__).resolve().parents[2]
-SECONDS = 120.0
-
-
-async def run_torture(*words: str, interrupt_after: str = "") -> tuple[int, str]:
-    """Exit status and output; ``interrupt_after`` is what it says before it gets a SIGINT."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "scripts.torture_drill", *words, cwd=ROOT, start_new_session=True,
-        env={**os.environ, "PYTHONUNBUFFERED": "1"},
-        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
-    )  # fmt: skip
-    assert process.stdout is not None
-    output = ""
-    try:
-        async with asyncio.timeout(SECONDS):
-            while line := (await process.stdout.readline()).decode():
-                output += line
-                if interrupt_after and interrupt_after in line:
-                    process.send_signal(signal.SIGINT)
-            return await process.wait(), output
-    finally:
-        if process.returncode is None:
-            process.terminate()  # it takes its arrays and shims down
-            await process.wait()
+run_torture = partial(run_script, "scripts.torture_drill", seconds=120.0)
 
 
 def processes_of(directory: Path) -> list[str]:

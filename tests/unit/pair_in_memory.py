@@ -6,6 +6,7 @@ its stores had not finished saving is then lost.
 
 import asyncio
 import itertools
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -114,7 +115,7 @@ class _Stores:
             raise self._disk.fails
 
 
-class Station:
+class Station(ABC):
     """What is at one end of the wire: an array, with the pairs that it serves."""
 
     def __init__(self, name: str) -> None:
@@ -126,23 +127,23 @@ class Station:
         self.impatient = asyncio.Event()
         """Set: whoever waits for a decision gives up now."""
 
-    def offers(self) -> dict[str, PairOffer]:
-        raise NotImplementedError
+    @abstractmethod
+    def offers(self) -> dict[str, PairOffer]: ...
 
-    def link_opened(self, offers: dict[str, PairOffer]) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def link_opened(self, offers: dict[str, PairOffer]) -> None: ...
 
-    async def link_lost(self) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    async def link_lost(self) -> None: ...
 
-    def serves(self, ldev: int) -> bool:
-        raise NotImplementedError
+    @abstractmethod
+    def serves(self, ldev: int) -> bool: ...
 
-    async def receive(self, frame: Frame) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    async def receive(self, frame: Frame) -> None: ...
 
-    async def end_tasks(self) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    async def end_tasks(self) -> None: ...
 
     async def wait(self, task: "asyncio.Task[int]", seconds: float) -> int:
         patience = asyncio.create_task(self.impatient.wait())
