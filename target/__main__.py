@@ -27,6 +27,7 @@ from target.config import (
     parse_volume_words,
     serial_from,
 )
+from target.event_loop import new_event_loop
 from target.freed_memory import keep_freed_memory
 from target.portal_config import parse_portal_word, replace_portals
 
@@ -246,7 +247,8 @@ def main(words: list[str] | None = None) -> int:
         logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
         _raise_descriptor_limit()
         keep_freed_memory()
-        asyncio.run(_serve(config, lambda: configuration(words)[0]))
+        with asyncio.Runner(loop_factory=new_event_loop) as runner:
+            runner.run(_serve(config, lambda: configuration(words)[0]))
     except UserError as error:
         print(f"pairvol-array: {error}", file=sys.stderr)
         return 2

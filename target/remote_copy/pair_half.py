@@ -95,6 +95,7 @@ class PairHalf:
         self.link = link
         self.record = record
         self.recall()
+        self._judge(record)
         self.gate = WriteGate()
         """Passed by what hosts and the copy task do here."""
         self.replicated = WriteGate()
@@ -155,6 +156,27 @@ class PairHalf:
         record = self.record
         behind = record.decided.source is Side.S_VOL and not record.equal
         return behind and self.role is PairRole.P_VOL and record.state in (PairState.COPY, PairState.PSUE)
+
+    @property
+    def settled(self) -> bool:
+        """True if nothing about the pair is in doubt, and no region has to be fetched before it can be read."""
+        register, record = self.register, self.record
+        if register.accepted is not None or register.decided.epoch != record.decided.epoch:
+            return False
+        if record is not self._judged:
+            self._judge(record)
+        return not self._fetches
+
+    @property
+    def mirroring(self) -> bool:
+        """True at a settled P-VOL whose writes go to both halves: what nearly every write to a pair finds."""
+        return self.settled and self._mirrors
+
+    def _judge(self, record: PairRecord) -> None:
+        """Once per record, not per command."""
+        self._judged = record
+        self._fetches = self.fetching
+        self._mirrors = self.role is PairRole.P_VOL and record.state in MIRRORED
 
     @property
     def _split_brain_stands(self) -> bool:

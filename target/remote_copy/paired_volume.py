@@ -9,21 +9,41 @@ from typing import Any
 from storage_model.errors import CheckCondition
 from storage_model.pair_state import PairRole
 from storage_model.spec.scsi_sense import AscAscq, SenseKey
-from storage_model.volume import Buffer, Extent, NotReady
+from storage_model.volume import Buffer, DirectVolume, Extent, FileRange, NotReady
 from target.remote_copy.pair_half import PairHalf
 from target.remote_copy.primary_volume import PrimaryVolume
 from target.remote_copy.secondary_volume import SecondaryVolume
 
 
 class PairedVolume:
-    """Implements ``storage_model.volume.Volume``."""
+    """Implements ``storage_model.volume.Volume`` and, where the half's own volume does, ``DirectVolume``."""
 
     def __init__(self, half: PairHalf, primary: PrimaryVolume, secondary: SecondaryVolume) -> None:
         self._half = half
+        self._direct = half.volume if isinstance(half.volume, DirectVolume) else None
         self._primary = primary
         self._secondary = secondary
         self.size_bytes = half.volume.size_bytes
         self.block_length = half.volume.block_length
+
+    def read_now(self, offset_bytes: int, length_bytes: int) -> Buffer | None:
+        """At every role: what has to be fetched first, or may be stale by now, is for :meth:`read`."""
+        if self._direct is None or not self._half.settled:
+            return None
+        return self._direct.read_now(offset_bytes, length_bytes)
+
+    def lend_now(self, offset_bytes: int, length_bytes: int) -> FileRange | None:
+        """As :meth:`read_now`."""
+        if self._direct is None or not self._half.settled:
+            return None
+        return self._direct.lend_now(offset_bytes, length_bytes)
+
+    def write_now(self, offset_bytes: int, data: Buffer) -> bool:
+        """Without a pair: every other write waits for the other array or for a mark."""
+        half = self._half
+        if self._direct is None or half.role is not PairRole.SMPL or half.gate.closed or not half.settled:
+            return False
+        return self._direct.write_now(offset_bytes, data)
 
     async def read(self, offset_bytes: int, length_bytes: int) -> Buffer:
         """At the S-VOL, what the last mirrored writes left."""
@@ -33,7 +53,9 @@ class PairedVolume:
 
     def write(self, offset_bytes: int, data: Buffer, *, fua: bool = False) -> Coroutine[Any, Any, None]:
         """Acknowledged when every half that counts has it."""
-        return self._update(offset_bytes, len(data), data, fua)  # each coroutine between costs a mirrored write 1 %
+        if self._half.mirroring:
+            return self._primary.write_settled(offset_bytes, data, fua, self._update)
+        return self._update(offset_bytes, len(data), data, fua)
 
     async def unmap(self, offset_bytes: int, length_bytes: int) -> None:
         """Travels to the other half like a write."""

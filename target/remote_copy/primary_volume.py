@@ -1,15 +1,23 @@
 """The P-VOL's data path: every write is marked, then made at both halves, then acknowledged (¶30). [C]"""
 
 from asyncio import Lock
+from collections.abc import Awaitable, Callable
+from typing import TypeAlias
 
 from storage_model.differential_bitmap import REGION_BYTES
 from storage_model.errors import CheckCondition
 from storage_model.pair_state import FenceLevel, PairRole, PairState
 from storage_model.spec.copy_frames import Answer, Frame, FrameType, WriteFlag
 from storage_model.spec.scsi_sense import AscAscq, SenseKey
-from storage_model.volume import Buffer, NotReady, ReplicationRefused, VolumeError
+from storage_model.volume import Buffer, DirectVolume, NotReady, ReplicationRefused, VolumeError
 from target.remote_copy.copy_link import LinkDown
 from target.remote_copy.pair_half import MIRRORED, PairHalf
+
+Update: TypeAlias = Callable[[int, int, Buffer | None, bool], Awaitable[None]]
+"""Writes so many bytes from an offset on, or makes a hole; with FUA or without."""
+
+# An operation on an enumeration costs more than the rest of its line.
+_ZEROS, _FUA, _DONE = int(WriteFlag.ZEROS), int(WriteFlag.FUA), int(Answer.DONE)
 
 
 class PrimaryVolume:
@@ -17,6 +25,7 @@ class PrimaryVolume:
 
     def __init__(self, half: PairHalf) -> None:
         self._half = half
+        self._direct = half.volume if isinstance(half.volume, DirectVolume) else None
         self._forgetting = Lock()
 
     async def read(self, offset_bytes: int, length_bytes: int) -> Buffer:
@@ -34,6 +43,35 @@ class PrimaryVolume:
             finally:
                 half.gate.leave()
         return await half.volume.read(offset_bytes, length_bytes)
+
+    async def write_settled(self, offset_bytes: int, data: Buffer, fua: bool, otherwise: Update) -> None:
+        """Nearly every write: it has to wait for the other array only, not for a change, a neighbour or a mark.
+
+        Any other is for ``otherwise``. Not inside the gate yet: asked for as late as now, the pair is as it is seen.
+        """
+        half, length_bytes = self._half, len(data)
+        end = offset_bytes + length_bytes
+        regions = range(offset_bytes // REGION_BYTES, (end - 1) // REGION_BYTES + 1)
+        held = None
+        if half.mirroring and not half.gate.closed and length_bytes:
+            held = half.ranges.exclude_now(offset_bytes, end)
+        if held is None:
+            await otherwise(offset_bytes, length_bytes, data, fua)
+            return
+        if not half.marks.begin_marked(regions):
+            half.ranges.release(held)
+            await otherwise(offset_bytes, length_bytes, data, fua)
+            return
+        half.gate.enter_now()
+        try:
+            try:
+                await self._write_both(offset_bytes, length_bytes, data, fua, regions)
+            finally:
+                half.ranges.release(held)
+            if half.marks.crowded:
+                await self._forget_in_time()
+        finally:
+            half.gate.leave()
 
     async def write(self, offset_bytes: int, length_bytes: int, data: Buffer | None, *, fua: bool) -> None:
         """``data`` None makes a hole. The caller is inside the gate."""
@@ -56,8 +94,8 @@ class PrimaryVolume:
                 await self._write_alone(offset_bytes, length_bytes, data, fua)
         finally:
             half.ranges.release(held)
-        if half.state in MIRRORED and half.marks.crowded and not self._forgetting.locked():
-            await self.forget_equal()
+        if half.marks.crowded:
+            await self._forget_in_time()
 
     async def flush(self) -> None:
         """Both media, while both halves count. The caller is inside the gate."""
@@ -76,6 +114,10 @@ class PrimaryVolume:
                     half.marks.forget()
             except VolumeError as error:
                 await half.suspend(f"the local volume fails: {error}")
+
+    async def _forget_in_time(self) -> None:
+        if self._half.state in MIRRORED and not self._forgetting.locked():
+            await self.forget_equal()
 
     async def _flush_both(self) -> bool:
         """True if both media have everything that was acknowledged before; otherwise the pair is suspended."""
@@ -97,18 +139,25 @@ class PrimaryVolume:
         regions = half.marks.bitmap.regions(offset_bytes, length_bytes)
         if not half.marks.begin_marked(regions):
             await half.marks.begin(regions)
+        await self._write_both(offset_bytes, length_bytes, data, fua, regions)
+
+    async def _write_both(
+        self, offset_bytes: int, length_bytes: int, data: Buffer | None, fua: bool, regions: range
+    ) -> None:
+        """The regions are marked; their marks of this write end with it."""
+        half, direct = self._half, self._direct
         equal = False
         try:
-            flags = (WriteFlag.FUA if fua else 0) | (WriteFlag.ZEROS if data is None else 0)
+            flags = (_FUA if fua else 0) | (_ZEROS if data is None else 0)
             frame = self._frame(FrameType.WRITE, offset_bytes, length_bytes, flags, b"" if data is None else data)
             answer = half.link.request(frame)  # on its way while the local half is written
             if data is None:
                 await half.volume.unmap(offset_bytes, length_bytes)
-            else:
+            elif fua or direct is None or not direct.write_now(offset_bytes, data):
                 await half.volume.write(offset_bytes, data, fua=fua)
             try:
                 reply = await answer
-                equal = reply.flags == Answer.DONE
+                equal = reply.flags == _DONE
                 if not equal:
                     reason = f"the other array answers a write with {Answer(reply.flags).name}"
             except LinkDown as error:

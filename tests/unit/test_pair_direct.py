@@ -1,0 +1,147 @@
+"""Reads and writes of a paired volume that end at once: only where nothing has to be asked, fetched or marked."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+
+import pytest
+
+from storage_model.differential_bitmap import REGION_BYTES
+from storage_model.pair_state import PairRole, PairState, PairVerb
+from storage_model.spec.copy_frames import FrameType
+from storage_model.volume import Buffer, Extent, FileRange
+from tests.unit.pair_in_memory import BLOCK, REGIONS, HeldVolume, Pair, block, is_type
+
+
+class DirectHeldVolume(HeldVolume):
+    """One that never waits for its medium, as a file in the page cache; ``lent`` counts what it lends."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.contents = bytearray(REGIONS * REGION_BYTES)
+
+    def read_now(self, offset_bytes: int, length_bytes: int) -> Buffer | None:
+        return bytes(self.contents[offset_bytes : offset_bytes + length_bytes])
+
+    def lend_now(self, offset_bytes: int, length_bytes: int) -> FileRange | None:
+        return FileRange(-1, offset_bytes, length_bytes)
+
+    def write_now(self, offset_bytes: int, data: Buffer) -> bool:
+        self.contents[offset_bytes : offset_bytes + len(data)] = data
+        return True
+
+    async def read(self, offset_bytes: int, length_bytes: int) -> Buffer:
+        await self.hold_reads.wait()
+        return bytes(self.contents[offset_bytes : offset_bytes + length_bytes])
+
+    async def write(self, offset_bytes: int, data: Buffer, *, fua: bool = False) -> None:
+        await self.hold.wait()
+        self.write_now(offset_bytes, data)
+
+    async def block_status(self, offset_bytes: int, length_bytes: int) -> Sequence[Extent]:
+        return [Extent(offset_bytes, length_bytes, mapped=True)]
+
+    async def unmap(self, offset_bytes: int, length_bytes: int) -> None:
+        self.write_now(offset_bytes, bytes(length_bytes))
+
+
+@pytest.fixture
+async def pair() -> AsyncIterator[Pair]:
+    pair = Pair(quorum=False)
+    for site in (pair.a, pair.b):
+        site.disk.volume = DirectHeldVolume()
+    await pair.start()
+    yield pair
+    await pair.stop()
+
+
+def written_now(pair: Pair, text: str) -> bool:
+    return pair.a.volume.write_now(0, block(text))
+
+
+async def test_without_a_pair_the_volume_is_as_direct_as_its_own(pair: Pair) -> None:
+    assert written_now(pair, "simplex")
+    assert pair.a.volume.read_now(0, BLOCK) == block("simplex")
+    assert pair.a.volume.lend_now(0, BLOCK) == FileRange(-1, 0, BLOCK)
+
+
+async def test_a_mirrored_write_is_never_made_without_the_other_array(pair: Pair) -> None:
+    await pair.mirror()
+    assert not written_now(pair, "here only")
+    assert pair.a.volume.read_now(0, BLOCK) == bytes(BLOCK)
+
+
+async def test_a_suspended_pair_marks_before_it_writes(pair: Pair) -> None:
+    await pair.mirror()
+    await pair.a.do(PairVerb.SPLIT)
+    await pair.until(PairState.PSUS)
+    assert not written_now(pair, "unmarked")
+
+
+async def test_nothing_passes_a_closed_gate(pair: Pair) -> None:
+    await pair.a.half.gate.close()
+    assert not written_now(pair, "past the gate")
+    pair.a.half.gate.open()
+    assert written_now(pair, "after it")
+
+
+async def test_what_only_the_other_half_has_is_not_read_from_this_one(pair: Pair) -> None:
+    await pair.mirror()
+    await pair.a.do(PairVerb.SPLIT)
+    await pair.until(PairState.PSUS)
+    assert await pair.a.write(1, "newer")
+    pair.a.disk.volume.hold_reads.clear()  # what the new P-VOL lacks does not come yet
+    await pair.b.do(PairVerb.SWAP_RESYNC)
+    await pair.quiet()
+    assert (pair.b.half.role, pair.b.half.state) == (PairRole.P_VOL, PairState.COPY)
+    assert pair.b.volume.read_now(BLOCK, BLOCK) is None
+    assert pair.b.volume.lend_now(BLOCK, BLOCK) is None
+    pair.a.disk.volume.hold_reads.set()
+    await pair.until(PairState.PAIR)
+    assert pair.b.volume.read_now(BLOCK, BLOCK) == block("newer")
+
+
+async def test_a_vote_that_is_out_ends_direct_reads(pair: Pair) -> None:
+    """The P-VOL may have moved, and newer data with it: from the vote until its outcome is known."""
+    await pair.mirror()
+    await pair.a.do(PairVerb.SPLIT)
+    await pair.until(PairState.PSUS)
+    pair.wire.cut_at(is_type(FrameType.PROPOSE), delivered=True)
+    claim = asyncio.create_task(pair.b.do(PairVerb.SWAP_RESYNC))
+    await pair.quiet()
+    in_doubt = [site for site in (pair.a, pair.b) if site.half.register.in_doubt]
+    assert in_doubt
+    for site in in_doubt:
+        assert site.volume.read_now(0, BLOCK) is None
+        assert site.volume.lend_now(0, BLOCK) is None
+    await pair.connect()
+    await asyncio.gather(claim, return_exceptions=True)
+    await pair.quiet()
+    for site in in_doubt:
+        assert site.volume.read_now(0, BLOCK) is not None
+
+
+async def test_a_settled_write_waits_for_whoever_has_its_blocks(pair: Pair) -> None:
+    """The quick way of a mirrored write gives way to the slow one; order and data are those of the hosts."""
+    await pair.mirror()
+    assert await pair.a.write(0, "first")  # marks the region
+    held = pair.a.half.ranges.exclude_now(0, BLOCK)
+    assert held is not None
+    second = asyncio.create_task(pair.a.write(0, "second"))
+    await pair.quiet()
+    assert pair.a.volume.read_now(0, BLOCK) == block("first")
+    pair.a.half.ranges.release(held)
+    assert await second
+    for site in (pair.a, pair.b):
+        assert site.volume.read_now(0, BLOCK) == block("second")
+
+
+async def test_a_settled_write_waits_at_a_closed_gate(pair: Pair) -> None:
+    await pair.mirror()
+    assert await pair.a.write(0, "first")
+    await pair.a.half.gate.close()
+    second = asyncio.create_task(pair.a.write(0, "second"))
+    await pair.quiet()
+    assert not second.done()
+    pair.a.half.gate.open()
+    assert await second
+    assert not len(pair.a.half.marks)
