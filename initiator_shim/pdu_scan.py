@@ -99,6 +99,15 @@ class PduScan:
                 return position, pdu
         return self._walk(data, position, passed)
 
+    @property
+    def unseen(self) -> int:
+        """How many of the bytes that come next go on whatever they are: the rest of a PDU of no interest."""
+        return self._to_skip
+
+    def passed_unseen(self, count: int) -> None:
+        """So many of them went on without :meth:`advance`."""
+        self._to_skip -= count
+
     def _walk(self, data: memoryview, position: int, passed: list[Buffer]) -> tuple[int, RawPdu | None]:
         """The hot loop, 0.4 µs for a PDU: what it needs of ``self`` is in local names."""
         if self._to_take:

@@ -11,6 +11,7 @@ from initiator_shim.arbitration import Decision, arbitrate, describe, give_back
 from initiator_shim.config import Address
 from initiator_shim.control_session import ControlSession
 from initiator_shim.initiator_transport import plain_reason, split_address
+from initiator_shim.kernel_passage import KernelPassage
 from initiator_shim.loopback import send_unpaced
 from initiator_shim.relay import ArbitrationNeeded, LoginStarted, Redirected
 from initiator_shim.relayed_connection import RelayedConnection
@@ -69,6 +70,7 @@ class ShimPortal:
         self._new_control = new_control
         self._on_decision = on_decision
         self.receive_buffer = memoryview(bytearray(RECEIVE_BUFFER_BYTES))  # one for all connections
+        self.passage = KernelPassage()
         self._server: asyncio.Server | None = None
         self._connections: set[RelayedConnection] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -103,6 +105,7 @@ class ShimPortal:
                 task.cancel()
             if late:
                 await asyncio.wait(late)
+        self.passage.close()
 
     # ------------------------------------------------------------------------------------------- for the connections
 

@@ -160,6 +160,16 @@ class Relay:
         outgoing, self._to_array = self._to_array, []
         return outgoing
 
+    def unseen(self, *, from_host: bool) -> int:
+        """How many of the bytes that come next from one side may go to the other without having been received here."""
+        if self.closed or (self._held is not None and not from_host):
+            return 0
+        return (self._from_host if from_host else self._from_array).unseen
+
+    def passed_unseen(self, count: int, *, from_host: bool) -> None:
+        """So many did."""
+        (self._from_host if from_host else self._from_array).passed_unseen(count)
+
     def connection_lost(self) -> None:
         """Either connection is gone, and with it the nexus: what is held must never come out."""
         self.closed = True

@@ -4,7 +4,7 @@ Backpressure goes both ways: the side that reads is paused while the side that w
 
 All connections receive into the same memory, and what goes on is written from there at once: no byte is copied between
 two sockets that keep up, and the memory stays in the processor's cache. Only what a socket does not take is copied,
-into its transport's buffer.
+into its transport's buffer. Of a long data segment only the beginning is received: the rest stays in the kernel.
 """
 
 import asyncio
@@ -16,6 +16,7 @@ from typing import Protocol
 
 from initiator_shim.arbitration import Decision
 from initiator_shim.config import Address
+from initiator_shim.kernel_passage import KernelPassage
 from initiator_shim.loopback import connected_unpaced
 from initiator_shim.relay import Event, LoginStarted, Relay
 from storage_model.errors import RemoteProtocolError
@@ -25,6 +26,9 @@ from storage_model.volume import Buffer
 _LOGIN_SECONDS = 30.0
 _FLUSH_SECONDS = 5.0  # for what was written before a close
 _NAME_LENGTH = 223  # RFC 7143 §4.2.7.1
+_LONG_BYTES = 32 << 10  # from here on a system call more costs less than to receive and to write
+_LONG_RECEIVE_BYTES = 64 << 10
+_HEADER_BYTES = 512  # a header with its digest, or some: nothing is known of what comes behind
 _log = logging.getLogger(__name__)
 
 
@@ -32,6 +36,9 @@ class ConnectionOwner(Protocol):
     """The portal, as a connection sees it. ``receive_buffer`` is for one receive, and free again behind it."""
 
     receive_buffer: memoryview
+
+    @property
+    def passage(self) -> KernelPassage: ...
 
     def handle(self, connection: "RelayedConnection", event: Event) -> None: ...
 
@@ -46,20 +53,30 @@ class _Side(asyncio.BufferedProtocol):
         self.name = name
         self.transport: asyncio.Transport | None = None
         self.full = False
+        self.descriptor = -1
         self._buffer = buffer
-        self._descriptor = -1
+        self._long = False  # what comes is: then no more is received than up to the next header
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
-        self._descriptor = transport.get_extra_info("socket").fileno()
+        self.descriptor = transport.get_extra_info("socket").fileno()
+        transport.set_write_buffer_limits(0)  # what is left over is a copy: no more of it than there is
         self.owner.side_connected(self)
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        return self._buffer
+        """Long data segments are on their way before this is received, which is then a header, or nothing yet."""
+        if not self._long:
+            return self._buffer
+        unseen = self.owner.pass_unseen(self)
+        return self._buffer[: min(unseen, _LONG_BYTES) + _HEADER_BYTES]
 
     def buffer_updated(self, nbytes: int) -> None:
         self.owner.received(self, self._buffer[:nbytes])
+        if self._long or nbytes >= _LONG_RECEIVE_BYTES:
+            # After much at once, the next header is looked for; it tells whether long segments come.
+            unseen = self.owner.relay.unseen(from_host=self is self.owner.host_side)
+            self._long = unseen >= _LONG_BYTES or nbytes >= _LONG_RECEIVE_BYTES
 
     def write(self, outgoing: Sequence[Buffer]) -> None:
         """The memory of ``outgoing`` may be used again when this returns.
@@ -74,7 +91,7 @@ class _Side(asyncio.BufferedProtocol):
         sent = 0
         if not transport.get_write_buffer_size():
             with suppress(OSError):  # it is full, or lost: the transport finds out, and tells
-                sent = os.write(self._descriptor, run)
+                sent = os.write(self.descriptor, run)
         if sent < len(run):
             transport.write(bytes(run[sent:]))
 
@@ -168,6 +185,22 @@ class RelayedConnection:
             self._array_side.write(relay.data_to_array())
         else:
             self.host_side.write(relay.data_to_host())
+
+    def pass_unseen(self, side: _Side) -> int:
+        """What nobody here has to see goes on inside the kernel; answers how much of it is still to come."""
+        from_host = side is self.host_side
+        other = self._array_side if from_host else self.host_side
+        relay, transport = self.relay, other.transport
+        unseen = relay.unseen(from_host=from_host)
+        while unseen >= _LONG_BYTES and transport is not None and not transport.is_closing():
+            if transport.get_write_buffer_size():
+                break
+            moved = self._owner.passage.move(side.descriptor, other.descriptor, unseen, transport.write)
+            if not moved:
+                break
+            relay.passed_unseen(moved, from_host=from_host)
+            unseen -= moved
+        return unseen
 
     def decided(self, itt: int, decision: Decision) -> None:
         """Lets the held response out."""

@@ -3,8 +3,9 @@ with all others.
 """
 
 import asyncio
+import random
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -12,6 +13,7 @@ import pytest
 
 from initiator_shim.arbitration import Decision
 from initiator_shim.config import Address
+from initiator_shim.kernel_passage import KernelPassage
 from initiator_shim.relay import ArbitrationNeeded, Event, LoginStarted
 from initiator_shim.relayed_connection import RelayedConnection
 from storage_model.spec.iscsi_pdu import DataInPdu, DataOutPdu, NopInPdu, ScsiCommandPdu, ScsiResponsePdu
@@ -29,12 +31,22 @@ def wire(*pdus: EncodablePdu) -> bytes:
     return b"".join(b"".join(encode_pdu(pdu)) for pdu in pdus)
 
 
+class CountingPassage(KernelPassage):
+    moved = 0
+
+    def move(self, source: int, target: int, count: int, left_over: Callable[[bytes], None]) -> int:
+        moved = super().move(source, target, count, left_over)
+        self.moved += moved
+        return moved
+
+
 @dataclass
 class Portal:
     """What a connection asks of its owner; it dials the array and leaves decisions to the test."""
 
     array: Address = field(default_factory=lambda: Address("127.0.0.1", 0))
     receive_buffer: memoryview = field(default_factory=lambda: memoryview(bytearray(1 << 16)))
+    passage: "CountingPassage" = field(default_factory=lambda: CountingPassage())
     connections: list[RelayedConnection] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
     dialling: set[asyncio.Task[None]] = field(default_factory=set)
@@ -112,6 +124,7 @@ async def relayed() -> AsyncIterator[Relayed]:
     for end in made.ends:
         with suppress(OSError):
             await end.writer.wait_closed()
+    made.portal.passage.close()
 
 
 def written_but_not_sent(connection: RelayedConnection) -> int:
@@ -135,6 +148,43 @@ async def test_a_side_that_does_not_read_stops_the_other(relayed: Relayed, from_
     await sending
 
 
+@pytest.mark.parametrize("from_array", [True, False], ids=["array to host", "host to array"])
+async def test_long_segments_pass_inside_the_kernel_and_short_ones_between_them_as_they_came(
+    relayed: Relayed, from_array: bool
+) -> None:
+    host, array, _ = await relayed.log_in()
+    source, sink = (array, host) if from_array else (host, array)
+    rng = random.Random(5)
+    pdus: list[EncodablePdu] = []
+    for number in range(300):
+        data = rng.randbytes(rng.choice((0, 4, 4096, 40_001, SEGMENT, 1 << 20)))
+        pdus.append(DataInPdu(itt=number, data=data) if from_array else DataOutPdu(itt=number, data=data))
+    whole = wire(*pdus)
+    sending = asyncio.create_task(source.send(whole))
+    assert await sink.receive(len(whole)) == whole
+    await sending
+    assert relayed.portal.passage.moved > len(whole) // 2
+
+
+async def test_a_response_to_a_reserve_is_seen_behind_long_segments(relayed: Relayed) -> None:
+    host, array, connection = await relayed.log_in()
+    reserve = wire(ScsiCommandPdu(itt=7, cdb=RESERVE_6))
+    await host.send(reserve)
+    await array.receive(len(reserve))
+    before = wire(*(DataInPdu(itt=1, data=bytes((number,)) * SEGMENT) for number in range(16)))
+    behind = wire(DataInPdu(itt=1, data=bytes(SEGMENT)))
+    sending = asyncio.create_task(array.send(before + wire(ScsiResponsePdu(itt=7)) + behind))
+    assert await host.receive(len(before)) == before
+    assert relayed.portal.passage.moved
+    await eventually(lambda: connection.relay.holds, what="the response is held")
+    moved = relayed.portal.passage.moved
+    await sending
+    await eventually(lambda: len(connection.relay._held_back) == len(behind), what="what is behind it")
+    assert relayed.portal.passage.moved == moved
+    connection.decided(7, Decision(won=False, epoch=1, reason="a test"))
+    assert await host.receive(48 + len(behind)) == wire(ScsiResponsePdu(itt=7, status=0x18)) + behind
+
+
 class Backlog(asyncio.Transport):
     """A transport that still has something to write."""
 
@@ -154,15 +204,17 @@ class Backlog(asyncio.Transport):
 
 async def test_nothing_overtakes_what_waits_to_be_sent() -> None:
     ours, theirs = socket.socketpair()
+    portal = Portal()
     with ours, theirs:
         theirs.setblocking(False)
-        side = RelayedConnection(Portal())._array_side
+        side = RelayedConnection(portal)._array_side
         side.transport = backlog = Backlog(ours)
-        side._descriptor = ours.fileno()
+        side.descriptor = ours.fileno()
         side.write([b"be", b"hind"])
         assert backlog.written == [b"behind"]
         with pytest.raises(BlockingIOError):
             theirs.recv(1)
+    portal.passage.close()
 
 
 async def test_connections_that_share_memory_keep_their_bytes_apart(relayed: Relayed) -> None:
