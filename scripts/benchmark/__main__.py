@@ -14,6 +14,7 @@ from scripts.benchmark import bars, clients, machine, measures, peers, plot, rep
 from scripts.benchmark.arrays import ROOT
 from scripts.benchmark.compiled_build import compile_checkout
 from scripts.benchmark.measures import Comparison
+from scripts.benchmark.pairs import PAIR_MEASURES
 from scripts.benchmark.results import Results
 from scripts.benchmark.samples import Pair
 from scripts.benchmark.servers import BenchmarkError
@@ -52,7 +53,7 @@ def _arguments() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     extent = parser.add_mutually_exclusive_group()
-    extent.add_argument("--quick", action="store_true", help="the measures with a bar, 3 pairs each, in 5 minutes")
+    extent.add_argument("--quick", action="store_true", help="most measures with a bar, 3 pairs each, in 5 minutes")
     extent.add_argument("--check", action="store_true", help="a few ratios with wide margins, for CI, in 90 seconds")
     parser.add_argument("--only", action="append", default=[], metavar="PATTERN", help="measures by (part of) name")
     parser.add_argument("--list", action="store_true", help="print the names of the measures and end")
@@ -78,7 +79,7 @@ def _plan(options: argparse.Namespace) -> Plan:
     if pairs < 1 or not 0.1 <= seconds <= 30:
         raise UserError("--pairs must be at least 1, --seconds between 0.1 and 30")
     every = measures.against_checkout() if options.against else measures.comparisons()
-    alone = () if options.check or options.against else SINGLE_MEASURES
+    alone = () if options.check or options.against else (*SINGLE_MEASURES, *PAIR_MEASURES)
     names = _chosen_names(options, every, alone)
     chosen = [each for each in every if each.name in names]
     singles = [each for each in alone if each.name in names]
@@ -97,7 +98,8 @@ def _chosen_names(options: argparse.Namespace, every: Sequence[Comparison], alon
         return measures.names_that_fit(names, options.only)
     if options.check and not options.against:
         return {floor.measure for floor in bars.FLOORS}
-    return names - {each.name for each in every if options.quick and not each.quick}
+    long = {each.name for each in every if not each.quick} | {each.name for each in alone if not each.quick}
+    return names - long if options.quick else names
 
 
 def _check_tools(plan: Plan) -> None:
@@ -137,14 +139,7 @@ def _pairs(comparison: Comparison, plan: Plan, stage: Stage) -> list[Pair]:
     counts = [
         clients.operations_for(server, side.load, plan.seconds) for server, side in zip(servers, sides, strict=True)
     ]
-    pairs = []
-    for _ in range(plan.pairs):
-        ours, other = (
-            clients.run(server, side.load, count, plan.seconds)
-            for server, side, count in zip(servers, sides, counts, strict=True)
-        )
-        pairs.append(Pair(ours, other))
-    return pairs
+    return clients.pairs(servers, [side.load for side in sides], counts, plan.pairs, plan.seconds)
 
 
 def _say(line: str) -> None:

@@ -29,6 +29,7 @@ class SingleMeasure:
 
     name: str
     take: Callable[[Path, Path, int], Value]
+    quick: bool = True
 
 
 def login_storm(directory: Path, root: Path, repetitions: int) -> Value:
