@@ -2,15 +2,13 @@
 
 import argparse
 import json
-import signal
 import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 
-from scripts.benchmark import bars, clients, machine, measures, peers, plot, report
+from scripts.benchmark import bars, clients, interrupts, machine, measures, peers, plot, report
 from scripts.benchmark.arrays import ROOT
 from scripts.benchmark.compiled_build import compile_checkout
 from scripts.benchmark.measures import Comparison
@@ -117,7 +115,7 @@ def _run(plan: Plan, stage: Stage, results: Results) -> None:
             pairs = _pairs(comparison, plan, stage)
             results.comparisons[comparison.name] = comparison, pairs
             _say(f"[{number}/{total}] {report.progress(comparison, pairs)}")
-            _check_interrupted()
+            interrupts.check()
         except BenchmarkError as error:
             _fail(results, comparison.name, error)
             stage.end(comparison.ours.server)
@@ -128,7 +126,7 @@ def _run(plan: Plan, stage: Stage, results: Results) -> None:
             value = single.take(stage.directory, stage.root, plan.pairs)
             results.values[single.name] = value
             _say(f"[{number}/{total}] {single.name}: {value.middle:.4g} {value.unit} ({value.note})")
-            _check_interrupted()
+            interrupts.check()
         except (BenchmarkError, OSError) as error:
             _fail(results, single.name, error)
 
@@ -151,33 +149,17 @@ def _fail(results: Results, name: str, error: Exception) -> None:
     _say(f"{name}: FAILED: {error}")
 
 
-_interrupted: list[int] = []
-"""The signals that came: one may meet the interpreter where it can raise nothing, as in the end of an object."""
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    _interrupted.append(number)
-    raise KeyboardInterrupt
-
-
-def _check_interrupted() -> None:
-    if _interrupted:
-        raise KeyboardInterrupt
-
-
 def main(words: Sequence[str] | None = None) -> int:
     """Entry point; the exit status."""
     options = _arguments().parse_args(words)
-    _interrupted.clear()
-    for number in (signal.SIGINT, signal.SIGTERM):  # the first is ignored in a shell's background else
-        signal.signal(number, _interrupt)
     try:
         plan = _plan(options)
         if options.list:
             print(*(each.name for each in plan.comparisons), *(each.name for each in plan.singles), sep="\n")
             return 0
         _check_tools(plan)
-        return _measure(plan, options)
+        with interrupts.as_keyboard_interrupts():
+            return _measure(plan, options)
     except UserError as error:
         print(f"scripts/bench: {error}", file=sys.stderr)
         return _USAGE

@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import signal
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -12,7 +11,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from scripts.benchmark import clients
+from scripts.benchmark import clients, interrupts
 from scripts.benchmark.arrays import ROOT
 from scripts.benchmark.bars import BARS, Bar
 from scripts.benchmark.loads import Client, Load
@@ -171,6 +170,7 @@ def _measure(options: argparse.Namespace, directory: Path) -> int:
     for name in options.measures or _MEASURES:
         try:
             results[name] = _MEASURES[name](directory, options)
+            interrupts.check()
         except (PairvolError, OSError) as error:
             failed = 1
             print(f"{name}: FAILED: {error}", file=sys.stderr, flush=True)
@@ -196,10 +196,10 @@ def _check(options: argparse.Namespace) -> None:
 def main(words: Sequence[str] | None = None) -> int:
     """Entry point; the exit status."""
     options = _arguments().parse_args(words)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    place = partial(tempfile.TemporaryDirectory, prefix="pairvol-cost-", dir=options.directory)
     try:
         _check(options)
-        with tempfile.TemporaryDirectory(prefix="pairvol-cost-", dir=options.directory) as directory:
+        with interrupts.as_keyboard_interrupts(), place() as directory:
             return _measure(options, Path(directory))
     except (UserError, OSError) as error:
         print(f"scripts/pair-cost: {error}", file=sys.stderr)
