@@ -25,7 +25,7 @@ _VOLUMES = 1000
 
 @dataclass(frozen=True, slots=True)
 class SingleMeasure:
-    """``take(directory, root, repetitions)`` starts what it needs and ends it."""
+    """``take(directory, root, repetitions)`` starts what it needs and ends it. ``quick``: part of a short run."""
 
     name: str
     take: Callable[[Path, Path, int], Value]

@@ -42,7 +42,7 @@ def write_cost(directory: Path, options: argparse.Namespace) -> dict[str, Any]:
     """4 KiB writes on 256 MiB, in PAIR and in SMPL, in turn."""
     sequential, single = (Load(4096, depth, write=True, client=Client.OWN) for depth in (32, 1))
     loads = {"qd32": (sequential, options.count), "qd32 random": (replace(sequential, random=True), options.count),
-             "qd1": (single, options.count // 4)}  # fmt: skip
+             "qd1": (single, max(1, options.count // 4))}  # fmt: skip
     found: dict[str, list[Pair]] = {}
     with pair_and_simple(directory, ROOT, 256 * MEBIBYTE) as array:
         servers = [replace(array, urls=(array.urls[lun],)) for lun in (PAIRED, SIMPLE)]

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
 
-from initiator_shim.session_errors import SessionError
 from scripts.benchmark import arrays
 from scripts.benchmark.servers import BenchmarkError
 from scripts.pair_cost.sites import PAIRED, Sites, logged_in, operator, two_sites, until
@@ -27,10 +26,7 @@ def reserve_times(directory: Path, root: Path, count: int) -> dict[str, list[flo
         sites.copy(PairOut.CREATE)
         sites.control(PairOut.SPLIT)
         shims = [stack.enter_context(arrays.shim(array.directory, root, array)) for array in (sites.a, sites.b)]
-        try:
-            return asyncio.run(_reserve_in_turn(sites, [shim.urls[PAIRED] for shim in shims], count))
-        except SessionError as error:
-            raise BenchmarkError(str(error)) from None
+        return asyncio.run(_reserve_in_turn(sites, [shim.urls[PAIRED] for shim in shims], count))
 
 
 async def _reserve_in_turn(sites: Sites, urls: Sequence[str], count: int) -> dict[str, list[float]]:
