@@ -2,18 +2,17 @@
 
 import argparse
 import json
-import signal
 import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 
-from scripts.benchmark import bars, clients, machine, measures, peers, plot, report
+from scripts.benchmark import bars, clients, interrupts, machine, measures, peers, plot, report
 from scripts.benchmark.arrays import ROOT
 from scripts.benchmark.compiled_build import compile_checkout
 from scripts.benchmark.measures import Comparison
+from scripts.benchmark.pairs import PAIR_MEASURES
 from scripts.benchmark.results import Results
 from scripts.benchmark.samples import Pair
 from scripts.benchmark.servers import BenchmarkError
@@ -52,7 +51,7 @@ def _arguments() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     extent = parser.add_mutually_exclusive_group()
-    extent.add_argument("--quick", action="store_true", help="the measures with a bar, 3 pairs each, in 5 minutes")
+    extent.add_argument("--quick", action="store_true", help="most measures with a bar, 3 pairs each, in 5 minutes")
     extent.add_argument("--check", action="store_true", help="a few ratios with wide margins, for CI, in 90 seconds")
     parser.add_argument("--only", action="append", default=[], metavar="PATTERN", help="measures by (part of) name")
     parser.add_argument("--list", action="store_true", help="print the names of the measures and end")
@@ -78,7 +77,7 @@ def _plan(options: argparse.Namespace) -> Plan:
     if pairs < 1 or not 0.1 <= seconds <= 30:
         raise UserError("--pairs must be at least 1, --seconds between 0.1 and 30")
     every = measures.against_checkout() if options.against else measures.comparisons()
-    alone = () if options.check or options.against else SINGLE_MEASURES
+    alone = () if options.check or options.against else (*SINGLE_MEASURES, *PAIR_MEASURES)
     names = _chosen_names(options, every, alone)
     chosen = [each for each in every if each.name in names]
     singles = [each for each in alone if each.name in names]
@@ -97,7 +96,8 @@ def _chosen_names(options: argparse.Namespace, every: Sequence[Comparison], alon
         return measures.names_that_fit(names, options.only)
     if options.check and not options.against:
         return {floor.measure for floor in bars.FLOORS}
-    return names - {each.name for each in every if options.quick and not each.quick}
+    long = {each.name for each in every if not each.quick} | {each.name for each in alone if not each.quick}
+    return names - long if options.quick else names
 
 
 def _check_tools(plan: Plan) -> None:
@@ -115,7 +115,7 @@ def _run(plan: Plan, stage: Stage, results: Results) -> None:
             pairs = _pairs(comparison, plan, stage)
             results.comparisons[comparison.name] = comparison, pairs
             _say(f"[{number}/{total}] {report.progress(comparison, pairs)}")
-            _check_interrupted()
+            interrupts.check()
         except BenchmarkError as error:
             _fail(results, comparison.name, error)
             stage.end(comparison.ours.server)
@@ -126,7 +126,7 @@ def _run(plan: Plan, stage: Stage, results: Results) -> None:
             value = single.take(stage.directory, stage.root, plan.pairs)
             results.values[single.name] = value
             _say(f"[{number}/{total}] {single.name}: {value.middle:.4g} {value.unit} ({value.note})")
-            _check_interrupted()
+            interrupts.check()
         except (BenchmarkError, OSError) as error:
             _fail(results, single.name, error)
 
@@ -137,14 +137,7 @@ def _pairs(comparison: Comparison, plan: Plan, stage: Stage) -> list[Pair]:
     counts = [
         clients.operations_for(server, side.load, plan.seconds) for server, side in zip(servers, sides, strict=True)
     ]
-    pairs = []
-    for _ in range(plan.pairs):
-        ours, other = (
-            clients.run(server, side.load, count, plan.seconds)
-            for server, side, count in zip(servers, sides, counts, strict=True)
-        )
-        pairs.append(Pair(ours, other))
-    return pairs
+    return clients.pairs(servers, [side.load for side in sides], counts, plan.pairs, plan.seconds)
 
 
 def _say(line: str) -> None:
@@ -156,33 +149,17 @@ def _fail(results: Results, name: str, error: Exception) -> None:
     _say(f"{name}: FAILED: {error}")
 
 
-_interrupted: list[int] = []
-"""The signals that came: one may meet the interpreter where it can raise nothing, as in the end of an object."""
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    _interrupted.append(number)
-    raise KeyboardInterrupt
-
-
-def _check_interrupted() -> None:
-    if _interrupted:
-        raise KeyboardInterrupt
-
-
 def main(words: Sequence[str] | None = None) -> int:
     """Entry point; the exit status."""
     options = _arguments().parse_args(words)
-    _interrupted.clear()
-    for number in (signal.SIGINT, signal.SIGTERM):  # the first is ignored in a shell's background else
-        signal.signal(number, _interrupt)
     try:
         plan = _plan(options)
         if options.list:
             print(*(each.name for each in plan.comparisons), *(each.name for each in plan.singles), sep="\n")
             return 0
         _check_tools(plan)
-        return _measure(plan, options)
+        with interrupts.as_keyboard_interrupts():
+            return _measure(plan, options)
     except UserError as error:
         print(f"scripts/bench: {error}", file=sys.stderr)
         return _USAGE

@@ -20,11 +20,21 @@ def volume_word(file: Path, block: int) -> str:
     return f"{file.stat().st_size // _MEBIBYTE}MiB,file={file},block={block}"
 
 
+def write_volume(file: Path, size: int) -> None:
+    """A file of ``size`` bytes of random data, a multiple of one MiB."""
+    with file.open("wb") as volume:
+        data = os.urandom(_MEBIBYTE)
+        for _ in range(size // _MEBIBYTE):
+            volume.write(data)
+
+
 @contextlib.contextmanager
-def array(directory: Path, root: Path, words: Sequence[str], name: str = "array") -> Iterator[Server]:
+def array(
+    directory: Path, root: Path, words: Sequence[str], name: str = "array", *, log_level: str = "warning"
+) -> Iterator[Server]:
     """``pairvol-array`` of the checkout ``root`` with these command-line words, on a free port."""
     log = directory / f"{name}.log"
-    command = python_command("target", "--portal", "127.0.0.1:0", "--log-level", "warning", *words)
+    command = python_command("target", "--portal", "127.0.0.1:0", "--log-level", log_level, *words)
     with _of_checkout(command, root, log) as process:
         urls = [line for line in _until_ready(process, name, log) if line.startswith("iscsi://")]
         yield Server(name, process.pid, tuple(urls), directory=directory)

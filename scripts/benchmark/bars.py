@@ -4,14 +4,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import ge, le
 
-from scripts.benchmark.samples import Pair, Quantity, ratios
+from scripts.benchmark.samples import Pair, Quantity, Value, ratios
 
 _RELATIONS: dict[str, Callable[[float, float], bool]] = {"≥": ge, "≤": le}
 
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """``measure`` names a comparison or a value; its median must be ``relation`` ``number`` (of ``unit``)."""
+    """``measure`` names a comparison or a value; its median must be ``relation`` ``number`` (of ``unit``).
+
+    Of a value, ``quantity`` may say another figure than the median.
+    """
 
     what: str
     measure: str
@@ -26,7 +29,7 @@ class Bar:
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """A bar and the median of what was measured for it; None when it was not measured."""
+    """A bar and the figure of what was measured for it; None when it was not measured."""
 
     bar: Bar
     figure: float | None
@@ -69,6 +72,14 @@ BARS: tuple[Bar, ...] = (
     *_pair_of("CPU per 4 KiB {}, 1 TiB volume vs 64 MiB", "growth-1tib-{}", _CPU, "≤", 1.15, 1.15),
     *_pair_of("CPU per 4 KiB {}, 64 sessions vs 1", "growth-64-sessions-{}", _CPU, "≤", 1.15, 1.15),
     Bar("start with 1,000 volumes", "start-1000-volumes", Quantity.VALUE, "≤", 2.0, "s"),
+    Bar("4 KiB write IOPS, QD 32, PAIR vs SMPL", "pair-write-4k-qd32", _RATE, "≥", 0.45),
+    Bar("4 KiB write latency, QD 1, PAIR vs SMPL", "pair-write-4k-qd1", _LATENCY, "≤", 2.2),
+    Bar("initial copy vs iperf3", "pair-copy-vs-iperf3", Quantity.VALUE, "≥", 0.5),
+    Bar("initial copy vs nbdcopy", "pair-copy-vs-nbdcopy", Quantity.VALUE, "≥", 1.0),
+    Bar("host writes during a resync vs without", "pair-write-during-resync", Quantity.VALUE, "≥", 0.5),
+    Bar("RESERVE to GOOD, median", "pair-reserve", Quantity.VALUE, "≤", 10, "ms"),
+    Bar("RESERVE to GOOD, 99 of 100", "pair-reserve", Quantity.P99, "≤", 50, "ms"),
+    Bar("bytes sent per byte changed, resync", "pair-delta-resync", Quantity.GREATEST, "≤", 1.2),
 )
 
 # For continuous integration: of what this array reached when a line was last touched, on 2 cores of a virtual machine,
@@ -84,16 +95,18 @@ FLOORS: tuple[Bar, ...] = (
     Bar("256 KiB write throughput vs tgt", "write-256k-qd16-vs-tgt", _RATE, "≥", 0.6),
     Bar("digests on vs off, 4 KiB read", "digests-read-4k-qd32", _RATE, "≥", 0.4),
     Bar("through the shim vs direct, 4 KiB read", "shim-read-4k-qd32", _RATE, "≥", 0.2),
+    Bar("CPU per 4 KiB write, PAIR vs SMPL", "pair-write-4k-qd32", _CPU, "≤", 8.0),
 )
 
 
-def judge(bars: Sequence[Bar], pairs: Mapping[str, Sequence[Pair]], values: Mapping[str, float]) -> list[Judged]:
-    """Each bar with its figure: the median of the ratios of a comparison, or a value."""
+def judge(bars: Sequence[Bar], pairs: Mapping[str, Sequence[Pair]], values: Mapping[str, Value]) -> list[Judged]:
+    """Each bar with its figure: the median of the ratios of a comparison, or that of a value."""
     judged = []
     for bar in bars:
-        if bar.quantity is Quantity.VALUE:
-            figure = values.get(bar.measure)
-        else:
-            figure = ratios(pairs[bar.measure], bar.quantity).middle if pairs.get(bar.measure) else None
+        figure: float | None = None
+        if bar.measure in values:
+            figure = values[bar.measure].figure(bar.quantity)
+        elif pairs.get(bar.measure):
+            figure = ratios(pairs[bar.measure], bar.quantity).middle
         judged.append(Judged(bar, figure))
     return judged

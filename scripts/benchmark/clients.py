@@ -13,7 +13,7 @@ from pathlib import Path
 
 from scripts.benchmark.arrays import ROOT
 from scripts.benchmark.loads import Client, Load
-from scripts.benchmark.samples import Sample
+from scripts.benchmark.samples import Pair, Sample
 from scripts.benchmark.servers import BenchmarkError, Server, python_command
 from scripts.failover_drill.processes import die_with_parent
 
@@ -25,7 +25,9 @@ _PERF_RATE = re.compile(r"iops average (\d+) \(")
 
 
 @dataclass(frozen=True, slots=True)
-class _Finished:
+class Finished:
+    """Clients that have ended well: what each one said, and their CPU time together."""
+
     outputs: tuple[str, ...]
     client_seconds: float
 
@@ -64,13 +66,24 @@ def _trial(load: Load) -> int:
     return max(count, 4 * load.depth * load.sessions)
 
 
-def run(server: Server, load: Load, count: int, seconds: float) -> Sample:
+def pairs(
+    servers: Sequence[Server], loads: Sequence[Load], counts: Sequence[int], repetitions: int, seconds: float = 1.0
+) -> list[Pair]:
+    """Runs of ours and of the other's in turn; each sequence has first what is ours."""
+    found = []
+    for _ in range(repetitions):
+        ours, other = (run(*side, seconds) for side in zip(servers, loads, counts, strict=True))
+        found.append(Pair(ours, other))
+    return found
+
+
+def run(server: Server, load: Load, count: int, seconds: float = 1.0, *, limit: float = LIMIT_SECONDS) -> Sample:
     """One run of ``count`` operations, all sessions together; of iscsi-perf, one of ``seconds``, at least 1."""
     count -= count % load.sessions
     seconds = max(1, round(seconds))
     commands = list(_commands(server, load, count, seconds))
     server_before, relay_before = server.cpu_seconds(), server.relay_cpu_seconds()
-    finished = _finish(commands)
+    finished = finish(commands, limit)
     server_seconds = server.cpu_seconds() - server_before
     relay_seconds = server.relay_cpu_seconds() - relay_before
     match load.client:
@@ -114,7 +127,7 @@ def _own_command(server: Server, load: Load, count: int) -> list[str]:
     return python_command("scripts.benchmark.own_client", *words, *server.urls[: load.units])
 
 
-def _finish(commands: Sequence[Sequence[str]]) -> _Finished:
+def finish(commands: Sequence[Sequence[str]], limit: float = LIMIT_SECONDS) -> Finished:
     """Run them at the same time until all have ended; raises BenchmarkError when one fails or takes too long."""
     before, started = _children_seconds(), time.monotonic()
     with contextlib.ExitStack() as cleanup:
@@ -122,14 +135,14 @@ def _finish(commands: Sequence[Sequence[str]]) -> _Finished:
         processes = [cleanup.enter_context(_client(*each)) for each in zip(commands, outputs, strict=True)]
         for process in processes:
             try:
-                process.wait(max(0.0, started + LIMIT_SECONDS - time.monotonic()))
+                process.wait(max(0.0, started + limit - time.monotonic()))
             except subprocess.TimeoutExpired:
-                raise BenchmarkError(f"{commands[0][0]} did not end within {LIMIT_SECONDS:g} s") from None
+                raise BenchmarkError(f"{commands[0][0]} did not end within {limit:g} s") from None
         texts = tuple(output.read_text(errors="replace") for output in outputs)
         for process, command, text in zip(processes, commands, texts, strict=True):
             if process.returncode != 0:
                 raise BenchmarkError(f"{command[0]}: exit status {process.returncode}: {_last_line(text)}")
-    return _Finished(texts, _children_seconds() - before)
+    return Finished(texts, _children_seconds() - before)
 
 
 @contextlib.contextmanager

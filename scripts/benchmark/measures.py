@@ -119,9 +119,16 @@ def _growth() -> Iterator[Comparison]:
         )
 
 
+def _mirrored() -> Iterator[Comparison]:
+    """A volume in PAIR and one in SMPL, of the same array."""
+    for depth in (32, 1):
+        load = Load(4096, depth, write=True, client=Client.OWN)
+        yield Comparison(f"pair-{name_of(load)}", Side("volume in PAIR", load), Side("volume in SMPL", load), True)
+
+
 def comparisons() -> list[Comparison]:
     """All of them, in the order of the report."""
-    return [*_versus_tgt(), *_versus_others(), *_within_ourselves(), *_growth()]
+    return [*_versus_tgt(), *_versus_others(), *_within_ourselves(), *_growth(), *_mirrored()]
 
 
 def against_checkout() -> list[Comparison]:

@@ -17,6 +17,8 @@ _TOOLS = {
     "nbdkit": {"nbdkit": "nbdkit"},
     "qemu-img bench": {"qemu-img": "qemu-utils"},
     "iscsi-perf": {"iscsi-perf": "libiscsi-bin"},
+    "iperf3": {"iperf3": "iperf3"},
+    "nbdcopy": {"nbdcopy": "libnbd-bin", "nbdkit": "nbdkit"},
 }
 """For each server and client, its tools, and the Debian package of each."""
 _QEMU_MODULE = "qemu/block-iscsi.so"

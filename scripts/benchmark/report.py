@@ -22,7 +22,8 @@ def lines(results: Results, bars: Sequence[Bar]) -> Iterator[str]:
         heads = ["measure", "ours", "other", "ratio of rates", "server CPU µs", "ratio", "client CPU µs", "client"]
         yield from _table(heads, [_comparison_row(*found) for found in results.comparisons.values()])
         yield ""
-        yield "Ratios: ours by the other's, median of pairs (least to greatest). CPU: per operation, + that of a shim."
+        yield "Ratios: ours by the other's, median of pairs (least to greatest). CPU: per operation, + that of a shim"
+        yield "or of the S-VOL's array."
         yield "*: our own client, in one thread, was busy more than nine tenths of the time: the server's CPU judges."
         notes = {comparison.note: None for comparison, _ in results.comparisons.values() if comparison.note}
         yield from notes

@@ -20,7 +20,7 @@ class Results:
 
     def judged(self, bars: Sequence[Bar]) -> list[Judged]:
         pairs = {name: pairs for name, (_, pairs) in self.comparisons.items()}
-        return judge(bars, pairs, {name: value.middle for name, value in self.values.items()})
+        return judge(bars, pairs, self.values)
 
     def as_json(self, bars: Sequence[Bar]) -> dict[str, Any]:
         """Every sample; times in seconds, lengths in bytes."""

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from statistics import median
+from statistics import median, quantiles
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +16,7 @@ class Sample:
     server_seconds: float
     client_seconds: float
     relay_seconds: float = 0.0
-    """CPU time of a shim between the client and the array."""
+    """CPU time of a shim between the client and the array, or of the array that has the S-VOL."""
 
     @property
     def rate(self) -> float:
@@ -50,6 +50,8 @@ class Quantity(Enum):
     SERVER_CPU = "server CPU per operation"
     SHIM_CPU = "shim's CPU / array's CPU"
     VALUE = "value"
+    P99 = "99th percentile of the figures"
+    GREATEST = "greatest of the figures"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +72,7 @@ class Pair:
                 return self.ours.server_cost / self.other.server_cost
             case Quantity.SHIM_CPU:
                 return self.ours.relay_seconds / self.ours.server_seconds
-            case Quantity.VALUE:
+            case Quantity.VALUE | Quantity.P99 | Quantity.GREATEST:
                 raise ValueError("a value is not compared")
 
 
@@ -102,7 +104,7 @@ def middle(samples: Sequence[Sample], figure: Callable[[Sample], float]) -> floa
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """What one measure of the array alone gave; ``note`` says under which conditions."""
+    """What one measure of our arrays alone gave; ``note`` says under which conditions."""
 
     figures: tuple[float, ...]
     unit: str
@@ -111,3 +113,13 @@ class Value:
     @property
     def middle(self) -> float:
         return median(self.figures)
+
+    def figure(self, quantity: Quantity) -> float:
+        """What a bar is about: the median, unless the quantity is another one of a value."""
+        match quantity:
+            case Quantity.P99:
+                return quantiles(self.figures, n=100, method="inclusive")[98] if self.figures[1:] else self.figures[0]
+            case Quantity.GREATEST:
+                return max(self.figures)
+            case _:
+                return self.middle

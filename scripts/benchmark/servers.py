@@ -25,7 +25,10 @@ class BenchmarkError(PairvolError):
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A running server. ``urls`` has one per LUN; ``relay`` is the process id of a shim in front of it."""
+    """A running server. ``urls`` has one per LUN.
+
+    ``relay`` is the process id of a shim in front of it, or of the other array that has its S-VOLs.
+    """
 
     name: str
     pid: int

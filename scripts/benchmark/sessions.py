@@ -25,10 +25,11 @@ _VOLUMES = 1000
 
 @dataclass(frozen=True, slots=True)
 class SingleMeasure:
-    """``take(directory, root, repetitions)`` starts what it needs and ends it."""
+    """``take(directory, root, repetitions)`` starts what it needs and ends it. ``quick``: part of a short run."""
 
     name: str
     take: Callable[[Path, Path, int], Value]
+    quick: bool = True
 
 
 def login_storm(directory: Path, root: Path, repetitions: int) -> Value:

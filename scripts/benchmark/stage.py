@@ -4,11 +4,13 @@ import contextlib
 import os
 import types
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
 from scripts.benchmark import arrays, peers
 from scripts.benchmark.servers import BenchmarkError, Server
+from scripts.pair_cost.sites import SIMPLE, pair_and_simple
 from storage_model.errors import UserError
 
 MEBIBYTE, TEBIBYTE = 1 << 20, 1 << 40
@@ -56,6 +58,8 @@ class Stage:
             "tgt": lambda place: peers.tgtd(place, self._files(place)),
             "istgt": lambda place: peers.istgt(place, self._files(place)[0]),
             "nbdkit": lambda place: peers.nbdkit(place, self._files(place)[0]),
+            "volume in PAIR": lambda place: pair_and_simple(place, root, size),
+            "volume in SMPL": lambda place: self._simple(),
             "array of 64 LUNs": lambda place: arrays.array(place, root, self._sparse(place, MANY_UNITS, SMALL)),
             "array of 64 MiB": lambda place: arrays.array(place, root, self._sparse(place, 1, SMALL)),
             "array of 1 TiB": lambda place: arrays.array(place, root, self._sparse(place, 1, TEBIBYTE)),
@@ -100,12 +104,17 @@ class Stage:
             raise BenchmarkError("there is no other checkout")
         return arrays.array(place, self._other_root, self._words(place), "other checkout")
 
+    def _simple(self) -> contextlib.AbstractContextManager[Server]:
+        """Of the same array as the volume in PAIR."""
+        array = self.server("volume in PAIR")
+        return contextlib.nullcontext(replace(array, urls=(array.urls[SIMPLE],)))
+
     def _files(self, place: Path) -> list[Path]:
         """LUN 0 and 1, written from end to end, so that no server gains by holes, and in the page cache."""
         files = [place / f"volume{number}.img" for number in range(len(_BLOCKS))]
         for file in files:
             if not file.exists():
-                write_volume(file, self._size)
+                arrays.write_volume(file, self._size)
         return files
 
     def _words(self, place: Path) -> list[str]:
@@ -118,11 +127,3 @@ class Stage:
             with file.open("ab") as volume:
                 volume.truncate(size)
         return [word for file in files for word in ("--volume", arrays.volume_word(file, _BLOCKS[0]))]
-
-
-def write_volume(file: Path, size: int) -> None:
-    """A file of ``size`` bytes of random data, a multiple of one MiB."""
-    with file.open("wb") as volume:
-        data = os.urandom(MEBIBYTE)
-        for _ in range(size // MEBIBYTE):
-            volume.write(data)

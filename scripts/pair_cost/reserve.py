@@ -1,56 +1,48 @@
 """From RESERVE to GOOD: a host at a shim, two arrays, and votes that are durable at both before it is told."""
 
-import argparse
-import sys
+import asyncio
 import time
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Sequence
+from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
-from statistics import median, quantiles
-from typing import Any
 
-from initiator_shim.initiator_transport import IscsiSession
+from scripts.benchmark import arrays
 from scripts.benchmark.servers import BenchmarkError
-from scripts.failover_drill.processes import ChildProcess
-from scripts.pair_cost.sites import PAIRED, Site, two_sites
+from scripts.pair_cost.sites import PAIRED, Sites, logged_in, operator, two_sites, until
 from storage_model.pair_state import PairState
 from storage_model.spec.pair_cdb import PairOut
 
+RESYNC, SWAP_RESYNC = "pair resync", "pair swap resync"
 _RESERVE, _RELEASE, _TEST_UNIT_READY = b"\x16" + bytes(5), b"\x17" + bytes(5), bytes(6)
-_MEDIAN_MS, _P99_MS = 10.0, 50.0
+_ISID = bytes.fromhex("00023d000007")
 _WARM_UP = 8
+_ARMED_SECONDS = 20.0
 _SIZE_BYTES = 16 << 20
 
 
-@asynccontextmanager
-async def _host(site: Site) -> AsyncIterator[IscsiSession]:
-    """A host of this site, logged in through a shim of its own."""
-    command = [sys.executable, "-m", "initiator_shim", "--listen", "127.0.0.1:0", "--array", f"127.0.0.1:{site.port}"]
-    shim = await ChildProcess.start(f"shim-{site.name}", command, site.directory)
-    try:
-        (url, *_) = await shim.until_ready(20.0)
-        port = int(url.split("/")[2].rpartition(":")[2])
-        name = f"iqn.2026-11.org.example:host-{site.name}"
-        session = await IscsiSession.connect("127.0.0.1", port, site.iqn, name, bytes.fromhex("00023d000007"))
-        try:
-            while (await session.execute(PAIRED, _TEST_UNIT_READY)).status:
-                pass  # unit attentions
-            yield session
-        finally:
-            session.close()
-    finally:
-        await shim.end(grace=8.0)
+def reserve_times(directory: Path, root: Path, count: int) -> dict[str, list[float]]:
+    """Milliseconds of ``count`` RESERVEs of a quorum volume, by what each one led to. Raises BenchmarkError."""
+    with two_sites(directory, root, _SIZE_BYTES, quorum=True) as sites, ExitStack() as stack:
+        sites.copy(PairOut.CREATE)
+        sites.control(PairOut.SPLIT)
+        shims = [stack.enter_context(arrays.shim(array.directory, root, array)) for array in (sites.a, sites.b)]
+        return asyncio.run(_reserve_in_turn(sites, [shim.urls[PAIRED] for shim in shims], count))
 
 
-async def reserve_cost(directory: Path, options: argparse.Namespace) -> dict[str, Any]:
+async def _reserve_in_turn(sites: Sites, urls: Sequence[str], count: int) -> dict[str, list[float]]:
     """Twice in a row from each site, so that half of them make the other array's volume the P-VOL first."""
-    times: dict[str, list[float]] = {"pair resync": [], "pair swap resync": []}
-    async with two_sites(directory, _SIZE_BYTES, quorum=True) as sites, AsyncExitStack() as stack:
-        await sites.copy(PairOut.CREATE)
-        await sites.control(PairOut.SPLIT)
-        hosts = [await stack.enter_async_context(_host(site)) for site in (sites.a, sites.b)]
-        for number in range(options.reserves + _WARM_UP):
-            await sites.until(PairState.PSUS, 20.0)
+    times: dict[str, list[float]] = {RESYNC: [], SWAP_RESYNC: []}
+    async with AsyncExitStack() as stack:
+        session = await stack.enter_async_context(operator(sites.a))
+        hosts = [
+            await stack.enter_async_context(logged_in(url, f"iqn.2026-11.org.example:host-{number}", _ISID))
+            for number, url in enumerate(urls)
+        ]
+        for host in hosts:
+            while (await host.execute(PAIRED, _TEST_UNIT_READY)).status:
+                pass  # unit attentions
+        for number in range(count + _WARM_UP):
+            await until(session, PairState.PSUS, _ARMED_SECONDS)
             host = hosts[number // 2 % 2]
             started = time.perf_counter()
             outcome = await host.execute(PAIRED, _RESERVE)
@@ -58,20 +50,6 @@ async def reserve_cost(directory: Path, options: argparse.Namespace) -> dict[str
             if outcome.status:
                 raise BenchmarkError(f"RESERVE {number} was answered with status {outcome.status:02X}h")
             if number >= _WARM_UP:
-                times["pair resync" if number % 2 else "pair swap resync"].append(seconds * 1000)
+                times[RESYNC if number % 2 else SWAP_RESYNC].append(seconds * 1000)
             await host.execute(PAIRED, _RELEASE)
-    every = sorted(value for values in times.values() for value in values)
-    return {
-        **{f"RESERVE to GOOD by {way}, median ms": round(median(values), 2) for way, values in times.items() if values},
-        f"RESERVE to GOOD, median ms (at most {_MEDIAN_MS:g} wanted)": _judged(median(every), _MEDIAN_MS),
-        f"RESERVE to GOOD, p99 ms (at most {_P99_MS:g} wanted)": _judged(_p99(every), _P99_MS),
-        "RESERVE to GOOD, longest ms": round(every[-1], 2),
-    }
-
-
-def _p99(values: list[float]) -> float:
-    return quantiles(values, n=100, method="inclusive")[98] if len(values) > 1 else values[0]
-
-
-def _judged(value: float, limit: float) -> str:
-    return f"{value:.2f}{'' if value <= limit else ' (short)'}"
+    return times

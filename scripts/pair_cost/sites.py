@@ -1,153 +1,190 @@
 """Two arrays on loopback, as processes, with one pair between them and one volume without a pair at the first."""
 
 import asyncio
-import os
+import contextlib
 import re
-import sys
+import tempfile
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple, TypeVar
 
 from initiator_shim.initiator_transport import IscsiSession
 from initiator_shim.pair_client import pair_control, report_pair_status
-from scripts.benchmark.servers import BenchmarkError, free_port
-from scripts.failover_drill.processes import ChildProcess
+from initiator_shim.session_errors import SessionError
+from scripts.benchmark import arrays
+from scripts.benchmark.own_login import Unit
+from scripts.benchmark.servers import READY_SECONDS, BenchmarkError, Server, free_port
 from storage_model.pair_state import PairState
 from storage_model.spec.pair_cdb import PairControlOut, PairOption, PairOut, PairStatus, StatusFlag
 
 PAIRED, SIMPLE = 0, 1
-"""LUNs."""
+"""LUNs, and places among the URLs."""
+_NAMES = {PAIRED: "paired", SIMPLE: "simple"}
 _SERIALS = {"a": "30095", "b": "30096"}
 _COPIED = re.compile(r"copied (\d+) regions, (\d+) bytes sent, (\d+) fetched, in ([\d.]+) s")
-_POLL_SECONDS = 0.02
-_START_SECONDS = 20.0
-
-
-class Site:
-    """One array and an operator's session with it."""
-
-    def __init__(self, name: str, directory: Path, size_bytes: int, ports: dict[str, int], quorum: bool) -> None:
-        self.name = name
-        self.directory = directory
-        self.state = directory / f"state-{name}"
-        self.port = free_port()
-        self.iqn = f"iqn.2026-11.org.pairvol:{name}"
-        other = "b" if name == "a" else "a"
-        self.config = directory / f"{name}.toml"
-        self.config.write_text(f"""
+_POLL_SECONDS = 0.01
+_ANSWER_SECONDS = 10.0
+_COPY_SECONDS = 600.0
+_CONFIGURATION = """
 [array]
-iqn = "{self.iqn}"
-serial = "{_SERIALS[name]}"
-state_dir = "{self.state}"
-portals = ["127.0.0.1:{self.port}"]
+iqn = "iqn.2026-11.org.pairvol:{name}"
+serial = "{serial}"
+state_dir = "{state}"
 [remote_copy]
-listen = "127.0.0.1:{ports[name]}"
-peer = "127.0.0.1:{ports[other]}"
-peer_serial = "{_SERIALS[other]}"
-[[volumes]]
-name = "paired"
-lun = {PAIRED}
-size = "{size_bytes}"
-file = "paired.img"
-quorum = {str(quorum).lower()}
-[[volumes]]
-name = "simple"
-lun = {SIMPLE}
-size = "{size_bytes}"
-file = "simple.img"
+listen = "127.0.0.1:{port}"
+peer = "127.0.0.1:{peer_port}"
+peer_serial = "{peer_serial}"
 [[pairs]]
 name = "pair"
 volume = "paired"
-""")
-        self.process: ChildProcess
-        self.session: IscsiSession
-
-    async def start(self) -> None:
-        """Returns when it serves."""
-        command = [sys.executable, "-m", "target", "--config", str(self.config)]
-        self.process = await ChildProcess.start(f"array-{self.name}", command, self.directory)
-        await self.process.until_ready(_START_SECONDS)
-        self.session = await IscsiSession.connect(
-            "127.0.0.1", self.port, self.iqn, "iqn.2026-11.org.pairvol:operator", bytes.fromhex("00023d000001")
-        )
-
-    async def stop(self) -> None:
-        """Ends the session and the process."""
-        if hasattr(self, "session"):
-            self.session.close()
-        if hasattr(self, "process"):
-            await self.process.end()
-
-    def cpu_seconds(self) -> float:
-        """User and system time of the array so far."""
-        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-    def url(self, lun: int) -> str:
-        return f"iscsi://127.0.0.1:{self.port}/{self.iqn}/{lun}"
-
-    def file(self, lun: int) -> Path:
-        return self.state / ("paired.img" if lun == PAIRED else "simple.img")
-
-    def copies(self) -> list[tuple[int, int, float]]:
-        """Of each copy that has ended, by the log: regions, bytes over the link, seconds."""
-        said = _COPIED.findall(self.process.log.read_text())
-        return [(int(regions), int(sent) + int(fetched), float(took)) for regions, sent, fetched, took in said]
+"""
+_VOLUME = """
+[[volumes]]
+name = "{name}"
+lun = {lun}
+size = "{size_bytes}"
+file = "{name}.img"
+quorum = {quorum}
+"""
+T = TypeVar("T")
 
 
+class Copied(NamedTuple):
+    """What a copy came to, by the array's log. ``sent_bytes``: over the link, in both directions."""
+
+    regions: int
+    sent_bytes: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class Sites:
-    """``a`` is the P-VOL's array."""
+    """``a`` is the P-VOL's array. Each call is a session of its own, so that none is idle while clients work."""
 
-    def __init__(self, directory: Path, size_bytes: int, *, quorum: bool) -> None:
-        ports = {"a": free_port(), "b": free_port()}
-        self.a, self.b = (Site(name, directory, size_bytes, ports, quorum) for name in "ab")
+    a: Server
+    b: Server
 
-    async def status(self) -> PairStatus:
-        return await report_pair_status(self.a.session, PAIRED, 10.0)
+    def volume_file(self) -> Path:
+        """Of the paired volume, at the first array."""
+        return _volume_file(self.a.directory, "a", PAIRED)
 
-    async def control(self, action: PairOut, options: PairOption = PairOption.NONE) -> None:
+    def status(self) -> PairStatus:
+        return self._ask(_status)
+
+    def control(self, action: PairOut) -> None:
         """One verb, at the first array."""
-        await pair_control(self.a.session, PAIRED, PairControlOut(action, options, None, 0, 0), b"", 10.0)
+        out = PairControlOut(action, PairOption.NONE, None, 0, 0)
+        self._ask(lambda session: pair_control(session, PAIRED, out, b"", _ANSWER_SECONDS))
 
-    async def until(self, state: PairState, seconds: float = 600.0) -> float:
-        """The seconds until the pair is in that state."""
-        started = time.monotonic()
-        while (status := await self.status()).state is not state:
-            if time.monotonic() - started > seconds or (status.state is PairState.PSUE and state is PairState.PAIR):
-                raise BenchmarkError(f"the pair is in {status.state.name}, not in {state.name}")
-            await asyncio.sleep(_POLL_SECONDS)
-        return time.monotonic() - started
+    def until(self, state: PairState) -> None:
+        """Until the pair is in that state."""
+        self._ask(lambda session: until(session, state, _COPY_SECONDS))
 
-    async def resync(self) -> tuple[int, int, float]:
-        """Out of PSUS; regions, bytes over the link and seconds."""
-        return await self.copy(PairOut.RESYNC)
-
-    async def copy(self, action: PairOut) -> tuple[int, int, float]:
+    def copy(self, action: PairOut) -> Copied:
         """CREATE or RESYNC, to its end."""
-        before = len(self.a.copies())
-        await self.control(action)
-        await self.until(PairState.PAIR)
-        copies = self.a.copies()
+        before = len(self._copies())
+        self.control(action)
+        self.until(PairState.PAIR)
+        copies = self._copies()
         if len(copies) != before + 1:
             raise BenchmarkError("the array's log does not say what was copied")
         return copies[-1]
 
+    def _copies(self) -> list[Copied]:
+        said = _COPIED.findall((self.a.directory / f"{self.a.name}.log").read_text())
+        return [Copied(int(regions), int(sent) + int(fetched), float(took)) for regions, sent, fetched, took in said]
 
-@asynccontextmanager
-async def two_sites(directory: Path, size_bytes: int, *, quorum: bool = False) -> AsyncIterator[Sites]:
-    """Started and linked; ended with the block."""
-    directory.mkdir(parents=True, exist_ok=True)
-    sites = Sites(directory, size_bytes, quorum=quorum)
+    def _ask(self, what: Callable[[IscsiSession], Awaitable[T]]) -> T:
+        async def ask() -> T:
+            async with operator(self.a) as session:
+                return await what(session)
+
+        return asyncio.run(ask())
+
+
+def operator(array: Server) -> contextlib.AbstractAsyncContextManager[IscsiSession]:
+    """A session that no host has."""
+    return logged_in(array.urls[PAIRED], "iqn.2026-11.org.pairvol:operator", bytes.fromhex("00023d000001"))
+
+
+@contextlib.asynccontextmanager
+async def logged_in(url: str, initiator: str, isid: bytes) -> AsyncIterator[IscsiSession]:
+    """A session; what goes wrong in it is a BenchmarkError."""
+    unit = Unit.of(url)
     try:
-        await sites.b.start()
-        await sites.a.start()
-        started = time.monotonic()
-        while StatusFlag.LINK_UP not in (await sites.status()).flags:
-            if time.monotonic() - started > _START_SECONDS:
+        session = await IscsiSession.connect(unit.host, unit.port, unit.target, initiator, isid)
+        try:
+            yield session
+        finally:
+            session.close()
+    except SessionError as error:
+        raise BenchmarkError(str(error)) from None
+
+
+async def until(session: IscsiSession, state: PairState, seconds: float) -> None:
+    """Raises BenchmarkError when the pair is not in that state in time, or is in PSUE on its way to PAIR."""
+    end = time.monotonic() + seconds
+    while (now := (await _status(session)).state) is not state:
+        if time.monotonic() > end or (now is PairState.PSUE and state is PairState.PAIR):
+            raise BenchmarkError(f"the pair is in {now.name}, not in {state.name}")
+        await asyncio.sleep(_POLL_SECONDS)
+
+
+async def _status(session: IscsiSession) -> PairStatus:
+    return await report_pair_status(session, PAIRED, _ANSWER_SECONDS)
+
+
+@contextlib.contextmanager
+def two_sites(
+    directory: Path, root: Path, size_bytes: int, *, quorum: bool = False, full: bool = False
+) -> Iterator[Sites]:
+    """Arrays of the checkout ``root``, started and linked; with the block they end, and their files go.
+
+    ``full``: the first array's volumes hold data from end to end, in the page cache, where they are sparse otherwise.
+    """
+    ports = {name: free_port() for name in _SERIALS}
+    with tempfile.TemporaryDirectory(prefix="sites-", dir=directory) as made, contextlib.ExitStack() as stack:
+        place = Path(made)
+        if full:
+            (place / "state-a").mkdir()
+            for lun in _NAMES:
+                arrays.write_volume(_volume_file(place, "a", lun), size_bytes)
+        b, a = (stack.enter_context(_array(place, root, name, ports, size_bytes, quorum)) for name in "ba")
+        sites = Sites(a, b)
+        end = time.monotonic() + READY_SECONDS
+        while StatusFlag.LINK_UP not in sites.status().flags:
+            if time.monotonic() > end:
                 raise BenchmarkError("the link between the arrays does not come up")
-            await asyncio.sleep(_POLL_SECONDS)
+            time.sleep(_POLL_SECONDS)
         yield sites
-    finally:
-        await sites.a.stop()
-        await sites.b.stop()
+
+
+@contextlib.contextmanager
+def pair_and_simple(directory: Path, root: Path, size_bytes: int) -> Iterator[Server]:
+    """The first array: a volume in PAIR and one in SMPL, full of data. Its ``relay`` is the S-VOL's array."""
+    with two_sites(directory, root, size_bytes, full=True) as sites:
+        sites.copy(PairOut.CREATE)
+        yield replace(sites.a, relay=sites.b.pid)
+
+
+def _array(
+    place: Path, root: Path, name: str, ports: dict[str, int], size_bytes: int, quorum: bool
+) -> contextlib.AbstractContextManager[Server]:
+    other = "b" if name == "a" else "a"
+    configuration = place / f"{name}.toml"
+    head = _CONFIGURATION.format(
+        name=name, serial=_SERIALS[name], state=place / f"state-{name}", port=ports[name],
+        peer_port=ports[other], peer_serial=_SERIALS[other],
+    )  # fmt: skip
+    volumes = (
+        _VOLUME.format(name=volume, lun=lun, size_bytes=size_bytes, quorum=str(quorum and lun == PAIRED).lower())
+        for lun, volume in _NAMES.items()
+    )
+    configuration.write_text(head + "".join(volumes))
+    return arrays.array(place, root, ["--config", str(configuration)], name, log_level="info")
+
+
+def _volume_file(place: Path, name: str, lun: int) -> Path:
+    return place / f"state-{name}" / f"{_NAMES[lun]}.img"

@@ -82,6 +82,18 @@ def test_the_array_alone(tmp_path: Path) -> None:
     assert values["idle-sessions"]["figures"][0] > 0.1
 
 
+def test_a_pair_beside_a_volume_without_one(tmp_path: Path) -> None:
+    """Two arrays; the one that has the S-VOL is busy only with what is mirrored."""
+    figures, name = tmp_path / "bench.json", "pair-write-4k-qd32"
+    words = ("--only", name, "--json", str(figures), "--directory", str(tmp_path))
+    finished = bench("--quick", "--pairs", "1", "--seconds", "0.1", *words)
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    assert "| 4 KiB write IOPS, QD 32, PAIR vs SMPL " in finished.stdout
+    (pair,) = json.loads(figures.read_text())["comparisons"][name]["pairs"]
+    assert pair["ours"]["relay_seconds"] > 2 * pair["other"]["relay_seconds"]
+    assert list(tmp_path.iterdir()) == [figures] and children_of(tmp_path) == []
+
+
 def test_a_floor_that_is_not_held(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """In this process, since the floors must be others: one that nobody can hold and one that everybody holds."""
     measure = "digests-read-4k-qd32"
@@ -140,6 +152,19 @@ def test_missing_tools(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     finished = bench("--only", "read-4k-qd32-vs-tgt")
     assert finished.returncode == 2 and "apt-get install qemu-utils tgt" in finished.stderr
+
+
+@pytest.mark.parametrize(("other", "packages"), [("iperf3", "iperf3"), ("nbdcopy", "libnbd-bin nbdkit")])
+def test_a_missing_copier_is_a_failed_measure(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, other: str, packages: str
+) -> None:
+    """The other measures go on without it."""
+    monkeypatch.setattr(sys.modules[__name__], "SYSTEM_PATH", "")
+    monkeypatch.setenv("PATH", "/nowhere")
+    name = f"pair-copy-vs-{other}"
+    finished = bench("--only", name, "--directory", str(tmp_path))
+    assert finished.returncode == 1 and "Traceback" not in finished.stderr
+    assert f"FAILED {name}: tools are missing: apt-get install {packages}\n" in finished.stdout
 
 
 @pytest.fixture(name="server")

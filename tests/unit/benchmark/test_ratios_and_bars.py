@@ -6,10 +6,12 @@ import pytest
 
 from scripts.benchmark.bars import BARS, FLOORS, Bar, judge
 from scripts.benchmark.measures import comparisons, names_that_fit
+from scripts.benchmark.pairs import PAIR_MEASURES
 from scripts.benchmark.samples import Pair, Quantity, Sample, Spread, Value, ratios
 from scripts.benchmark.sessions import SINGLE_MEASURES
 
 SLOW_MINUTE = 10.0
+ALONE = (*SINGLE_MEASURES, *PAIR_MEASURES)
 
 
 def sample(rate: float, cost: float = 1e-5, relay_cost: float = 0.0) -> Sample:
@@ -53,7 +55,7 @@ def test_no_figures() -> None:
 )
 def test_a_bar(relation: str, figure: float, verdict: str) -> None:
     bar = Bar("it", "measure", Quantity.VALUE, relation, 3.0)
-    assert [judged.verdict for judged in judge([bar], {}, {"measure": figure})] == [verdict]
+    assert [judged.verdict for judged in judge([bar], {}, {"measure": Value((figure,), "×")})] == [verdict]
 
 
 def test_what_was_not_measured_is_neither_pass_nor_short() -> None:
@@ -70,20 +72,27 @@ def test_a_comparison_is_judged_by_its_own_quantity() -> None:
 
 def test_every_bar_has_a_measure_of_its_own_kind() -> None:
     """A name that nothing is measured under would be a bar that is never missed."""
-    compared, alone = {each.name for each in comparisons()}, {each.name for each in SINGLE_MEASURES}
+    compared, alone = {each.name for each in comparisons()}, {each.name for each in ALONE}
     for bar in (*BARS, *FLOORS):
-        assert bar.measure in (alone if bar.quantity is Quantity.VALUE else compared), bar
+        of_value = bar.quantity in (Quantity.VALUE, Quantity.P99, Quantity.GREATEST)
+        assert bar.measure in (alone if of_value else compared), bar
 
 
-def test_a_quick_run_has_every_bar_but_the_writes_of_growth() -> None:
-    quick = {each.name for each in comparisons() if each.quick} | {each.name for each in SINGLE_MEASURES}
+def test_floors_are_of_comparisons() -> None:
+    """--check has no time for the others."""
+    assert {floor.measure for floor in FLOORS} <= {each.name for each in comparisons()}
+
+
+def test_a_quick_run_has_every_bar_but_the_writes_of_growth_and_the_copies_of_pairs() -> None:
+    quick = {each.name for each in comparisons() if each.quick} | {each.name for each in ALONE if each.quick}
     assert {bar.measure for bar in BARS if bar.measure not in quick} == {
         "growth-64-luns-write", "growth-1tib-write", "growth-64-sessions-write",
+        "pair-copy-vs-iperf3", "pair-copy-vs-nbdcopy", "pair-write-during-resync", "pair-delta-resync",
     }  # fmt: skip
 
 
 def test_names_are_used_once() -> None:
-    names = [each.name for each in comparisons()] + [each.name for each in SINGLE_MEASURES]
+    names = [each.name for each in comparisons()] + [each.name for each in ALONE]
     assert len(names) == len(set(names))
 
 
@@ -103,3 +112,19 @@ def test_patterns(pattern: str, fitting: set[str]) -> None:
 
 def test_a_value_is_the_median() -> None:
     assert Value((1.0, 9.0, 2.0), "s").middle == 2.0
+
+
+@pytest.mark.parametrize(
+    ("quantity", "figure"), [(Quantity.VALUE, 50.0), (Quantity.P99, 99.0), (Quantity.GREATEST, 100.0)]
+)
+def test_a_bar_may_be_about_another_figure_of_a_value(quantity: Quantity, figure: float) -> None:
+    value = Value(tuple(map(float, reversed(range(101)))), "ms")
+    bars = [Bar("it", "measure", quantity, "≤", figure + change, "ms") for change in (0, -0.5)]
+    judged = judge(bars, {}, {"measure": value})
+    assert [each.figure for each in judged] == [figure] * 2
+    assert [each.verdict for each in judged] == ["pass", "short"]
+
+
+@pytest.mark.parametrize("quantity", [Quantity.VALUE, Quantity.P99, Quantity.GREATEST])
+def test_the_only_figure_of_a_value(quantity: Quantity) -> None:
+    assert Value((3.0,), "s").figure(quantity) == 3.0
