@@ -22,16 +22,10 @@ from target.remote_copy.background_tasks import BackgroundTasks
 from target.remote_copy.copy_link import LinkDown
 from target.remote_copy.group_decision import GroupDecision
 from target.remote_copy.half_group import Closed, GroupStore, HalfGroup
-from target.remote_copy.pair_control import (
-    DECISION_SECONDS,
-    FORWARD_SECONDS,
-    PairControl,
-    PairTold,
-    Within,
-    refusal_of,
-    refused_frame,
-)
+from target.remote_copy.pair_changes import DECISION_SECONDS, FORWARD_SECONDS, Within
+from target.remote_copy.pair_control import PairControl
 from target.remote_copy.pair_half import MIRRORED
+from target.remote_copy.pair_messages import PairTold, refusal_of, refused_frame
 
 log = logging.getLogger("pairvol.pair")
 
@@ -93,7 +87,7 @@ class GroupControl:
         self._check_connected(values)
         # The S-VOLs' own writes stop first: which side has the good data must not change while the swap is decided.
         async with Closed([half.gate for half in halves]):
-            self._controls[addressed].check_wanted(request)
+            self._controls[addressed].changes.check_wanted(request)
             peer = self._halves[addressed].peer
             if peer is None:
                 raise PairRefused(Refusal.PEER_UNREACHABLE)
@@ -120,7 +114,7 @@ class GroupControl:
         async with self._group.changing(led):
             if alone:
                 return await self._take_over(addressed, request)
-            self._controls[addressed].check_wanted(request)
+            self._controls[addressed].changes.check_wanted(request)
             await self._settle(led)
             await self._settle_reservations(led)
             values = self._values(addressed, request, written)
@@ -150,7 +144,7 @@ class GroupControl:
     async def _take_over(self, addressed: str, request: PairRequest) -> int:
         """The operator's word counts as the other array's vote, as long as that cannot be had."""
         for control in self._controls.values():
-            control.check_unreachable(request)
+            control.changes.check_unreachable(request)
         values = self._values(addressed, request, frozenset())
         self._check_not_reserved(values, request)
         log.warning("group %s: taken over by force: %s", self.name, ", ".join(values))
@@ -159,7 +153,7 @@ class GroupControl:
             await self._decision.enter(values, {})
             for pair in values:
                 with suppress(PairRefused):  # it is taken over; who asks for the reservations has this tried again
-                    await self._controls[pair].settle_reservations()
+                    await self._controls[pair].meeting.settle_reservations()
         finally:
             self._decision.voting = None
         return values[addressed].epoch
@@ -182,12 +176,12 @@ class GroupControl:
         """No table is in doubt when the pairs move. Before the values are made: a fault may come meanwhile."""
         for pair in led:
             if self._halves[pair].connected:
-                await self._controls[pair].settle_reservations()
+                await self._controls[pair].meeting.settle_reservations()
 
     def _check_not_reserved(self, pairs: Iterable[str], request: PairRequest) -> None:
         """A claim takes all of them along, and so counts for each."""
         for pair in pairs:
-            self._controls[pair].check_not_reserved(request)
+            self._controls[pair].changes.check_not_reserved(request)
 
     def _ballot(self) -> dict[str, PairEpoch]:
         """The votes that are out for several pairs as one."""
@@ -196,10 +190,10 @@ class GroupControl:
 
     def _check_connected(self, pairs: Iterable[str]) -> None:
         for pair in pairs:
-            self._controls[pair].check_connected()
+            self._controls[pair].changes.check_connected()
 
     def _check_now(self, addressed: str, request: PairRequest, values: Values) -> None:
-        self._controls[addressed].check_wanted(request)
+        self._controls[addressed].changes.check_wanted(request)
         for pair, value in values.items():
             if value.state in MIRRORED and self._halves[pair].busy():
                 raise PairRefused(Refusal.BUSY, f"the volume of pair {pair} is being sanitized or formatted")
@@ -231,7 +225,7 @@ class GroupControl:
     def tell(self) -> None:
         """What this array knows of all its pairs."""
         for control in self._controls.values():
-            control.tell()
+            control.meeting.tell()
 
     async def receive(self, addressed: str, frame: Frame) -> Frame:
         """Answer a PROPOSE_GROUP or a GROUP_REQUEST. Raises RemoteProtocolError."""
@@ -248,18 +242,18 @@ class GroupControl:
     async def _compare(self, told: Mapping[str, PairTold]) -> None:
         """At reconnection: adopt as one what the other array has decided, suspend alike, repeat what is in doubt."""
         async with self._group.changing(self._controls):
-            agreed = [pair for pair, control in self._controls.items() if control.reconcilable(told[pair])]
+            agreed = [pair for pair, control in self._controls.items() if control.meeting.reconcilable(told[pair])]
             values, void = self._news({pair: each.decided for pair, each in told.items()})
             await self._decision.enter(values, {pair: each.marks for pair, each in told.items()}, void)
             for pair in agreed:
-                self._controls[pair].met(told[pair])
+                self._controls[pair].meeting.met(told[pair])
                 half = self._halves[pair]
                 if told[pair].decided.epoch == half.record.decided.epoch and told[pair].state is PairState.PSUE:
                     await half.suspend("it broke off while the arrays could not reach each other")
-            if any(self._controls[pair].told_the_past for pair in agreed):
+            if any(self._controls[pair].meeting.told_the_past for pair in agreed):
                 self.tell()
             for pair in agreed:  # in here: nothing that this half votes for may come before
-                await self._controls[pair].adopt_reservations(told[pair])
+                await self._controls[pair].meeting.adopt_reservations(told[pair])
         await self._resolve()
 
     def _news(self, told: Values) -> tuple[Values, tuple[str, ...]]:
@@ -289,7 +283,7 @@ class GroupControl:
                 except PairRefused as error:
                     log.warning("group %s: epochs still in doubt: %s", self.name, error)
         for control in self._controls.values():
-            await control.resolve_doubt()
+            await control.meeting.resolve_doubt()
 
     async def stop(self) -> None:
         """End the tasks of this group."""
