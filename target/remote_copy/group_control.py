@@ -122,7 +122,7 @@ class GroupControl:
             if not set(values) <= {pair for pair in led if self._halves[pair].register.leads}:
                 raise PairRefused(Refusal.BUSY)  # a P-VOL moved while the request waited
             self._check_connected(values)
-            self._check_not_reserved(values, request)
+            self._controls[addressed].changes.check_not_reserved(request)
             await self._decision.decide(values, lambda: self._check_now(addressed, request, values))
             return values[addressed].epoch
 
@@ -146,7 +146,7 @@ class GroupControl:
         for control in self._controls.values():
             control.changes.check_unreachable(request)
         values = self._values(addressed, request, frozenset())
-        self._check_not_reserved(values, request)
+        self._controls[addressed].changes.check_not_reserved(request)
         log.warning("group %s: taken over by force: %s", self.name, ", ".join(values))
         self._decision.voting = current_task()  # whoever waits for this may give up, it does not
         try:
@@ -177,11 +177,6 @@ class GroupControl:
         for pair in led:
             if self._halves[pair].connected:
                 await self._controls[pair].meeting.settle_reservations()
-
-    def _check_not_reserved(self, pairs: Iterable[str], request: PairRequest) -> None:
-        """A claim takes all of them along, and so counts for each."""
-        for pair in pairs:
-            self._controls[pair].changes.check_not_reserved(request)
 
     def _ballot(self) -> dict[str, PairEpoch]:
         """The votes that are out for several pairs as one."""

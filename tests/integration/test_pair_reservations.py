@@ -8,10 +8,9 @@ from pathlib import Path
 import pytest
 
 from initiator_shim.initiator_transport import IscsiSession
-from initiator_shim.pair_client import PairRefused
 from initiator_shim.session_errors import SessionError
 from storage_model.nexus import ITNexus
-from storage_model.pair_state import PairRole, PairState, Refusal
+from storage_model.pair_state import PairRole, PairState
 from storage_model.spec.pair_cdb import PairOption, PairOut
 from storage_model.spec.scsi_persistent_reservation import BasicParameters, FullStatus, decode_full_status
 from storage_model.spec.scsi_task import ScsiStatus
@@ -167,9 +166,9 @@ async def test_a_group_takes_its_tables_along(tmp_path: Path) -> None:
         await arrays.b.control(1, PairOut.SPLIT)
         await arrays.a.until(1, PairState.PSUS)
         claimant = ITNexus("iqn.2026-11.org.pairvol:host-c", bytes.fromhex("00023d00000c"), 1)
-        with pytest.raises(PairRefused) as refused:
-            await arrays.a.control(1, PairOut.SWAP_RESYNC, claim=claimant)  # it would take data0 along
-        assert refused.value.refusal is Refusal.RESERVED
+        await arrays.a.control(1, PairOut.SWAP_RESYNC, claim=claimant)  # takes data0 along
+        assert [(await arrays.a.status(lun)).role for lun in range(2)] == [PairRole.P_VOL] * 2
+        assert await equal_tables(arrays) == before
         assert await b.out(PREEMPT, 0xA, EXCLUSIVE_ACCESS) == GOOD
         assert await equal_tables(arrays) == (3, {(0xB, True)})
 
