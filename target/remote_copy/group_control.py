@@ -6,7 +6,7 @@ leads itself and of no others, and whoever votes waits for nobody: so neither wa
 """
 
 import logging
-from asyncio import Task, create_task, current_task
+from asyncio import Task, create_task, current_task, gather
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -14,7 +14,7 @@ from dataclasses import replace
 from storage_model.errors import RemoteProtocolError
 from storage_model.group_register import DecideGroup, Values
 from storage_model.group_request import GROUP_VERBS, SWAPS, group_epochs, leader_of
-from storage_model.pair import PairEpoch, PairRecord, PairRefused, PairRequest, next_epoch
+from storage_model.pair import PairEpoch, PairRecord, PairRefused, PairRequest, after_all_known, next_epoch
 from storage_model.pair_state import TRANSITIONS, PairRole, PairState, PairVerb, Refusal
 from storage_model.spec.copy_frames import Answer, Frame, FrameType, PairOffer
 from storage_model.spec.group_frames import decode_group_request, encode_group_request
@@ -46,7 +46,8 @@ class GroupControl:
         self._within = within
         self._tasks = BackgroundTasks(f"group {name}")
         self._heard: dict[str, PairTold] = {}
-        self._serial = next(iter(self._halves.values())).identity.serial
+        identity = next(iter(self._halves.values())).identity
+        self._serial, self._lowest_serial = identity.serial, min(identity.serial, identity.peer_serial)
         for control in self._controls.values():
             control.group = self
 
@@ -63,7 +64,8 @@ class GroupControl:
             raise PairRefused(Refusal.BUSY, f"a group cannot {request.verb.value}")  # the SCSI side refuses it before
         records = self._group.records
         values = group_epochs(self.name, records, addressed, request, _if_allowed)
-        if request.verb is PairVerb.TAKEOVER or leader_of(records, values) == self._serial:
+        alone = self._without_the_other(request)
+        if alone or leader_of(records, values, self._lowest_serial) == self._serial:
             return await self._request_led(addressed, request, frozenset())
         task = create_task(self._forward(addressed, request, values))
         return await self._wait(task, DECISION_SECONDS + FORWARD_SECONDS)
@@ -79,6 +81,7 @@ class GroupControl:
             if task is not self._decision.voting:
                 task.cancel()  # nothing is voted for yet, so nothing may come of it any more
             if isinstance(error, PairRefused):
+                log.info("group %s: refused: %s", self.name, error)  # who asked is not told which pair it was
                 raise
             raise PairRefused(Refusal.NO_VOTE, f"{DECISION_SECONDS:g} s passed") from None
 
@@ -109,28 +112,32 @@ class GroupControl:
         return reply.epoch
 
     async def _lead(self, addressed: str, request: PairRequest, written: frozenset[str]) -> int:
-        alone = request.verb is PairVerb.TAKEOVER
+        alone = self._without_the_other(request)
         led = [pair for pair, half in self._halves.items() if alone or half.register.leads]
         async with self._group.changing(led):
             if alone:
-                return await self._take_over(addressed, request)
+                return await self._decide_alone(addressed, request)
             self._controls[addressed].changes.check_wanted(request)
             await self._settle(led)
             await self._settle_reservations(led)
             values = self._values(addressed, request, written)
-            leader_of(self._group.records, values)
+            leader_of(self._group.records, values, self._lowest_serial)
             if not set(values) <= {pair for pair in led if self._halves[pair].register.leads}:
                 raise PairRefused(Refusal.BUSY)  # a P-VOL moved while the request waited
             self._check_connected(values)
-            self._controls[addressed].changes.check_not_reserved(request)
+            self._check_not_reserved(addressed, request, values)
+            if request.verb is PairVerb.CREATE:  # which no fault can change meanwhile, as it might the values of others
+                await self._check_halves(values)
             await self._decision.decide(values, lambda: self._check_now(addressed, request, values))
             return values[addressed].epoch
 
     def _values(self, addressed: str, request: PairRequest, written: frozenset[str]) -> dict[str, PairEpoch]:
+        """Where a fence level begins, and none is asked for, it is the one that each pair has here."""
+
         def value(pair: str, record: PairRecord, asked: PairRequest) -> PairEpoch:
             half = self._halves[pair]
             identity = half.identity
-            fence = identity.fence if record.decided.outdated else None
+            fence = asked.fence or identity.fence
             return next_epoch(
                 record,
                 replace(asked, s_vol_written=pair in written, fence=fence),
@@ -141,13 +148,24 @@ class GroupControl:
 
         return group_epochs(self.name, self._group.records, addressed, request, value)
 
-    async def _take_over(self, addressed: str, request: PairRequest) -> int:
+    def _without_the_other(self, request: PairRequest) -> bool:
+        """True where an operator insists: on a takeover, or on the end of the pairs while none is connected."""
+        apart = not any(half.connected for half in self._halves.values())
+        return request.verb is PairVerb.TAKEOVER or (request.verb is PairVerb.DELETE and request.force and apart)
+
+    async def _decide_alone(self, addressed: str, request: PairRequest) -> int:
         """The operator's word counts as the other array's vote, as long as that cannot be had."""
-        for control in self._controls.values():
-            control.changes.check_unreachable(request)
+        if not self._without_the_other(request):
+            raise PairRefused(Refusal.BUSY, "the other array is back")
+        if request.verb is PairVerb.TAKEOVER:
+            for control in self._controls.values():
+                control.changes.check_unreachable(request)
         values = self._values(addressed, request, frozenset())
-        self._controls[addressed].changes.check_not_reserved(request)
-        log.warning("group %s: taken over by force: %s", self.name, ", ".join(values))
+        values = {
+            pair: replace(value, epoch=after_all_known(self._halves[pair].record)) for pair, value in values.items()
+        }
+        self._check_not_reserved(addressed, request, values)
+        log.warning("group %s: %s, without the other array: %s", self.name, request.verb.value, ", ".join(values))
         self._decision.voting = current_task()  # whoever waits for this may give up, it does not
         try:
             await self._decision.enter(values, {})
@@ -156,6 +174,8 @@ class GroupControl:
                     await self._controls[pair].meeting.settle_reservations()
         finally:
             self._decision.voting = None
+        if request.verb is PairVerb.DELETE:
+            self.tell()  # a split brain: the link may be up, but the halves are strangers
         return values[addressed].epoch
 
     async def _settle(self, led: Iterable[str]) -> None:
@@ -177,6 +197,20 @@ class GroupControl:
         for pair in led:
             if self._halves[pair].connected:
                 await self._controls[pair].meeting.settle_reservations()
+
+    def _check_not_reserved(self, addressed: str, request: PairRequest, pairs: Iterable[str]) -> None:
+        """A claim is of the addressed volume: those that move with it keep their tables. DELETE ends every table."""
+        for pair in pairs:
+            asked = request if pair == addressed else replace(request, claim=None)
+            self._controls[pair].changes.check_not_reserved(asked)
+
+    async def _check_halves(self, values: Values) -> None:
+        checks = (self._controls[pair].changes.check_halves(value) for pair, value in values.items())
+        for pair, ended in zip(values, await gather(*checks, return_exceptions=True), strict=True):
+            if isinstance(ended, PairRefused):
+                raise PairRefused(ended.refusal, f"pair {pair}, so none of group {self.name}")
+            if ended is not None:
+                raise ended
 
     def _ballot(self) -> dict[str, PairEpoch]:
         """The votes that are out for several pairs as one."""

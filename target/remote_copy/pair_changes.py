@@ -144,7 +144,7 @@ class PairChanges:
                 await self._meeting.settle_reservations()
             value = self._value_of(request)
             if half.connected:
-                await self._check_halves(value)
+                await self.check_halves(value)
                 await self._decision.decide(value, lambda: self._check_now(request, value))
                 return value.epoch
             if request.verb is PairVerb.DELETE and request.force:
@@ -201,7 +201,8 @@ class PairChanges:
         if value.state in MIRRORED:
             self.check_not_busy()
 
-    async def _check_halves(self, value: PairEpoch) -> None:
+    async def check_halves(self, value: PairEpoch) -> None:
+        """Raises PairRefused where two volumes that are to be paired by ``value`` cannot be."""
         half, peer = self._half, self._half.peer
         if half.role is not PairRole.SMPL or peer is None:
             return

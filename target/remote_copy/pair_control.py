@@ -171,8 +171,6 @@ class PairControl:
         if request.claim is not None and self._keeps(request):
             half.withdrawn.pop(request.claim, None)
             return half.record.decided.epoch
-        if request.verb is PairVerb.CREATE and request.fence is None:
-            request = replace(request, fence=half.identity.fence)
         if request.group and self.group is not None:
             if request.claim is not None:
                 half.withdrawn.pop(request.claim, None)
@@ -180,12 +178,12 @@ class PairControl:
         outcome = TRANSITIONS[(half.role, half.state), request.verb]
         if isinstance(outcome, Refusal):
             raise PairRefused(outcome)  # what Figure 4 refuses by the own volume's state needs nobody else's word
-        if half.record.decided.outdated and request.fence is None:
-            request = replace(request, fence=half.identity.fence)
         if request.claim is not None and request.verb is not PairVerb.RELEASE:
             half.withdrawn.pop(request.claim, None)
         if self.group is not None and self.group.follows(half.identity.name, request):
             return await self.group.request(half.identity.name, request)
+        if request.fence is None and (request.verb is PairVerb.CREATE or half.record.decided.outdated):
+            request = replace(request, fence=half.identity.fence)
         leads = half.register.leads or request.verb is PairVerb.TAKEOVER
         return await (self.changes.lead(request) if leads else self.changes.forward(request))
 
