@@ -72,19 +72,19 @@ class Host:
         return (await self.run(write_cdb(0, 1), bytes(BLOCK)))[0]
 
 
-async def full_status(array: ArrayUnderTest) -> tuple[int, list[FullStatus]]:
+async def full_status(array: ArrayUnderTest, lun: int = 0) -> tuple[int, list[FullStatus]]:
     """PRGENERATION and the descriptors, in an order of their own."""
-    outcome = await array.execute(0, bytes((0x5E, 3, 0, 0, 0, 0, 0, 0xFF, 0xFF, 0)), data_in_length=0xFFFF)
+    outcome = await array.execute(lun, bytes((0x5E, 3, 0, 0, 0, 0, 0, 0xFF, 0xFF, 0)), data_in_length=0xFFFF)
     assert outcome.status == GOOD, sense_of(outcome)
     data = bytes(outcome.data_in)
     return int.from_bytes(data[:4], "big"), sorted(decode_full_status(data), key=lambda status: status.key)
 
 
-async def equal_tables(arrays: PairOfArrays) -> tuple[int, set[tuple[int, bool]]]:
+async def equal_tables(arrays: PairOfArrays, lun: int = 0) -> tuple[int, set[tuple[int, bool]]]:
     """PRGENERATION, and each key with whether its nexus holds the reservation; the same at both."""
     found = []
     for array in (arrays.a, arrays.b):
-        generation, descriptors = await full_status(array)
+        generation, descriptors = await full_status(array, lun)
         found.append((generation, {(status.key, status.holder) for status in descriptors}))
     assert found[0] == found[1]
     return found[0]
