@@ -28,8 +28,8 @@ ALIASES = {
 """What else each verb is called, also as the name of the program (a symbolic link to pairctl)."""
 
 EPILOG = """\
-NAME is a pair or a group; split, resync and takeover of a group are one decision, create and delete go to each of its
-pairs; none is changed if one of them is not in a state for it. -g GROUP and -d PAIR say which of the two it is.
+NAME is a pair or a group; what is asked of a group is one decision: none of its pairs is changed if one of them is not
+in a state for it. -g GROUP and -d PAIR say which of the two it is.
 --array names the array that is asked; the verbs may be given to either array of a pair. --array, --timeout-seconds and
 the options about CHAP may also come behind the verb.
 CCI's names (paircreate, pairsplit ...) are the same verbs, also as names of symbolic links to pairctl.

@@ -279,9 +279,10 @@ def seconds_left(status: PairStatus) -> int | None:
 
 
 def goal_reached(command: PairControlOut, status: PairStatus) -> bool:
-    """Whether the pair is already where the verb leads: a group that acts as a unit took it there with another pair."""
+    """Whether the pair is already where the verb leads. Such a pair of a group is left out, but never of CREATE: it may
+    have its P-VOL at the other array, or other data."""
     match command.service_action:
-        case PairOut.CREATE | PairOut.RESYNC | PairOut.SWAP_RESYNC:
+        case PairOut.RESYNC | PairOut.SWAP_RESYNC:
             return status.state in (PairState.COPY, PairState.PAIR)
         case PairOut.SPLIT:
             return status.state is PairState.PSUS

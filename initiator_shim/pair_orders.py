@@ -28,7 +28,6 @@ _VERBS = {
 }
 """By service action: the transition asked for without, and with, a good side named."""
 
-_DECIDED_AS_ONE = (PairOut.SPLIT, PairOut.RESYNC, PairOut.SWAP_RESYNC)
 _NONE_CHANGED = "no pair of the group was changed"
 
 Tell = Callable[[str], None]
@@ -53,30 +52,24 @@ async def find_pairs(port: CommandPort, timeout: float) -> list[PairUnit]:
 async def order(
     port: CommandPort, units: Sequence[PairUnit], command: PairControlOut, verb: str, timeout: float, tell: Tell
 ) -> int:
-    """Give ``command`` to each pair; of a group, to none unless all are in a state for it. The exit status.
+    """Give ``command`` to the pair, or as one command to a group, if all its pairs are in a state for it.
 
-    What a group's arrays can decide as one is given to them as one command.
+    The exit status.
     """
     group = _whole_group(units)
     units = [unit for unit in units if not goal_reached(command, unit.status)] or units  # a group that is partly there
-    for unit in units if group or len(units) > 1 else ():
+    for unit in units if group else ():
         refusal = _refused_beforehand(command, unit.status)
         if refusal is not None:
             return _told(tell, verb, unit.status.pair_name, refusal, f"{refusal.text}; {_NONE_CHANGED}")
-    if group and command.service_action in _DECIDED_AS_ONE:
+    addressed, *_ = units
+    if group:
         command = replace(command, options=command.options | PairOption.GROUP)
-        try:
-            await pair_control(port, units[0].lun, command, b"", timeout)
-        except PairRefused as refused:
-            return _told(tell, verb, group, refused.refusal, _of_a_group(refused))
-        return OK
-    for position, unit in enumerate(units):
-        try:
-            await pair_control(port, unit.lun, command, b"", timeout)
-        except PairRefused as refused:
-            if position and goal_reached(command, await report_pair_status(port, unit.lun, timeout)):
-                continue
-            return _told(tell, verb, unit.status.pair_name, refused.refusal, str(refused))
+    try:
+        await pair_control(port, addressed.lun, command, b"", timeout)
+    except PairRefused as refused:
+        name, text = (group, _of_a_group(refused)) if group else (addressed.status.pair_name, str(refused))
+        return _told(tell, verb, name, refused.refusal, text)
     return OK
 
 

@@ -1,7 +1,8 @@
 """What a request for a consistency group asks of each of its pairs (I9).
 
 A verb that is refused by one pair is refused for all. A pair is left out, and stays as it is, where the verb leads
-nowhere: one without a pair (SMPL), and one that is there already, as an operator may have taken it there alone.
+nowhere: one without a pair (SMPL), and one that is there already, as an operator may have taken it there alone. Only
+CREATE leaves none out: what was paired before may have its P-VOL at the other array, or other data.
 """
 
 from collections.abc import Callable, Mapping
@@ -12,7 +13,7 @@ from storage_model.pair import PairEpoch, PairRecord, PairRefused, PairRequest
 from storage_model.pair_state import TRANSITIONS, FenceLevel, PairRole, PairState, PairVerb, Refusal
 
 SWAPS = (PairVerb.SWAP_RESYNC, PairVerb.SWAP_RECOVER)
-GROUP_VERBS = (PairVerb.SPLIT, PairVerb.RESYNC, PairVerb.RECOVER, *SWAPS, PairVerb.TAKEOVER)
+GROUP_VERBS = tuple(verb for verb in PairVerb if verb is not PairVerb.RELEASE)
 
 NextEpoch = Callable[[str, PairRecord, PairRequest], PairEpoch]
 """One pair's value, or PairRefused; see ``storage_model.pair.next_epoch``."""
@@ -52,6 +53,8 @@ def _broke_off(record: PairRecord) -> bool:
 
 def _left_out(record: PairRecord, request: PairRequest) -> bool:
     role, state = record.decided.role_of(request.serial), record.state
+    if request.verb is PairVerb.CREATE:
+        return False
     if role is PairRole.SMPL:
         return True
     refusal = TRANSITIONS[(role, state), request.verb]
@@ -60,14 +63,19 @@ def _left_out(record: PairRecord, request: PairRequest) -> bool:
             return refusal is Refusal.ALREADY_SUSPENDED
         case PairVerb.RESYNC | PairVerb.RECOVER:
             return refusal in (Refusal.COPYING, Refusal.MIRRORING)
+        case PairVerb.DELETE:
+            return False
         case PairVerb.TAKEOVER:  # a P-VOL that nothing holds back need not be taken over
             return role is PairRole.P_VOL and (state is PairState.PSUS or record.decided.fence is FenceLevel.NEVER)
     return role is PairRole.P_VOL
 
 
-def leader_of(records: Mapping[str, PairRecord], names: Mapping[str, PairEpoch]) -> str:
-    """The array that may propose for all these pairs; raises PairRefused when there is none."""
-    leaders = {records[name].decided.p_serial for name in names}
+def leader_of(records: Mapping[str, PairRecord], names: Mapping[str, PairEpoch], lowest_serial: str) -> str:
+    """The array that may propose for all these pairs; raises PairRefused when there is none.
+
+    ``lowest_serial`` is the array that leads what is not paired.
+    """
+    leaders = {records[name].decided.p_serial or lowest_serial for name in names}
     if len(leaders) != 1:
         raise PairRefused(Refusal.GROUP_DIVIDED)
     return leaders.pop()

@@ -23,6 +23,7 @@ from storage_model.spec.copy_frames import Frame, PairOffer
 from target.remote_copy.pair_control import PairControl
 from target.remote_copy.pair_decision import PairDecision
 from target.remote_copy.pair_half import MIRRORED, PairHalf
+from target.remote_copy.pair_meeting import PairMeeting
 from target.remote_copy.primary_volume import PrimaryVolume
 from target.remote_copy.region_marks import RegionMarks
 from target.scsi import pair_commands
@@ -195,13 +196,13 @@ def _doubt_grants_writes() -> Patches:
 
 
 def _suspension_is_not_told() -> Patches:
-    honest = PairControl._tell
+    honest = PairMeeting._tell
 
-    def tell(self: PairControl, offer: PairOffer) -> None:
-        if self.half.peer is None:  # as the link opens, and never again
+    def tell(self: PairMeeting, offer: PairOffer) -> None:
+        if self._half.peer is None:  # as the link opens, and never again
             honest(self, offer)
 
-    return [(PairControl, "_tell", tell)]
+    return [(PairMeeting, "_tell", tell)]
 
 
 _ALL = (

@@ -6,7 +6,7 @@ leads itself and of no others, and whoever votes waits for nobody: so neither wa
 """
 
 import logging
-from asyncio import Task, create_task, current_task
+from asyncio import Task, create_task, current_task, gather
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -14,7 +14,7 @@ from dataclasses import replace
 from storage_model.errors import RemoteProtocolError
 from storage_model.group_register import DecideGroup, Values
 from storage_model.group_request import GROUP_VERBS, SWAPS, group_epochs, leader_of
-from storage_model.pair import PairEpoch, PairRecord, PairRefused, PairRequest, next_epoch
+from storage_model.pair import PairEpoch, PairRecord, PairRefused, PairRequest, after_all_known, next_epoch
 from storage_model.pair_state import TRANSITIONS, PairRole, PairState, PairVerb, Refusal
 from storage_model.spec.copy_frames import Answer, Frame, FrameType, PairOffer
 from storage_model.spec.group_frames import decode_group_request, encode_group_request
@@ -22,16 +22,10 @@ from target.remote_copy.background_tasks import BackgroundTasks
 from target.remote_copy.copy_link import LinkDown
 from target.remote_copy.group_decision import GroupDecision
 from target.remote_copy.half_group import Closed, GroupStore, HalfGroup
-from target.remote_copy.pair_control import (
-    DECISION_SECONDS,
-    FORWARD_SECONDS,
-    PairControl,
-    PairTold,
-    Within,
-    refusal_of,
-    refused_frame,
-)
+from target.remote_copy.pair_changes import DECISION_SECONDS, FORWARD_SECONDS, Within
+from target.remote_copy.pair_control import PairControl
 from target.remote_copy.pair_half import MIRRORED
+from target.remote_copy.pair_messages import PairTold, refusal_of, refused_frame
 
 log = logging.getLogger("pairvol.pair")
 
@@ -52,7 +46,8 @@ class GroupControl:
         self._within = within
         self._tasks = BackgroundTasks(f"group {name}")
         self._heard: dict[str, PairTold] = {}
-        self._serial = next(iter(self._halves.values())).identity.serial
+        identity = next(iter(self._halves.values())).identity
+        self._serial, self._lowest_serial = identity.serial, min(identity.serial, identity.peer_serial)
         for control in self._controls.values():
             control.group = self
 
@@ -69,7 +64,8 @@ class GroupControl:
             raise PairRefused(Refusal.BUSY, f"a group cannot {request.verb.value}")  # the SCSI side refuses it before
         records = self._group.records
         values = group_epochs(self.name, records, addressed, request, _if_allowed)
-        if request.verb is PairVerb.TAKEOVER or leader_of(records, values) == self._serial:
+        alone = self._without_the_other(request)
+        if alone or leader_of(records, values, self._lowest_serial) == self._serial:
             return await self._request_led(addressed, request, frozenset())
         task = create_task(self._forward(addressed, request, values))
         return await self._wait(task, DECISION_SECONDS + FORWARD_SECONDS)
@@ -85,6 +81,7 @@ class GroupControl:
             if task is not self._decision.voting:
                 task.cancel()  # nothing is voted for yet, so nothing may come of it any more
             if isinstance(error, PairRefused):
+                log.info("group %s: refused: %s", self.name, error)  # who asked is not told which pair it was
                 raise
             raise PairRefused(Refusal.NO_VOTE, f"{DECISION_SECONDS:g} s passed") from None
 
@@ -93,7 +90,7 @@ class GroupControl:
         self._check_connected(values)
         # The S-VOLs' own writes stop first: which side has the good data must not change while the swap is decided.
         async with Closed([half.gate for half in halves]):
-            self._controls[addressed].check_wanted(request)
+            self._controls[addressed].changes.check_wanted(request)
             peer = self._halves[addressed].peer
             if peer is None:
                 raise PairRefused(Refusal.PEER_UNREACHABLE)
@@ -115,28 +112,32 @@ class GroupControl:
         return reply.epoch
 
     async def _lead(self, addressed: str, request: PairRequest, written: frozenset[str]) -> int:
-        alone = request.verb is PairVerb.TAKEOVER
+        alone = self._without_the_other(request)
         led = [pair for pair, half in self._halves.items() if alone or half.register.leads]
         async with self._group.changing(led):
             if alone:
-                return await self._take_over(addressed, request)
-            self._controls[addressed].check_wanted(request)
+                return await self._decide_alone(addressed, request)
+            self._controls[addressed].changes.check_wanted(request)
             await self._settle(led)
             await self._settle_reservations(led)
             values = self._values(addressed, request, written)
-            leader_of(self._group.records, values)
+            leader_of(self._group.records, values, self._lowest_serial)
             if not set(values) <= {pair for pair in led if self._halves[pair].register.leads}:
                 raise PairRefused(Refusal.BUSY)  # a P-VOL moved while the request waited
             self._check_connected(values)
-            self._check_not_reserved(values, request)
+            self._check_not_reserved(addressed, request, values)
+            if request.verb is PairVerb.CREATE:  # which no fault can change meanwhile, as it might the values of others
+                await self._check_halves(values)
             await self._decision.decide(values, lambda: self._check_now(addressed, request, values))
             return values[addressed].epoch
 
     def _values(self, addressed: str, request: PairRequest, written: frozenset[str]) -> dict[str, PairEpoch]:
+        """Where a fence level begins, and none is asked for, it is the one that each pair has here."""
+
         def value(pair: str, record: PairRecord, asked: PairRequest) -> PairEpoch:
             half = self._halves[pair]
             identity = half.identity
-            fence = identity.fence if record.decided.outdated else None
+            fence = asked.fence or identity.fence
             return next_epoch(
                 record,
                 replace(asked, s_vol_written=pair in written, fence=fence),
@@ -147,21 +148,34 @@ class GroupControl:
 
         return group_epochs(self.name, self._group.records, addressed, request, value)
 
-    async def _take_over(self, addressed: str, request: PairRequest) -> int:
+    def _without_the_other(self, request: PairRequest) -> bool:
+        """True where an operator insists: on a takeover, or on the end of the pairs while none is connected."""
+        apart = not any(half.connected for half in self._halves.values())
+        return request.verb is PairVerb.TAKEOVER or (request.verb is PairVerb.DELETE and request.force and apart)
+
+    async def _decide_alone(self, addressed: str, request: PairRequest) -> int:
         """The operator's word counts as the other array's vote, as long as that cannot be had."""
-        for control in self._controls.values():
-            control.check_unreachable(request)
+        if not self._without_the_other(request):
+            raise PairRefused(Refusal.BUSY, "the other array is back")
+        if request.verb is PairVerb.TAKEOVER:
+            for control in self._controls.values():
+                control.changes.check_unreachable(request)
         values = self._values(addressed, request, frozenset())
-        self._check_not_reserved(values, request)
-        log.warning("group %s: taken over by force: %s", self.name, ", ".join(values))
+        values = {
+            pair: replace(value, epoch=after_all_known(self._halves[pair].record)) for pair, value in values.items()
+        }
+        self._check_not_reserved(addressed, request, values)
+        log.warning("group %s: %s, without the other array: %s", self.name, request.verb.value, ", ".join(values))
         self._decision.voting = current_task()  # whoever waits for this may give up, it does not
         try:
             await self._decision.enter(values, {})
             for pair in values:
                 with suppress(PairRefused):  # it is taken over; who asks for the reservations has this tried again
-                    await self._controls[pair].settle_reservations()
+                    await self._controls[pair].meeting.settle_reservations()
         finally:
             self._decision.voting = None
+        if request.verb is PairVerb.DELETE:
+            self.tell()  # a split brain: the link may be up, but the halves are strangers
         return values[addressed].epoch
 
     async def _settle(self, led: Iterable[str]) -> None:
@@ -182,12 +196,21 @@ class GroupControl:
         """No table is in doubt when the pairs move. Before the values are made: a fault may come meanwhile."""
         for pair in led:
             if self._halves[pair].connected:
-                await self._controls[pair].settle_reservations()
+                await self._controls[pair].meeting.settle_reservations()
 
-    def _check_not_reserved(self, pairs: Iterable[str], request: PairRequest) -> None:
-        """A claim takes all of them along, and so counts for each."""
+    def _check_not_reserved(self, addressed: str, request: PairRequest, pairs: Iterable[str]) -> None:
+        """A claim is of the addressed volume: those that move with it keep their tables. DELETE ends every table."""
         for pair in pairs:
-            self._controls[pair].check_not_reserved(request)
+            asked = request if pair == addressed else replace(request, claim=None)
+            self._controls[pair].changes.check_not_reserved(asked)
+
+    async def _check_halves(self, values: Values) -> None:
+        checks = (self._controls[pair].changes.check_halves(value) for pair, value in values.items())
+        for pair, ended in zip(values, await gather(*checks, return_exceptions=True), strict=True):
+            if isinstance(ended, PairRefused):
+                raise PairRefused(ended.refusal, f"pair {pair}, so none of group {self.name}")
+            if ended is not None:
+                raise ended
 
     def _ballot(self) -> dict[str, PairEpoch]:
         """The votes that are out for several pairs as one."""
@@ -196,10 +219,10 @@ class GroupControl:
 
     def _check_connected(self, pairs: Iterable[str]) -> None:
         for pair in pairs:
-            self._controls[pair].check_connected()
+            self._controls[pair].changes.check_connected()
 
     def _check_now(self, addressed: str, request: PairRequest, values: Values) -> None:
-        self._controls[addressed].check_wanted(request)
+        self._controls[addressed].changes.check_wanted(request)
         for pair, value in values.items():
             if value.state in MIRRORED and self._halves[pair].busy():
                 raise PairRefused(Refusal.BUSY, f"the volume of pair {pair} is being sanitized or formatted")
@@ -231,7 +254,7 @@ class GroupControl:
     def tell(self) -> None:
         """What this array knows of all its pairs."""
         for control in self._controls.values():
-            control.tell()
+            control.meeting.tell()
 
     async def receive(self, addressed: str, frame: Frame) -> Frame:
         """Answer a PROPOSE_GROUP or a GROUP_REQUEST. Raises RemoteProtocolError."""
@@ -248,18 +271,18 @@ class GroupControl:
     async def _compare(self, told: Mapping[str, PairTold]) -> None:
         """At reconnection: adopt as one what the other array has decided, suspend alike, repeat what is in doubt."""
         async with self._group.changing(self._controls):
-            agreed = [pair for pair, control in self._controls.items() if control.reconcilable(told[pair])]
+            agreed = [pair for pair, control in self._controls.items() if control.meeting.reconcilable(told[pair])]
             values, void = self._news({pair: each.decided for pair, each in told.items()})
             await self._decision.enter(values, {pair: each.marks for pair, each in told.items()}, void)
             for pair in agreed:
-                self._controls[pair].met(told[pair])
+                self._controls[pair].meeting.met(told[pair])
                 half = self._halves[pair]
                 if told[pair].decided.epoch == half.record.decided.epoch and told[pair].state is PairState.PSUE:
                     await half.suspend("it broke off while the arrays could not reach each other")
-            if any(self._controls[pair].told_the_past for pair in agreed):
+            if any(self._controls[pair].meeting.told_the_past for pair in agreed):
                 self.tell()
             for pair in agreed:  # in here: nothing that this half votes for may come before
-                await self._controls[pair].adopt_reservations(told[pair])
+                await self._controls[pair].meeting.adopt_reservations(told[pair])
         await self._resolve()
 
     def _news(self, told: Values) -> tuple[Values, tuple[str, ...]]:
@@ -289,7 +312,7 @@ class GroupControl:
                 except PairRefused as error:
                     log.warning("group %s: epochs still in doubt: %s", self.name, error)
         for control in self._controls.values():
-            await control.resolve_doubt()
+            await control.meeting.resolve_doubt()
 
     async def stop(self) -> None:
         """End the tasks of this group."""

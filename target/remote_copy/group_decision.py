@@ -56,7 +56,7 @@ class GroupDecision:
         """
         halves = self._halves(values)
         states = {name: half.state for name, half in halves.items()}
-        await _all_of(
+        await all_of(
             self._primaries[name].forget_equal()
             for name, half in halves.items()
             if half.state is PairState.PAIR and half.role is PairRole.P_VOL
@@ -134,10 +134,12 @@ class GroupDecision:
             self._decisions[name].stop_copying()
         try:
             async with Closed([half.replicated for half in halves.values()]):
-                await _all_of(
+                await all_of(
                     self._decisions[name].prepare_marks(value, marks.get(name)) for name, value in values.items()
                 )
                 await self._group.save(decided)
+                unpaired = (half for half in halves.values() if half.state is PairState.SMPL)
+                await all_of(half.marks.reset(marked=False) for half in unpaired)  # as PairDecision does it
                 for name, half in halves.items():
                     half.peer_suspended = values[name].state in (PairState.PSUS, PairState.PSUE)
                 for half in halves.values():
@@ -196,7 +198,7 @@ class GroupDecision:
             self._group.halves[name].recall()
 
 
-async def _all_of(coroutines: Iterable[Coroutine[Any, Any, None]]) -> None:
+async def all_of(coroutines: Iterable[Coroutine[Any, Any, None]]) -> None:
     """Side by side; an error is raised when all have ended."""
     for ended in await gather(*coroutines, return_exceptions=True):
         if ended is not None:

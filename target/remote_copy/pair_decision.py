@@ -20,6 +20,7 @@ from target.remote_copy.background_tasks import BackgroundTasks
 from target.remote_copy.copy_link import LinkDown
 from target.remote_copy.copy_task import CopyTask
 from target.remote_copy.pair_half import MIRRORED, PairHalf
+from target.remote_copy.pair_messages import decode_epoch
 from target.remote_copy.primary_volume import PrimaryVolume
 
 log = logging.getLogger("pairvol.pair")
@@ -260,14 +261,6 @@ class PairDecision:
             return await self.carry_out(self._vote(value), bits)
         await self._enter(value, bits)
         return any(isinstance(effect, Accepted) for effect in self._vote(value))
-
-
-def decode_epoch(text: bytes) -> PairEpoch:
-    """An epoch out of a frame; raises RemoteProtocolError."""
-    try:
-        return PairEpoch.decode(text.decode())
-    except ValueError as error:
-        raise RemoteProtocolError(str(error), 0) from None
 
 
 def _unpacked(bits: bytes, half: PairHalf) -> bytes:

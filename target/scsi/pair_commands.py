@@ -32,7 +32,6 @@ _VERBS = {
     PairOut.TAKEOVER: PairVerb.TAKEOVER,
 }
 _CLAIMABLE = (PairOut.RESYNC, PairOut.SWAP_RESYNC, PairOut.TAKEOVER)
-_OF_A_GROUP = (PairOut.SPLIT, PairOut.RESYNC, PairOut.SWAP_RESYNC, PairOut.TAKEOVER)
 _BESIDE_EPOCHS = (PairOut.VERIFY, PairOut.SET_COPY_RATE)
 _NAMED_GOOD = {PairVerb.RESYNC: PairVerb.RECOVER, PairVerb.SWAP_RESYNC: PairVerb.SWAP_RECOVER}
 
@@ -125,8 +124,6 @@ def _request(command: PairControlOut, claim: ITNexus | None, serial: str) -> Pai
         if verb not in _NAMED_GOOD:
             raise invalid_field(2)
         verb = _NAMED_GOOD[verb]
-    if PairOption.GROUP in command.options and command.service_action not in _OF_A_GROUP:
-        raise invalid_field(2)
     return PairRequest(
         verb,
         serial,

@@ -10,7 +10,8 @@ from scripts.failover_drill.processes import ChildProcess
 
 RESERVE_6, RELEASE_6, RESERVE_10 = b"\x16" + bytes(5), b"\x17" + bytes(5), b"\x56" + bytes(9)
 TEST_UNIT_READY = bytes(6)
-GOOD, RESERVATION_CONFLICT = 0x00, 0x18
+GOOD, CHECK_CONDITION, RESERVATION_CONFLICT = 0x00, 0x02, 0x18
+UNIT_ATTENTION = 6
 PLAIN_TARGET = "iqn.2026-11.org.pairvol:plain"
 
 
@@ -43,8 +44,9 @@ class ShimUnderTest:
             "127.0.0.1", self.port, self.target_name, initiator_name, isid, 5.0, digests=digests
         )
         for lun in range(len(self.urls)):
-            while (await session.execute(lun, TEST_UNIT_READY)).status != GOOD:
-                pass
+            while (outcome := await session.execute(lun, TEST_UNIT_READY)).status == CHECK_CONDITION:
+                if outcome.sense[2] & 0xF != UNIT_ATTENTION:
+                    break
         return session
 
     @property

@@ -77,6 +77,15 @@ async def test_the_words_of_cci(tmp_path: Path) -> None:
         assert (await pairctl(a, "volchk", "-g", "g", "-ss"))[0] == 26
         assert await pairctl(a, "pairresync", "data1", "-swapp", "--peer", f"iscsi://127.0.0.1:{b}") == (0, "", "")
         assert (await pairctl(b, "volchk", "data1"))[0] == 2
+        status, _, error = await pairctl(a, "pairsplit", "-g", "g", "-S")
+        assert (status, "P-VOLs are at both arrays" in error) == (228, True)
+        assert (await pairctl(a, "pairsplit", "-d", "data1", "-S"))[0] == 0
+        status, _, error = await pairctl(a, "paircreate", "-g", "g", "-vl")
+        assert (status, error) == (
+            228,
+            "pairctl: create data0: 228 invalid state: the volume is already paired;"
+            " no pair of the group was changed\n",
+        )
         assert (await pairctl(a, "pairsplit", "-g", "g", "-S"))[0] == 0
         assert (await pairctl(a, "volchk", "-g", "g", "-ss"))[0] == 11
 
@@ -189,7 +198,7 @@ async def test_a_group_is_ordered_and_taken_over_as_one(tmp_path: Path) -> None:
         for lun in (0, 1):
             await arrays.b.until(lun, PairState.PAIR)
         assert (await pairctl(b, "takeover", "-g", "g"))[0] == 1
-        assert arrays.a.log.count("group g: decided as one: data0, data1") == 1, "out of PAIR, without a split"
+        assert arrays.a.log.count("group g: decided as one: data0, data1") == 2, "created; out of PAIR, without a split"
         for lun in (0, 1):
             assert (await arrays.b.until(lun, PairState.PAIR)).role is PairRole.P_VOL
         assert (await pairctl(a, "split", "-g", "g", "-rw"))[0] == 0

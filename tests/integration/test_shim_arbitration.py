@@ -45,17 +45,17 @@ class Cluster:
 
 
 @asynccontextmanager
-async def cluster(directory: Path) -> AsyncIterator[Cluster]:
-    """The quorum pair in PSUS (Figure 7), the data pair in PAIR."""
-    pairs = (PairSpec("quorum0", quorum=True, fence="data"), PairSpec("data0"))
+async def cluster(directory: Path, *data: PairSpec, group: str = "") -> AsyncIterator[Cluster]:
+    """The quorum pair in PSUS (Figure 7), the data pairs in PAIR."""
+    pairs = (PairSpec("quorum0", quorum=True, fence="data", group=group), *(data or [PairSpec("data0")]))
     deadline = ("--deadline", str(DEADLINE))
     async with (
         pair_of_arrays(directory, *pairs) as arrays,
         shim(directory, arrays.a.port, *deadline, name="shim-a") as shim_a,
         shim(directory, arrays.b.port, *deadline, name="shim-b") as shim_b,
     ):
-        await arrays.create(QUORUM)
-        await arrays.create(DATA)
+        for lun in range(len(pairs)):
+            await arrays.create(lun)
         host_a, host_b = await shim_a.host("a"), await shim_b.host("b")
         running = Cluster(arrays, shim_a, shim_b, host_a, host_b)
         await running.split()

@@ -59,6 +59,7 @@ def test_every_value_says_with_whom_it_was_decided() -> None:
         (PairVerb.RESYNC, A, (SMPL, COPY, PAIR), PSUS),
         (PairVerb.RECOVER, B, (SMPL, COPY, PAIR), PSUE),
         (PairVerb.SWAP_RESYNC, B, (SMPL, record(PairState.COPY, B), record(PairState.PSUE, B)), PSUS),
+        (PairVerb.DELETE, A, (SMPL,), PSUE),
         (PairVerb.TAKEOVER, A, (SMPL, PSUS, record(PairState.PSUE, fence=FenceLevel.NEVER)), PSUE),
     ],
 )
@@ -71,7 +72,16 @@ def test_pairs_that_are_there_are_left_out(
 
 @pytest.mark.parametrize("verb", GROUP_VERBS)
 def test_the_addressed_pair_is_never_left_out(verb: PairVerb) -> None:
-    assert refused(PairRequest(verb, A), data=SMPL, log=PSUS)[0] is Refusal.NOT_PAIRED
+    there, refusal = (PSUS, Refusal.ALREADY_PAIRED) if verb is PairVerb.CREATE else (SMPL, Refusal.NOT_PAIRED)
+    assert refused(PairRequest(verb, A), data=there, log=PSUS)[0] is refusal
+
+
+def test_all_are_created_or_none() -> None:
+    values = asked(PairRequest(PairVerb.CREATE, B, 0), data=SMPL, log=PairRecord(PairEpoch(4)))
+    assert {(value.p_serial, value.state, value.group) for value in values.values()} == {(B, PairState.COPY, "db")}
+    assert [value.epoch for value in values.values()] == [1, 5]
+    refusal, text = refused(PairRequest(PairVerb.CREATE, A), data=SMPL, log=PAIR)
+    assert refusal is Refusal.ALREADY_PAIRED and "pair log, so none of group db" in text
 
 
 def test_one_refusal_is_the_groups() -> None:
@@ -107,7 +117,8 @@ def test_a_copy_that_broke_off_goes_on_from_the_side_that_is_complete() -> None:
 def test_who_leads() -> None:
     records = {"data": PAIR, "log": record(PairState.PAIR, B)}
     values = {name: each.decided for name, each in records.items()}
-    assert leader_of(records, {"log": values["log"]}) == B
+    assert leader_of(records, {"log": values["log"]}, A) == B
+    assert leader_of({"new": SMPL}, {"new": SMPL.decided}, A) == A
     with pytest.raises(PairRefused) as error:
-        leader_of(records, values)
+        leader_of(records, values, A)
     assert error.value.refusal is Refusal.GROUP_DIVIDED

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from storage_model.pair_state import FenceLevel, PairState, PairVerb, Refusal
+from storage_model.pair_state import FenceLevel, PairRole, PairState, PairVerb, Refusal
 from storage_model.spec.copy_frames import FrameType
 from storage_model.volume import MediumFailure
 from tests.unit.group_in_memory import Group
@@ -66,25 +66,30 @@ async def data(group: Group) -> AsyncIterator[Volume]:
 
 
 @pytest.mark.parametrize("grouped", [False, True], ids=["RESERVE", "claim for the group"])
-async def test_a_claim_is_refused_while_one_of_the_volumes_has_registrations(
+async def test_a_claim_excludes_registrations_of_its_own_volume_and_takes_the_others_tables_along(
     group: Group, data: Volume, grouped: bool
 ) -> None:
+    """RESERVE and registrations exclude each other per logical unit (SPC-2 5.5.1); a swap alters no table."""
     quorum = group.b.members["quorum"]
-    assert await data.at_a.register() is GOOD
-    before = group.a.epochs
+    await data.holds(data.at_a)
+    registered = host(quorum, "x", 0xE)
+    assert await registered.register() is GOOD
+    epochs, table = group.a.epochs, equal_tables(data)
 
     async def claim() -> int:
         return await quorum.do(PairVerb.SWAP_RESYNC, claim=quorum.nexus(), group=grouped)
 
     assert await refusal(claim()) is Refusal.RESERVED
-    assert group.a.epochs == group.b.epochs == before and quorum.owner is None
-    assert await data.at_a.out(CLEAR) is GOOD
+    assert group.a.epochs == group.b.epochs == epochs and quorum.owner is None
+    assert await registered.out(CLEAR) is GOOD
     assert await refusal(claim()) is None
     await group.until(PairState.PAIR)
     group.check_p_vols(group.b)
     assert quorum.owner == quorum.nexus()
-    assert await data.at_b.register() is GOOD  # only the quorum volume has an owner
-    assert await host(quorum, "x", 0xE).register() is not GOOD
+    assert equal_tables(data) == table
+    assert data.at_a.let_in and not data.at_b.let_in
+    assert await data.at_b.preempt(data.at_a) is GOOD  # only the quorum volume has an owner
+    assert await registered.register() is not GOOD
 
 
 async def test_a_swap_of_the_group_keeps_the_tables(group: Group, data: Volume) -> None:
@@ -138,9 +143,8 @@ async def test_after_a_takeover_by_force_the_tables_there_count(group: Group, da
     assert await data.at_a.keys() == IN_DOUBT
     taker, mine = (group.a, data.at_a) if at == "a" else (group.b, data.at_b)
     quorum = taker.members["quorum"]
-    claim = quorum.do(PairVerb.TAKEOVER, claim=quorum.nexus(), group=True)
-    assert await refusal(claim) is Refusal.RESERVED, "owners and registrations exclude each other, by force, too"
-    await taker.do(PairVerb.TAKEOVER)
+    await taker.do(PairVerb.TAKEOVER, "quorum", claim=quorum.nexus())
+    assert quorum.owner == quorum.nexus()
     assert data.a.lu.reservation.doubtful is None or at == "b"
     assert await mine.keys() == ((3, [0xA]) if at == "a" else (2, [0xA, 0xB]))
     assert await host(mine.site, "x", 0xE).register() is GOOD  # alone
@@ -148,6 +152,16 @@ async def test_after_a_takeover_by_force_the_tables_there_count(group: Group, da
     assert len(equal_tables(data).registrations) == (2 if at == "a" else 3)
     assert await data.at_a.out(CLEAR) is GOOD  # both decide again
     equal_tables(data)
+
+
+async def test_by_force_owners_and_registrations_of_a_volume_exclude_each_other_too(group: Group) -> None:
+    quorum = group.b.members["quorum"]
+    assert await host(quorum, "x", 0xE).register() is GOOD
+    group.wire.cut()
+    await group.quiet()
+    assert await refusal(group.b.do(PairVerb.TAKEOVER, "quorum", claim=quorum.nexus())) is Refusal.RESERVED
+    assert await refusal(group.b.do(PairVerb.TAKEOVER)) is None
+    assert group.b.states == {(PairRole.P_VOL, PairState.PSUE)} and quorum.owner is None
 
 
 @pytest.mark.parametrize("turns", range(60))

@@ -1,0 +1,151 @@
+"""How the two halves of a pair meet when the link is open: what each tells the other, and what it makes of it. [C]
+
+Also of use to a consistency group, whose pairs meet as one (``group_control``).
+"""
+
+import logging
+from collections.abc import Callable
+
+from storage_model.pair import PairRefused
+from storage_model.pair_state import PairState
+from storage_model.spec.copy_frames import Frame, FrameType, PairOffer, encode_parts
+from target.remote_copy.pair_decision import PairDecision
+from target.remote_copy.pair_half import PairHalf
+from target.remote_copy.pair_messages import PairTold
+from target.remote_copy.pair_reservations import PairReservations
+
+log = logging.getLogger("pairvol.pair")
+
+
+class PairMeeting:
+    """``offer`` is what the other array says of its half while the link is up, if it has one; set by ``pair_control``.
+
+    ``resolved`` is called when what was in doubt may be decided by now.
+    """
+
+    def __init__(
+        self,
+        half: PairHalf,
+        decision: PairDecision,
+        reservations: PairReservations | None,
+        resolved: Callable[[], None],
+    ) -> None:
+        self._half = half
+        self._decision = decision
+        self._reservations = reservations
+        self._resolved = resolved
+        self.offer: PairOffer | None = None
+        self._told = half.record.decided.epoch, half.state, b""  # in the last PAIR_STATUS
+
+    def tell(self) -> None:
+        """Tell the other array, if it is there, what is known by now. Of a group it waits for every pair's."""
+        if self.offer is not None:
+            self._tell(self.offer)
+
+    def _tell(self, offer: PairOffer) -> None:
+        """PAIR_STATUS; its flag says that this outdated half has data of its own."""
+        half = self._half
+        decided = half.record.decided
+        parts, table = [decided.encode().encode(), self._decision.packed_marks()], b""
+        if self._reservations is not None and offer.reservations:
+            table = self._reservations.told()
+            parts.append(table)
+        self._told = decided.epoch, half.state, table
+        written = int(len(half.marks) > 0)
+        half.link.send(
+            Frame(
+                FrameType.PAIR_STATUS, offer.ldev, length_bytes=half.state, flags=written, payload=encode_parts(*parts)
+            )
+        )
+
+    def _tell_again(self) -> None:
+        if self.offer is not None and self.told_the_past:
+            self._tell(self.offer)
+
+    @property
+    def told_the_past(self) -> bool:
+        """True when, as the link opened, an epoch or a suspension was yet to become durable, or this array, which an
+        operator's word lets go on alone, has changed the table of reservations since."""
+        epoch, state, table = self._told
+        half = self._half
+        decided = half.record.decided
+        suspended = half.state is PairState.PSUE and state is not PairState.PSUE
+        alone = decided.outdated == half.identity.peer_serial
+        changed = alone and self._reservations is not None and table not in (b"", self._reservations.told())
+        return epoch < decided.epoch or suspended or changed
+
+    async def compare(self, told: PairTold) -> None:
+        """At reconnection: adopt what the other array knows to be decided, repeat what is in doubt, suspend alike."""
+        half = self._half
+        async with half.changing:
+            await half.gate.close()
+            try:
+                if not self.reconcilable(told):
+                    return
+                await self._decision.carry_out(half.register.heard_decided(told.decided), told.marks)
+                if told.decided.epoch == half.record.decided.epoch and told.state is PairState.PSUE:
+                    await half.suspend("it broke off while the arrays could not reach each other")
+                self.met(told)
+                self._tell_again()
+                await self.adopt_reservations(told)
+                doubtful = half.register.accepted
+                if doubtful is not None and half.register.reconnected(half.identity.peer_serial):
+                    await self._decision.propose(doubtful)
+                await self.settle_reservations()
+            except PairRefused as error:
+                log.warning("pair %s: still in doubt: %s", half.identity.name, error)
+            finally:
+                half.gate.open()
+        self._resolved()
+
+    def met(self, told: PairTold) -> None:
+        """This half agrees with what the other array has told: they are connected."""
+        self._half.peer_suspended = told.state in (PairState.PSUS, PairState.PSUE)
+        self._half.peer = self.offer
+
+    def reconcilable(self, told: PairTold) -> bool:
+        """False when both arrays went on alone to the same epoch number: nothing is merged, and nothing mirrored."""
+        half = self._half
+        mine, decided = half.record.decided, told.decided
+        behind = mine.outdated == half.identity.peer_serial and decided.epoch <= mine.epoch
+        half.split_brain = behind and told.written
+        if decided.epoch != mine.epoch or decided == mine:
+            return True
+        half.split_brain = True
+        log.error(
+            "pair %s: split brain: both arrays changed it by force in epoch %d. Delete it (--force) at both, create it"
+            " anew from the good side",
+            half.identity.name,
+            mine.epoch,
+        )
+        return False
+
+    async def adopt_reservations(self, told: PairTold) -> None:
+        """The later table counts at both arrays; waits for nobody else. With ``half.changing`` held."""
+        if self._reservations is not None and told.reservations:
+            await self._reservations.adopt(told.reservations, told.decided.epoch)
+
+    async def settle_reservations(self) -> None:
+        """Have decided what this array voted for: whoever stops to lead the pair has no vote out. Raises PairRefused.
+
+        With ``half.changing`` held; may wait for the other array, if this one leads.
+        """
+        if self._reservations is not None:
+            await self._reservations.settle()
+
+    async def resolve_doubt(self) -> None:
+        """Connected again: have decided what this array voted for, for this pair alone; give up what is unwanted."""
+        half = self._half
+        async with half.changing:
+            await half.gate.close()
+            try:
+                doubtful = half.register.accepted
+                alone = doubtful is not None and not doubtful.group
+                if doubtful is not None and alone and half.connected and half.register.leads:
+                    await self._decision.propose(doubtful)
+                await self.settle_reservations()
+            except PairRefused as error:
+                log.warning("pair %s: still in doubt: %s", half.identity.name, error)
+            finally:
+                half.gate.open()
+        self._resolved()
