@@ -1,7 +1,8 @@
 """Known-bad arrays and shims: each breaks one rule, and the explorer must catch it.
 
 A checker that cannot fail proves nothing. The product knows nothing of this: a variant replaces functions of it in this
-process for as long as a search runs. ``scope`` says where the shortest way to the violation is looked for.
+process for as long as a search runs. ``scope`` is the one, of those of a full run, in which the shortest way to the
+violation is looked for, within its bound.
 """
 
 from asyncio import create_task
@@ -14,7 +15,7 @@ from unittest.mock import patch
 from initiator_shim import arbitration
 from initiator_shim.arbitration import Decision
 from initiator_shim.pair_client import CommandPort
-from scripts.exploration.scope import Budget, Scope
+from scripts.exploration.scope import SCOPES, Scope
 from storage_model.nexus import ITNexus
 from storage_model.ownership import EpochRegister
 from storage_model.pair import PairEpoch, PairRecord, PairRequest
@@ -28,15 +29,9 @@ from target.remote_copy.region_marks import RegionMarks
 from target.scsi import pair_commands
 from target.scsi.logical_unit import LogicalUnit
 
-_RACE = Scope("race", "", (0, 1), Budget(reserves=2))
-_CUT = Scope("cut", "", (0, 1), Budget(reserves=2, cuts=1), owner=0)
-_CRASH = Scope("crash", "", (0, 1), Budget(reserves=2, crashes=1, cuts=1), owner=0)
-_RELEASE = Scope("release", "", (0, 1), Budget(reserves=2, releases=1))
-_SWAP = Scope("swap", "", (1,), Budget(reserves=2, cuts=1), own_reserves=2)
-_IMPATIENT = Scope("impatient", "", (0, 1), Budget(reserves=1, impatient=1))
-_FORGOTTEN = Scope("forgotten", "", (1,), Budget(reserves=1, cuts=1, crashes=1))
-_AGAIN = Scope("again", "", (0,), Budget(reserves=2, abandoned=1), owner=0, own_reserves=2)
-_WRITES = Scope("writes", "", (0, 1), Budget(reserves=1, writes=1), owner=0)
+_RACE, _CUT, _CRASH, _RELEASE, _SWAP, _IMPATIENT, _FORGOTTEN, _AGAIN, _WRITES = (
+    SCOPES[name] for name in "race cut failure-crash release swap impatient forgotten again one-write".split()
+)
 
 Patches = list[tuple[Any, str, Any]]
 
