@@ -26,6 +26,8 @@ class Budget:
     """An operator swap-resyncs without a claim."""
     recovers: int = 0
     """An operator resyncs and names the P-VOL as the good side."""
+    takeovers: int = 0
+    """An operator at the S-VOL takes over by force, without the other array."""
     crashes: int = 0
     """Of an array; it starts again at once."""
     cuts: int = 0
@@ -113,6 +115,10 @@ _WHOLE = (
           Budget(reserves=3, releases=1, cuts=1), owner=0, state=PairState.PAIR, own_reserves=2),
     Scope("start-early", "Figure 7, and inputs come while an array is still busy with the one before", (0, 1),
           Budget(reserves=2, early=2)),
+    Scope("takeover-vote", "a host reserves, and an operator takes over by force what may still be in doubt", (0, 1),
+          Budget(reserves=1, takeovers=1, cuts=1), owner=0),
+    Scope("takeovers", "cut off, an operator takes over by force at B; later another one tries it at A, left behind",
+          (0, 1), Budget(reserves=1, takeovers=2, cuts=2), owner=0, state=PairState.PAIR),
     Scope("forgotten", "a host at B is refused, and an array crashes", (1,),
           Budget(reserves=1, cuts=1, crashes=1)),
     Scope("cut", "Figure 12: the host at A owns the suspended pair, both want it, the link breaks", (0, 1),

@@ -16,11 +16,13 @@ from initiator_shim import arbitration
 from initiator_shim.arbitration import Decision
 from initiator_shim.pair_client import CommandPort
 from scripts.exploration.scope import SCOPES, Scope
+from storage_model import pair
 from storage_model.nexus import ITNexus
 from storage_model.ownership import EpochRegister
 from storage_model.pair import PairEpoch, PairRecord, PairRequest
 from storage_model.pair_state import PairVerb
 from storage_model.spec.copy_frames import Frame, PairOffer
+from target.remote_copy import pair_control
 from target.remote_copy.pair_control import PairControl
 from target.remote_copy.pair_decision import PairDecision
 from target.remote_copy.pair_half import MIRRORED, PairHalf
@@ -29,8 +31,8 @@ from target.remote_copy.region_marks import RegionMarks
 from target.scsi import pair_commands
 from target.scsi.logical_unit import LogicalUnit
 
-_RACE, _CUT, _CRASH, _RELEASE, _SWAP, _IMPATIENT, _FORGOTTEN, _AGAIN, _WRITES = (
-    SCOPES[name] for name in "race cut failure-crash release swap impatient forgotten again one-write".split()
+_TAKEOVERS, _RACE, _CUT, _CRASH, _RELEASE, _SWAP, _IMPATIENT, _FORGOTTEN, _AGAIN, _WRITES = (
+    SCOPES[name] for name in "takeovers race cut failure-crash release swap impatient forgotten again one-write".split()
 )
 
 Patches = list[tuple[Any, str, Any]]
@@ -199,6 +201,16 @@ def _suspension_is_not_told() -> Patches:
     return [(PairControl, "_tell", tell)]
 
 
+def _outdated_is_promoted() -> Patches:
+    honest = pair.next_epoch
+
+    def next_epoch(record: PairRecord, request: PairRequest, **others: Any) -> PairEpoch:
+        force = request.force or request.verb is PairVerb.TAKEOVER
+        return honest(record, replace(request, force=force), **others)
+
+    return [(pair_control, "next_epoch", next_epoch)]
+
+
 _ALL = (
     Variant("resync-is-a-no-op", "resync succeeds as a no-op in COPY and PAIR", _RACE, _resync_is_a_no_op),
     Variant("good-before-vote", "GOOD before the other array has voted", _RACE, _good_before_the_peers_vote),
@@ -233,6 +245,12 @@ _ALL = (
         "a suspension that became durable late is not told",
         _SWAP,
         _suspension_is_not_told,
+    ),
+    Variant(
+        "outdated-promoted",
+        "a half that a takeover left behind is promoted, without force",
+        _TAKEOVERS,
+        _outdated_is_promoted,
     ),
 )
 VARIANTS = {variant.name: variant for variant in _ALL}

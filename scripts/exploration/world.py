@@ -21,6 +21,7 @@ from scripts.exploration.automaton import Automaton
 from scripts.exploration.host_machine import Dropped, HostMachine, HostOutput, HostView, Told
 from scripts.exploration.scope import PLACES, Scope
 from scripts.exploration.state import Host, State
+from storage_model.pair_state import PairRole
 from storage_model.spec.pair_cdb import PairControlOut, PairOption, PairOut
 from storage_model.spec.scsi_task import ScsiStatus
 
@@ -39,6 +40,7 @@ _OPERATIONS = {
     "split": ("splits", Command("SPLIT", 0, PairControlOut(PairOut.SPLIT).encode())),
     "resync": ("resyncs", Command("RESYNC", 0, PairControlOut(PairOut.RESYNC).encode())),
     "swap": ("swaps", Command("SWAP RESYNC", 0, PairControlOut(PairOut.SWAP_RESYNC).encode())),
+    "takeover": ("takeovers", Command("TAKEOVER", 0, PairControlOut(PairOut.TAKEOVER).encode())),
     "recover": (
         "recovers",
         Command("RESYNC, P-VOL good", 0, PairControlOut(PairOut.RESYNC, PairOption.GOOD_P_VOL).encode()),
@@ -114,7 +116,9 @@ class World:
             if left[PLACES["impatient"]]:
                 yield from (("impatient", site, number) for number in range(view.waiting))
             for name, (kind, _) in _OPERATIONS.items():
-                if left[PLACES[kind]] and OPERATOR not in view.busy and not view.starting:
+                if not left[PLACES[kind]] or OPERATOR in view.busy or view.starting:
+                    continue
+                if name != "takeover" or view.role is PairRole.S_VOL:
                     yield ("operate", name, site)
 
     def _of_arrays(self, state: State) -> Iterator[Event]:
