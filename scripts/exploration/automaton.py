@@ -14,8 +14,9 @@ Out = TypeVar("Out", covariant=True)
 Seen = TypeVar("Seen", covariant=True)
 Root = TypeVar("Root")
 
-LIVING_MAX = 400
-"""Machines kept as they stand, so that the first step on from them need not repeat their history."""
+LIVING_MAX = 1500
+"""Machines kept as they stand, so that a step on from there need not repeat their history. A state has as many of them
+as ways have led to it: each is good for one step. They take about 50 MB."""
 
 
 class Machine(Protocol[Out, Seen]):
@@ -42,7 +43,8 @@ class Automaton(Generic[Root, Out, Seen]):
         self.views: list[Seen] = []
         self.digests: list[bytes] = []
         self._steps: dict[tuple[int, Step], tuple[int, tuple[Out, ...]]] = {}
-        self._living: OrderedDict[int, Machine[Out, Seen]] = OrderedDict()
+        self._living: OrderedDict[int, list[Machine[Out, Seen]]] = OrderedDict()
+        self._alive = 0
 
     def __len__(self) -> int:
         return len(self.views)
@@ -71,14 +73,20 @@ class Automaton(Generic[Root, Out, Seen]):
 
     def machine(self, state: int) -> Machine[Out, Seen]:
         """A machine in this state, for the caller to keep."""
-        machine = self._living.pop(state, None)
-        return machine if machine is not None else self._repeat(state)
+        return self._take(state) if state in self._living else self._repeat(state)
 
     def close(self) -> None:
         """No step will be asked for any more."""
         while self._living:
-            _, machine = self._living.popitem()
-            machine.loop.abandon()
+            self._take(next(iter(self._living))).loop.abandon()
+
+    def _take(self, state: int) -> Machine[Out, Seen]:
+        machines = self._living[state]
+        machine = machines.pop()
+        if not machines:
+            del self._living[state]
+        self._alive -= 1
+        return machine
 
     def _repeat(self, state: int) -> Machine[Out, Seen]:
         steps = []
@@ -99,11 +107,8 @@ class Automaton(Generic[Root, Out, Seen]):
             self.views.append(machine.view())
             self.digests.append(digest)
             self._history.append(history)
-        if number not in self._living:
-            self._living[number] = machine
-            if len(self._living) > LIVING_MAX:
-                _, oldest = self._living.popitem(last=False)
-                oldest.loop.abandon()
-        else:
-            machine.loop.abandon()
+        self._living.setdefault(number, []).append(machine)
+        self._alive += 1
+        if self._alive > LIVING_MAX:
+            self._take(next(iter(self._living))).loop.abandon()
         return number

@@ -44,6 +44,13 @@ which is in no order."""
 _SLOTS: dict[type, tuple[str, ...]] = {}
 _WALKS: dict[type, str] = {}
 """By type: the name of the method that walks such an object."""
+_ATOMS = frozenset({int, float, str, bytes, bool, type(None)})
+_PLAIN = frozenset({"_atom", "_enum", "_buffer", "_tuple", "_set", "_value"})
+"""Walks of what has no identity that matters."""
+_VALUES: dict[Any, str] = {}
+"""For all fingerprints: the description of values that hold only atoms and such values. The same few come again and
+again, and to walk them was a third of the work."""
+_VALUES_MAX = 100_000
 
 
 class Fingerprint:
@@ -62,16 +69,22 @@ class Fingerprint:
 
     def _walk(self, thing: Any) -> None:
         kind = type(thing)
+        if kind in _ATOMS:
+            self._parts.append(repr(thing))
+            return
         walk = _WALKS.get(kind)
         if walk is None:
             walk = _WALKS[kind] = _walk_of(kind)
-        if walk == "atom":
-            self._parts.append(repr(thing))
-        else:
+        if walk in _PLAIN:
             getattr(self, walk)(thing)
+        else:
+            self._object(thing, walk)
+
+    def _atom(self, thing: Any) -> None:
+        self._parts.append(repr(thing))
 
     def _enum(self, thing: Enum) -> None:
-        self._parts.append(f"{type(thing).__name__}.{thing.name}")
+        self._parts.append(f"{type(thing).__name__}.{thing._name_}")
 
     def _buffer(self, thing: bytes) -> None:
         self._parts.append(repr(bytes(thing)))
@@ -92,10 +105,23 @@ class Fingerprint:
 
     def _value(self, thing: Any) -> None:
         """What cannot change: whether two places hold the same one, or equal ones, is an accident of their history."""
+        try:
+            known = _VALUES.get(thing)
+        except TypeError:  # it holds what can change
+            known = ""
+        if known:
+            self._parts.append(known)
+            return
+        first, objects = len(self._parts), len(self._kept)
         self._parts.append(type(thing).__name__)
-        self._attributes(thing, type(thing).__name__)
+        self._attributes(thing)
+        described = self._parts[first:]
+        if known is None and len(self._kept) == objects and not any(part.startswith("#") for part in described):
+            if len(_VALUES) >= _VALUES_MAX:
+                _VALUES.clear()
+            _VALUES[thing] = "\0".join(described)
 
-    def _object(self, thing: Any) -> None:
+    def _object(self, thing: Any, walk: str) -> None:
         """Everything that can be met twice: the second time it is a number."""
         number = self._numbers.get(id(thing))
         if number is not None:
@@ -105,26 +131,26 @@ class Fingerprint:
         self._kept.append(thing)
         name = type(thing).__name__
         self._parts.append(name)
-        if name in _OPAQUE or isinstance(thing, (type, ModuleType)):
-            self._parts.append(getattr(thing, "__qualname__", ""))
-        elif name in self._special:
-            self._walk(self._special[name](thing))
-        elif isinstance(thing, dict):
-            self._sequence("{", (part for item in thing.items() for part in item))
-        elif isinstance(thing, (list, deque)):
-            self._sequence("[", thing)
-        elif isinstance(thing, asyncio.Future):
-            self._future(thing)
-        elif isinstance(thing, (CoroutineType, GeneratorType)):
-            self._suspended(thing)
-        elif isinstance(thing, (FunctionType, MethodType, BuiltinMethodType, CellType)):
-            self._callable(thing)
-        elif isinstance(thing, BaseException):
-            self._sequence("!", (*thing.args, getattr(thing, "refusal", None)))
-        elif name.endswith("iterator"):
-            self._sequence("i", thing.__reduce__()[1:])
+        special = self._special.get(name)
+        if special is not None:
+            self._walk(special(thing))
         else:
-            self._attributes(thing, name)
+            getattr(self, walk)(thing)
+
+    def _opaque(self, thing: Any) -> None:
+        self._parts.append(getattr(thing, "__qualname__", ""))
+
+    def _dict(self, thing: dict[Any, Any]) -> None:
+        self._sequence("{", (part for item in thing.items() for part in item))
+
+    def _list(self, thing: "list[Any] | deque[Any]") -> None:
+        self._sequence("[", thing)
+
+    def _exception(self, thing: BaseException) -> None:
+        self._sequence("!", (*thing.args, getattr(thing, "refusal", None)))
+
+    def _iterator(self, thing: Any) -> None:
+        self._sequence("i", thing.__reduce__()[1:])
 
     def _future(self, future: "asyncio.Future[Any]") -> None:
         pending = not future.done()
@@ -164,12 +190,6 @@ class Fingerprint:
         self._walk(getattr(coroutine, "cr_await", None) or getattr(coroutine, "gi_yieldfrom", None))
 
     def _callable(self, thing: Any) -> None:
-        if isinstance(thing, CellType):
-            try:
-                self._walk(thing.cell_contents)
-            except ValueError:
-                self._parts.append("empty cell")
-            return
         self._parts.append(thing.__qualname__)
         owner = getattr(thing, "__self__", None)
         if owner is not None:
@@ -177,21 +197,32 @@ class Fingerprint:
         for cell in getattr(thing, "__closure__", None) or ():
             self._walk(cell)
 
-    def _attributes(self, thing: Any, name: str) -> None:
-        neutral = _NEUTRAL.get(name, frozenset())
-        slots = _SLOTS.get(type(thing))
+    def _cell(self, thing: CellType) -> None:
+        try:
+            self._walk(thing.cell_contents)
+        except ValueError:
+            self._parts.append("empty cell")
+
+    def _attributes(self, thing: Any) -> None:
+        kind = type(thing)
+        neutral = _NEUTRAL.get(kind.__name__, ())
+        slots = _SLOTS.get(kind)
         if slots is None:
-            slots = _SLOTS[type(thing)] = _slots_of(type(thing))
+            slots = _SLOTS[kind] = _slots_of(kind)
         found = [(slot, getattr(thing, slot)) for slot in slots if hasattr(thing, slot)]
         found += sorted(getattr(thing, "__dict__", {}).items())
         if not found:
             for part in gc.get_referents(thing):  # awaitables of the interpreter: what they wait for
                 if not isinstance(part, type):
                     self._walk(part)
+        parts, walk = self._parts, self._walk
         for attribute, value in found:
             if attribute not in neutral:
-                self._parts.append(attribute)
-                self._walk(value)
+                parts.append(attribute)
+                if type(value) in _ATOMS:
+                    parts.append(repr(value))
+                else:
+                    walk(value)
 
 
 def _is_anonymous(thing: Any) -> bool:
@@ -207,15 +238,28 @@ def _slots_of(kind: type) -> tuple[str, ...]:
 
 
 def _walk_of(kind: type) -> str:
-    for kinds, walk in (
-        ((Enum,), "_enum"),
-        ((int, float, str, bytes, type(None)), "atom"),
-        ((bytearray, memoryview), "_buffer"),
-        ((tuple,), "_tuple"),
-        ((set, frozenset), "_set"),
-    ):
+    if kind.__name__ in _OPAQUE:
+        return "_opaque"
+    for kinds, walk in _WALKS_OF_KINDS:
         if issubclass(kind, kinds):
             return walk
     if is_dataclass(kind) and cast(Any, kind).__dataclass_params__.frozen:
         return "_value"
-    return "_object"
+    return "_iterator" if kind.__name__.endswith("iterator") else "_attributes"
+
+
+_WALKS_OF_KINDS: tuple[tuple[tuple[type, ...], str], ...] = (
+    ((Enum,), "_enum"),
+    ((int, float, str, bytes, type(None)), "_atom"),
+    ((bytearray, memoryview), "_buffer"),
+    ((tuple,), "_tuple"),
+    ((set, frozenset), "_set"),
+    ((type, ModuleType), "_opaque"),
+    ((dict,), "_dict"),
+    ((list, deque), "_list"),
+    ((asyncio.Future,), "_future"),
+    ((CoroutineType, GeneratorType), "_suspended"),
+    ((FunctionType, MethodType, BuiltinMethodType), "_callable"),
+    ((CellType,), "_cell"),
+    ((BaseException,), "_exception"),
+)

@@ -13,7 +13,7 @@ CHECKED = {
     "I3": "at most one valid owner at any instant; GOOD for one epoch to one host at most",
     "I4": "an acknowledged write is what the owner reads, and on both media in PAIR",
     "I5": "no write of a past epoch lands on the S-VOL",
-    "I10": "the P-VOL of an owner is never a copy that lacks acknowledged writes",
+    "I10": "the P-VOL of an owner is never a copy that lacks acknowledged writes, nor one that a takeover left behind",
     "loser": "RESERVATION CONFLICT only after the local reservation was given back; no owner that was refused",
     "rest": "connected and at rest: both arrays agree, nothing is in doubt, nobody waits; no internal error anywhere",
 }
@@ -116,11 +116,16 @@ def _moved(site: int, before: View, after: View) -> str:
         return f"I1: array {name} forgets a decided epoch"
     if new.decided.epoch == old.decided.epoch and new.decided != old.decided:
         return f"I1: array {name} changes the value of epoch {new.decided.epoch}"
+    serial = SERIALS[site]
+    if old.decided.outdated == serial and new.decided.role_of(serial) is PairRole.P_VOL:
+        return f"I10: array {name} is outdated and becomes the P-VOL, which no operator named good"
     vote = old.accepted
     if vote is None:
         return ""
-    if new.decided.epoch >= vote.epoch:
-        kept: PairEpoch | None = new.decided if new.decided.epoch == vote.epoch else vote
+    if new.decided.epoch == vote.epoch and new.decided.outdated == serial:
+        kept: PairEpoch | None = vote  # an operator has decided that epoch in place of this array
+    elif new.decided.epoch >= vote.epoch:
+        kept = new.decided if new.decided.epoch == vote.epoch else vote
     else:
         kept = new.accepted
     if kept != vote:
@@ -136,6 +141,8 @@ def _both(a: View, b: View) -> str:
         return f"I1: two values of one epoch: {epoch_words(one.decided)} at A, {epoch_words(other.decided)} at B"
     for site, mine, theirs in ((0, a, b), (1, b, a)):
         value = mine.record.decided
+        if value.outdated:
+            continue  # decided by an operator in place of the other array
         for image, who in ((mine.image, "its own"), (theirs.image, "the other array's")):
             if not _voted(image, value):
                 return f"I2: array {'AB'[site]} acts on {epoch_words(value)}, without {who} durable vote"

@@ -15,7 +15,7 @@ from scripts.exploration.state import State
 from scripts.exploration.wording import event_words, said
 from scripts.exploration.world import Broken, Event, World
 
-_KEY = struct.Struct("=7I")
+_KEY = struct.Struct("=6I")
 _CLOCK_EVERY = 1024
 Progress = Callable[["Search"], None]
 
@@ -24,9 +24,10 @@ Progress = Callable[["Search"], None]
 class Limits:
     """Where a search ends that has not seen everything."""
 
-    depth: int = 0
-    """0: none."""
+    depth: int | None = None
+    """Steps from the beginning: None is the scope's own bound, 0 no bound."""
     states: int = 0
+    """0: no limit, as for the seconds."""
     seconds: float = 0.0
     audits: int = 100
     """Of how many states the way is run again without the tables."""
@@ -43,7 +44,10 @@ class Violation:
 
 @dataclass(slots=True)
 class Outcome:
-    """What a search has seen. ``complete``: nothing is left within the scope's budget."""
+    """What a search has seen. ``complete``: all within its bound; ``frontier``: what was seen and not gone on from.
+
+    ``ends``: states in which a race has been won and lost, see ``Scope.is_end``.
+    """
 
     scope: Scope
     states: int
@@ -54,13 +58,14 @@ class Outcome:
     seconds: float
     array_states: int
     array_steps: int
+    ends: int
     complete: bool
     audited: int
     violation: Violation | None = None
 
 
 class _Parts:
-    """Parts of states by number: a state is seven numbers, so that millions fit, and none is taken for another."""
+    """Parts of states by number: a state is six numbers, so that millions fit, and none is taken for another."""
 
     def __init__(self) -> None:
         self._numbers: dict[Any, int] = {}
@@ -86,6 +91,7 @@ class Search:
     progress: Progress = lambda search: None
     world: World = field(init=False)
     depth: int = 0
+    ends: int = 0
     transitions: int = 0
     frontier: int = 0
     seconds: float = 0.0
@@ -114,62 +120,80 @@ class Search:
         self._started = time.monotonic()
         checker = Checker(self.world)
         first = self.world.first()
-        self._new(first, 0, 0)
+        self._enter(self._first_key(first), 0, 0)
         layer = [0]
         keys = list(self._seen)
-        complete = False
-        while layer and not self._over():
+        while layer and not self._is_bound_reached() and not self._over():
             following: list[int] = []
             for index in layer:
-                before = self._state(keys[index])
+                numbers = _KEY.unpack(keys[index])
+                before = self._state(numbers)
                 for choice, event in enumerate(self.world.events(before)):
                     self.transitions += 1
                     try:
                         after = self.world.step(before, event)
                         checker.check_step(before, after)
-                        key = self._new(after, index, choice)
-                        if key is not None:
+                        key = self._key(after, before, numbers)
+                        if self._enter(key, index, choice):
                             following.append(len(keys))
                             keys.append(key)
+                            self.ends += self.scope.is_end([host.heard for host in after.hosts])
                             checker.check_state(before, after)
                     except Broken as broken:
                         return self._outcome(self._violation(index, choice, str(broken)))
                 if not index % _CLOCK_EVERY:
                     self.frontier = len(following)
                     self.progress(self)
-                    if self._over(depth=False):
+                    if self._over():
                         return self._outcome(None)
             layer = following
             self.frontier = len(layer)
             self.depth += bool(layer)
-            complete = not layer
-        return self._outcome(None, complete)
+        return self._outcome(None, complete=not layer or self._is_bound_reached())
 
-    def _over(self, *, depth: bool = True) -> bool:
+    def _is_bound_reached(self) -> bool:
+        bound = self.scope.depth if self.limits.depth is None else self.limits.depth
+        return bool(bound) and self.depth >= bound
+
+    def _over(self) -> bool:
         limits = self.limits
         self.seconds = time.monotonic() - self._started
         return bool(
-            (depth and limits.depth and self.depth >= limits.depth)
-            or (limits.states and self.states >= limits.states)
-            or (limits.seconds and self.seconds >= limits.seconds)
+            (limits.states and self.states >= limits.states) or (limits.seconds and self.seconds >= limits.seconds)
         )
 
-    def _new(self, state: State, parent: int, choice: int) -> bytes | None:
-        """Its key, if it was not seen before."""
+    def _first_key(self, first: State) -> bytes:
+        parts = (first.frames, first.ends), first.hosts, first.budget, (first.good, first.possible, first.written)
+        return _KEY.pack(*first.arrays, *map(self._parts.number, parts))
+
+    def _key(self, state: State, before: State, known: tuple[int, ...]) -> bytes:
+        """``known`` are the numbers of ``before``: what a step leaves as it was need not be looked up again."""
         number = self._parts.number
         arrays, frames, ends, hosts, budget, good, possible, written = state
-        place = number((frames, ends)), number(hosts), number(budget), number((good, possible, written)), 0
-        key = _KEY.pack(*arrays, *place)
-        if key in self._seen:
-            return None
-        self._seen[key] = len(self._seen)
+        _, _, wire, people, left, ghosts = known
+        if frames is not before.frames or ends is not before.ends:
+            wire = number((frames, ends))
+        if hosts is not before.hosts:
+            people = number(hosts)
+        if budget is not before.budget:
+            left = number(budget)
+        if good is not before.good or possible is not before.possible or written != before.written:
+            ghosts = number((good, possible, written))
+        return _KEY.pack(*arrays, wire, people, left, ghosts)
+
+    def _enter(self, key: bytes, parent: int, choice: int) -> bool:
+        """True if it was not seen before."""
+        seen = self._seen
+        if key in seen:
+            return False
+        seen[key] = len(seen)
         self._configurations.add(key[:16])
         self._parents.append(parent)
         self._choices.append(choice)
-        return key
+        return True
 
-    def _state(self, key: bytes) -> State:
-        a, b, wire, hosts, budget, ghosts, _ = _KEY.unpack(key)
+    def _state(self, numbers: tuple[int, ...]) -> State:
+        a, b, wire, hosts, budget, ghosts = numbers
         part = self._parts.part
         frames, ends = part(wire)
         good, possible, written = part(ghosts)
@@ -182,7 +206,7 @@ class Search:
             audit(self.world, self._way(self.states * number // ways - 1))
         return ways
 
-    def _outcome(self, violation: Violation | None, complete: bool = False) -> Outcome:
+    def _outcome(self, violation: Violation | None, *, complete: bool = False) -> Outcome:
         self.seconds = time.monotonic() - self._started
         arrays = self.world.arrays
         return Outcome(
@@ -195,6 +219,7 @@ class Search:
             self.seconds,
             sum(len(automaton) for automaton in arrays),
             sum(automaton.steps for automaton in arrays),
+            self.ends,
             complete and violation is None,
             0 if violation is not None else self._audit(),
             violation,

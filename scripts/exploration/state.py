@@ -26,6 +26,12 @@ class Host(NamedTuple):
     earlier: tuple[int, ...] = ()
     """What could be read before the write under way began."""
 
+    def with_commands(self, commands: "tuple[Command | str, ...]") -> "Host":
+        return Host(self[0], commands, *self[2:])
+
+    def with_answers(self, answers: Messages) -> "Host":
+        return Host(self[0], self[1], answers, *self[3:])
+
 
 class State(NamedTuple):
     """``frames`` are under way to A and to B; ``ends`` says which arrays hold an end of the connection."""

@@ -1,7 +1,8 @@
 """Known-bad arrays and shims: each breaks one rule, and the explorer must catch it.
 
 A checker that cannot fail proves nothing. The product knows nothing of this: a variant replaces functions of it in this
-process for as long as a search runs. ``scope`` says where the shortest way to the violation is looked for.
+process for as long as a search runs. ``scope`` is the one, of those of a full run, in which the shortest way to the
+violation is looked for, within its bound.
 """
 
 from asyncio import create_task
@@ -14,12 +15,14 @@ from unittest.mock import patch
 from initiator_shim import arbitration
 from initiator_shim.arbitration import Decision
 from initiator_shim.pair_client import CommandPort
-from scripts.exploration.scope import Budget, Scope
+from scripts.exploration.scope import SCOPES, Scope
+from storage_model import pair
 from storage_model.nexus import ITNexus
 from storage_model.ownership import EpochRegister
 from storage_model.pair import PairEpoch, PairRecord, PairRequest
 from storage_model.pair_state import PairVerb
 from storage_model.spec.copy_frames import Frame, PairOffer
+from target.remote_copy import pair_control
 from target.remote_copy.pair_control import PairControl
 from target.remote_copy.pair_decision import PairDecision
 from target.remote_copy.pair_half import MIRRORED, PairHalf
@@ -29,15 +32,9 @@ from target.remote_copy.region_marks import RegionMarks
 from target.scsi import pair_commands
 from target.scsi.logical_unit import LogicalUnit
 
-_RACE = Scope("race", "", (0, 1), Budget(reserves=2))
-_CUT = Scope("cut", "", (0, 1), Budget(reserves=2, cuts=1), owner=0)
-_CRASH = Scope("crash", "", (0, 1), Budget(reserves=2, crashes=1, cuts=1), owner=0)
-_RELEASE = Scope("release", "", (0, 1), Budget(reserves=2, releases=1))
-_SWAP = Scope("swap", "", (1,), Budget(reserves=2, cuts=1), own_reserves=2)
-_IMPATIENT = Scope("impatient", "", (0, 1), Budget(reserves=1, impatient=1))
-_FORGOTTEN = Scope("forgotten", "", (1,), Budget(reserves=1, cuts=1, crashes=1))
-_AGAIN = Scope("again", "", (0,), Budget(reserves=2, abandoned=1), owner=0, own_reserves=2)
-_WRITES = Scope("writes", "", (0, 1), Budget(reserves=1, writes=1), owner=0)
+_TAKEOVERS, _RACE, _CUT, _CRASH, _RELEASE, _SWAP, _IMPATIENT, _FORGOTTEN, _AGAIN, _WRITES = (
+    SCOPES[name] for name in "takeovers race cut failure-crash release swap impatient forgotten again one-write".split()
+)
 
 Patches = list[tuple[Any, str, Any]]
 
@@ -205,6 +202,16 @@ def _suspension_is_not_told() -> Patches:
     return [(PairMeeting, "_tell", tell)]
 
 
+def _outdated_is_promoted() -> Patches:
+    honest = pair.next_epoch
+
+    def next_epoch(record: PairRecord, request: PairRequest, **others: Any) -> PairEpoch:
+        force = request.force or request.verb is PairVerb.TAKEOVER
+        return honest(record, replace(request, force=force), **others)
+
+    return [(pair_control, "next_epoch", next_epoch)]
+
+
 _ALL = (
     Variant("resync-is-a-no-op", "resync succeeds as a no-op in COPY and PAIR", _RACE, _resync_is_a_no_op),
     Variant("good-before-vote", "GOOD before the other array has voted", _RACE, _good_before_the_peers_vote),
@@ -239,6 +246,12 @@ _ALL = (
         "a suspension that became durable late is not told",
         _SWAP,
         _suspension_is_not_told,
+    ),
+    Variant(
+        "outdated-promoted",
+        "a half that a takeover left behind is promoted, without force",
+        _TAKEOVERS,
+        _outdated_is_promoted,
     ),
 )
 VARIANTS = {variant.name: variant for variant in _ALL}

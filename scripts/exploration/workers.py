@@ -1,6 +1,7 @@
 """Searches in processes of their own, as many at a time as there are processors."""
 
 import logging
+import math
 import multiprocessing
 import queue
 import signal
@@ -49,7 +50,7 @@ def searched(scope: Scope, limits: Limits, tell: Callable[[str], None] = lambda 
 
 def _work(scope: Scope, limits: Limits, results: "multiprocessing.Queue[Line | Outcome]") -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends us
-    results.put(Line(f"{scope.name}: {scope.about}"))
+    results.put(Line(f"{scope.name}: {scope.about}; {scope.bound}"))
     results.put(searched(scope, limits, lambda text: results.put(Line(text))))
 
 
@@ -60,13 +61,13 @@ def search_all(
     tell: Callable[[str], None],
     found: Callable[[Outcome], None],
 ) -> None:
-    """``limits.seconds`` is for all of them together; what one scope leaves over is for those after it.
+    """``limits.seconds``, if any, is for all of them together; what one scope leaves over is for those after it.
 
     Calls ``found`` with each outcome. Raises WorkerDied; leaves no process, whatever it ends with.
     """
     spawning = multiprocessing.get_context("spawn")
     results: multiprocessing.Queue[Line | Outcome] = spawning.Queue()
-    deadline = time.monotonic() + limits.seconds
+    deadline = time.monotonic() + limits.seconds if limits.seconds else math.inf
     waiting, running = list(scopes), dict[str, SpawnProcess]()
     try:
         while waiting or running:
@@ -74,7 +75,7 @@ def search_all(
                 scope = waiting.pop(0)
                 share = (deadline - time.monotonic()) * processes / (len(waiting) + len(running) + 1)
                 seconds = max(1.0, min(share, deadline - time.monotonic()))
-                own = replace(limits, seconds=seconds)
+                own = replace(limits, seconds=seconds) if limits.seconds else limits
                 running[scope.name] = spawning.Process(target=_work, args=(scope, own, results), daemon=True)
                 running[scope.name].start()
             message = _next(results, running)

@@ -21,6 +21,7 @@ from scripts.exploration.automaton import Automaton
 from scripts.exploration.host_machine import Dropped, HostMachine, HostOutput, HostView, Told
 from scripts.exploration.scope import PLACES, Scope
 from scripts.exploration.state import Host, State
+from storage_model.pair_state import PairRole
 from storage_model.spec.pair_cdb import PairControlOut, PairOption, PairOut
 from storage_model.spec.scsi_task import ScsiStatus
 
@@ -39,6 +40,7 @@ _OPERATIONS = {
     "split": ("splits", Command("SPLIT", 0, PairControlOut(PairOut.SPLIT).encode())),
     "resync": ("resyncs", Command("RESYNC", 0, PairControlOut(PairOut.RESYNC).encode())),
     "swap": ("swaps", Command("SWAP RESYNC", 0, PairControlOut(PairOut.SWAP_RESYNC).encode())),
+    "takeover": ("takeovers", Command("TAKEOVER", 0, PairControlOut(PairOut.TAKEOVER).encode())),
     "recover": (
         "recovers",
         Command("RESYNC, P-VOL good", 0, PairControlOut(PairOut.RESYNC, PairOption.GOOD_P_VOL).encode()),
@@ -114,7 +116,9 @@ class World:
             if left[PLACES["impatient"]]:
                 yield from (("impatient", site, number) for number in range(view.waiting))
             for name, (kind, _) in _OPERATIONS.items():
-                if left[PLACES[kind]] and OPERATOR not in view.busy and not view.starting:
+                if not left[PLACES[kind]] or OPERATOR in view.busy or view.starting:
+                    continue
+                if name != "takeover" or view.role is PairRole.S_VOL:
                     yield ("operate", name, site)
 
     def _of_arrays(self, state: State) -> Iterator[Event]:
@@ -190,8 +194,8 @@ class World:
         return state._replace(frames=((HELLO,), (HELLO,)), ends=(True, True))
 
     def _deliver(self, state: State, site: int) -> State:
-        message, *rest = state.frames[site]
-        state = state.with_frames(site, tuple(rest))
+        message = state.frames[site][0]
+        state = state.with_frames(site, state.frames[site][1:])
         if message == HELLO:
             return self._array_step(state, site, ("link_opened",))
         if message != FIN:
@@ -292,14 +296,16 @@ class World:
         return self._spend(state, "deaths").with_host(number, gone)
 
     def _command(self, state: State, number: int) -> State:
-        command, *rest = state.hosts[number].commands
-        state = self._host(state, number, commands=tuple(rest))
+        host = state.hosts[number]
+        command = host.commands[0]
+        state = state.with_host(number, host.with_commands(host.commands[1:]))
         step = (command, number) if isinstance(command, str) else ("command", number, command)
         return self._array_step(state, self.scope.sites[number], step)
 
     def _answer(self, state: State, number: int) -> State:
-        answer, *rest = state.hosts[number].answers
-        return self._shim_step(self._host(state, number, answers=tuple(rest)), number, ("answer", answer))
+        host = state.hosts[number]
+        state = state.with_host(number, host.with_answers(host.answers[1:]))
+        return self._shim_step(state, number, ("answer", host.answers[0]))
 
     def _late(self, state: State, number: int) -> State:
         return self._shim_step(self._spend(state, "late"), number, ("timeout",))
@@ -334,7 +340,7 @@ class World:
         if output.data[0]:
             if "relogin" in host.commands:
                 return state
-            return self._host(state, number, answers=(*host.answers, output.data))
+            return state.with_host(number, host.with_answers((*host.answers, output.data)))
         if host.does != output.what:
             return state
         if output.what == "RESERVE" and status == ScsiStatus.GOOD:
@@ -361,7 +367,8 @@ class World:
         for output in outputs:
             self.says.append(("shim", (number, output)))
             if isinstance(output, Command):
-                state = self._host(state, number, commands=(*state.hosts[number].commands, output))
+                host = state.hosts[number]
+                state = state.with_host(number, host.with_commands((*host.commands, output)))
             elif isinstance(output, Dropped):
                 commands = state.hosts[number].commands
                 state = self._host(state, number, commands=(*commands, "relogin"), answers=())

@@ -30,11 +30,24 @@ def test_small_bound_is_explored_to_the_end_without_a_violation(scope: Scope) ->
     assert outcome.complete and outcome.states > 200 and outcome.audited == 20
 
 
+def test_bound_is_complete_although_the_budget_is_not() -> None:
+    whole = searched(SCOPES["race"], Limits(audits=0))
+    bounded = searched(replace(SCOPES["race"], depth=20), Limits(audits=0))
+    assert bounded.complete and (bounded.depth, bool(bounded.frontier)) == (20, True)
+    assert 0 < bounded.ends < whole.ends and bounded.states < whole.states
+    assert searched(SCOPES["race"], Limits(depth=20, audits=0)).states == bounded.states
+
+
+def test_search_that_is_cut_is_not_complete() -> None:
+    outcome = searched(SCOPES["start"], Limits(states=1_500, audits=0))
+    assert not outcome.complete and outcome.frontier
+
+
 @pytest.mark.parametrize("name", SCOPES)
 def test_every_scope_begins_well(name: str) -> None:
     outcome = searched(SCOPES[name], Limits(states=600, audits=2))
     assert outcome.violation is None, told(outcome)
-    assert outcome.states >= 600
+    assert outcome.states >= 600 or outcome.complete
 
 
 def told(outcome: Outcome) -> str:
@@ -48,6 +61,7 @@ def test_known_bad_variant_is_caught(name: str) -> None:
     with variant.in_place():
         outcome = searched(variant.scope, Limits(states=40_000, audits=0))
     assert outcome.violation is not None
+    assert variant.scope in SCOPES.values() and (not variant.scope.depth or outcome.depth < variant.scope.depth)
     assert len(outcome.violation.trace) == outcome.violation.length > 3
 
 

@@ -15,11 +15,13 @@ def explore(*arguments: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run([*COMMAND, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=60)
 
 
-def test_search_ends_with_a_line_of_figures() -> None:
-    run = explore("--scope", "start", "--scope", "writes", "--states", "1500")
+def test_search_ends_with_a_line_of_figures_and_names_what_is_cut() -> None:
+    run = explore("--scope", "start", "--scope", "again", "--states", "1500")
     assert (run.returncode, run.stderr) == (0, "")
-    last = run.stdout.splitlines()[-1]
-    assert "states" in last and "transitions" in last and "I1" in last and last.endswith("no violation")
+    cut, last = run.stdout.splitlines()[-2:]
+    assert cut == "not complete to their bounds: start"
+    assert last.startswith("1 of 2 scopes complete to their bounds, ") and last.endswith("no violation")
+    assert "distinct states" in last and "transitions" in last and "I1" in last
 
 
 def test_violation_is_told_step_by_step_and_ends_with_1() -> None:
