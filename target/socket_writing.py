@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import cast
 
 from storage_model.volume import Buffer, FileRange
-from target.iscsi.outgoing import Sendable, part_of
+from target.sendable import Sendable, part_of
 
 _WRITEV_BUFFERS = 1024  # IOV_MAX
 
