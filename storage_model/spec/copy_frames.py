@@ -35,6 +35,12 @@ MAX_PAYLOAD_LENGTH = 32 << 20
 MAX_HELLO_LENGTH = 512 << 10
 """Bounds what a stranger can make this side hold; 4096 pairs take less."""
 TAG_LENGTH = 16
+_LONG = 16 << 10
+"""So much of a frame has not come yet: the rest of its payload is worth a receive of its own."""
+_WORTH_A_RECEIVE = 4096
+"""Less than this of a payload is received together with what follows it."""
+_CRC_BYTES = 64 << 10
+"""Copied at once for the CRC: they stay in the processor's nearest caches."""
 KEY_FEATURE = "key"
 """In ``required``: a proof of the common key, by both."""
 GROUP_FEATURE = "group"
@@ -159,16 +165,57 @@ class FrameTag:
         return mac.digest()[:TAG_LENGTH]
 
 
+class _LongFrame:
+    """A frame in the making whose payload has a buffer of its own; nobody else has it before it is whole."""
+
+    def __init__(self, frame: Frame, header: bytes, payload_length: int, crc: int, tag_length: int) -> None:
+        self.frame = frame
+        self.header = header
+        self.expected_crc = crc
+        self.payload = memoryview(bytearray(payload_length))
+        self.filled = 0
+        self.crc = 0
+        self.tag = bytearray()
+        self.tag_length = tag_length
+
+    @property
+    def whole(self) -> bool:
+        return self.filled == len(self.payload) and len(self.tag) == self.tag_length
+
+    def take(self, view: memoryview) -> int:
+        """Goes on with the payload and the tag; answers how much of ``view`` belongs to them."""
+        count = min(len(view), len(self.payload) - self.filled)
+        self.payload[self.filled : self.filled + count] = view[:count]
+        self.received(count)
+        end = min(count + self.tag_length - len(self.tag), len(view))
+        self.tag += view[count:end]
+        return end
+
+    def received(self, count: int) -> None:
+        """So much more of the payload is in its place. The CRC follows while the processor's cache has it."""
+        start, self.filled = self.filled, self.filled + count
+        for at in range(start, self.filled, _CRC_BYTES):
+            piece = bytes(self.payload[at : min(at + _CRC_BYTES, self.filled)])  # the extension takes nothing else
+            self.crc = google_crc32c.extend(self.crc, piece)
+
+
 class FrameStream:
     """Bytes to whole frames; holds at most one frame in the making.
 
-    ``max_payload_length`` and ``tag`` (None: frames have none) hold from the next frame on.
+    ``max_payload_length`` and ``tag`` (None: frames have none) hold from the next frame on. Frames do not refer to what
+    was passed in, so that the caller may use its buffer again.
+
+    With ``ahead``, a long payload gets all of its memory when its header has come: :meth:`space` says where the rest of
+    it can be received, so that it need not be copied. Without, the memory grows with what has come.
     """
 
-    def __init__(self, max_payload_length: int = MAX_PAYLOAD_LENGTH) -> None:
+    def __init__(self, max_payload_length: int = MAX_PAYLOAD_LENGTH, *, ahead: bool = True) -> None:
         self.max_payload_length = max_payload_length
         self.tag: FrameTag | None = None
-        self._buffer = bytearray()
+        self.ahead = ahead
+        self._begun = bytearray()  # of a frame that is not whole yet, and not long
+        self._wanted = 0  # with so much of it, there is more to say about it
+        self._long: _LongFrame | None = None
 
     def receive_data(self, data: Buffer) -> list[Frame]:
         """All frames that are complete now; raises RemoteProtocolError (reason 0) on a frame that cannot be right."""
@@ -176,35 +223,98 @@ class FrameStream:
 
     def frames(self, data: Buffer) -> Iterator[Frame]:
         """The same, one by one: how the next one is read may depend on the one before."""
-        self._buffer += data
-        start = 0
-        while len(self._buffer) - start >= HEADER_LENGTH:
-            frame, payload_length, crc = self._header(start)
-            end = start + HEADER_LENGTH + payload_length
-            tag_length = 0 if self.tag is None else TAG_LENGTH
-            if len(self._buffer) < end + tag_length:
-                break
-            if payload_length:
-                frame.payload = bytes(memoryview(self._buffer)[start + HEADER_LENGTH : end])
-                if google_crc32c.value(frame.payload) != crc:
-                    raise RemoteProtocolError(f"{frame.type.name} frame: payload CRC32C does not match", 0)
-            if self.tag is not None:
-                expected = self.tag.next(self._buffer[start : start + HEADER_LENGTH], frame.payload)
-                if not hmac.compare_digest(expected, self._buffer[end : end + TAG_LENGTH]):
-                    raise RemoteProtocolError(
-                        f"{frame.type.name} frame: its tag is wrong (changed, replayed or out of its order)", 0
-                    )
-            start = end + tag_length
-            yield frame
-        if start:
-            del self._buffer[:start]
+        view, position, end = memoryview(data), 0, len(data)
+        while position < end:
+            if self._long is not None:
+                position += self._long.take(view[position:])
+                yield from self.filled(0)
+                continue
+            if self._begun:
+                position, frame = self._go_on(view, position)
+            else:
+                frame, length = self._read(view, position)
+                if frame is None and self._long is None:
+                    self._begun += view[position:]
+                    self._wanted = length
+                position = min(position + length, end)
+            if frame is not None:
+                yield frame
 
-    def _header(self, start: int) -> tuple[Frame, int, int]:
-        header = bytes(self._buffer[start : start + _HEADER.size])
-        (crc,) = _CRC.unpack_from(self._buffer, start + _HEADER.size)
-        if google_crc32c.value(header) != crc:
+    def space(self) -> memoryview | None:
+        """Where the rest of a long payload belongs; tell :meth:`filled` how much of it was received there."""
+        long = self._long
+        if long is None or len(long.payload) - long.filled < _WORTH_A_RECEIVE:
+            return None
+        return long.payload[long.filled :]
+
+    def filled(self, count: int) -> Iterator[Frame]:
+        """``count`` bytes were received into what :meth:`space` has just answered: the frame, if it is whole now.
+
+        As with :meth:`frames`, nothing happens before the first one is asked for.
+        """
+        long = self._long
+        assert long is not None
+        if count:
+            long.received(count)
+        if long.whole:
+            self._long = None
+            long.frame.payload = long.payload.toreadonly()
+            self._check_crc(long.frame, long.crc == long.expected_crc)
+            if self.tag is not None:
+                self._check_tag(long.frame, long.header, long.tag)
+            yield long.frame
+
+    def _go_on(self, view: memoryview, position: int) -> tuple[int, Frame | None]:
+        """With a frame that began in an earlier receive, by no more than belongs to it; answers where that ends."""
+        begun = self._begun
+        stop = position + self._wanted - len(begun)
+        begun += view[position:stop]
+        if len(begun) < self._wanted:
+            return len(view), None
+        frame, self._wanted = self._read(memoryview(begun), 0)
+        if frame is not None or self._long is not None:
+            self._begun = bytearray()
+        return stop, frame
+
+    def _read(self, view: memoryview, start: int) -> tuple[Frame | None, int]:
+        """The frame at ``start``, and its length. None when it is not whole: with how much of it there is more to say,
+        unless it is long; then it has been begun.
+        """
+        if len(view) - start < HEADER_LENGTH:
+            return None, HEADER_LENGTH
+        header = bytes(view[start : start + HEADER_LENGTH])
+        frame, payload_length, crc = self._header(header)
+        data_start = start + HEADER_LENGTH
+        data_end = data_start + payload_length
+        tag_length = 0 if self.tag is None else TAG_LENGTH
+        missing = data_end + tag_length - len(view)
+        if missing > 0:
+            if self.ahead and missing >= _LONG:
+                self._long = _LongFrame(frame, header, payload_length, crc, tag_length)
+                self._long.take(view[data_start:])
+        else:
+            if payload_length:
+                frame.payload = payload = bytes(view[data_start:data_end])
+                self._check_crc(frame, google_crc32c.value(payload) == crc)
+            if tag_length:
+                self._check_tag(frame, header, view[data_end : data_end + tag_length])
+        return None if missing > 0 else frame, data_end + tag_length - start
+
+    def _check_crc(self, frame: Frame, matches: bool) -> None:
+        if not matches:
+            raise RemoteProtocolError(f"{frame.type.name} frame: payload CRC32C does not match", 0)
+
+    def _check_tag(self, frame: Frame, header: bytes, tag: Buffer) -> None:
+        assert self.tag is not None
+        if not hmac.compare_digest(self.tag.next(header, frame.payload), tag):
+            raise RemoteProtocolError(
+                f"{frame.type.name} frame: its tag is wrong (changed, replayed or out of its order)", 0
+            )
+
+    def _header(self, header: bytes) -> tuple[Frame, int, int]:
+        kind, flags, pair, request, epoch, offset, length, payload_length, payload_crc = _HEADER.unpack_from(header)
+        if google_crc32c.value(header[: _HEADER.size]).to_bytes(4, "big") != header[_HEADER.size :]:
             raise RemoteProtocolError("not a remote-copy frame: header CRC32C does not match", 0)
-        kind, flags, pair, request, epoch, offset, length, payload_length, payload_crc = _HEADER.unpack(header)
         frame_type = _TYPES.get(kind)
         if frame_type is None:
             raise RemoteProtocolError(f"frame of unknown type {kind}", 0)
@@ -212,8 +322,7 @@ class FrameStream:
             raise RemoteProtocolError(
                 f"frame of {payload_length} bytes, at most {self.max_payload_length} are allowed", 0
             )
-        frame = Frame(frame_type, pair, request, epoch, offset, length, flags)
-        return frame, payload_length, payload_crc
+        return Frame(frame_type, pair, request, epoch, offset, length, flags), payload_length, payload_crc
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,12 +45,13 @@ from target.iscsi.events import (
 )
 from target.iscsi.login import LoginNegotiation
 from target.iscsi.login_phase import LoginPhase
-from target.iscsi.outgoing import Outgoing, Sendable
+from target.iscsi.outgoing import Outgoing
 from target.iscsi.outstanding_commands import Command, OutstandingCommands, SharedRoom
 from target.iscsi.session import CommandWindow, SessionParameters
 from target.iscsi.task_management import TaskManagementRequests
 from target.iscsi.text_phase import TextPhase
 from target.scsi.task import ScsiTask, TaskOutcome
+from target.sendable import Sendable
 
 BeginTask: TypeAlias = Callable[[ScsiTask], TaskOutcome | Coroutine[Any, Any, TaskOutcome]]
 """As ``ScsiPort.begin``."""

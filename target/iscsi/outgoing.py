@@ -1,17 +1,9 @@
 """PDUs on their way out of one connection: StatSN, digests, and how much waits to be written."""
 
-from typing import TypeAlias
-
 from storage_model.spec.iscsi_stream import PADS, EncodablePdu, RawPdu, crc32c, encode_pdu
-from storage_model.volume import Buffer, FileRange
+from storage_model.volume import FileRange
 from target.iscsi.session import CommandWindow
-
-Sendable: TypeAlias = Buffer | FileRange
-
-
-def part_of(data: Sendable, start: int, end: int) -> Sendable:
-    """The bytes from ``start`` to before ``end``, not copied."""
-    return data.part(start, end) if isinstance(data, FileRange) else memoryview(data)[start:end]
+from target.sendable import Sendable
 
 
 class Outgoing:

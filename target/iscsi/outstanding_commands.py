@@ -37,10 +37,11 @@ from storage_model.spec.scsi_sense import SenseData, encode_sense
 from storage_model.spec.scsi_task import ScsiStatus, TaskAttribute
 from storage_model.spec.serial_number import serial_lt
 from target.iscsi.events import Limits
-from target.iscsi.outgoing import Outgoing, Sendable, part_of
+from target.iscsi.outgoing import Outgoing
 from target.iscsi.session import SessionParameters
 from target.iscsi.write_transfer import WriteTransfer
 from target.scsi.task import ScsiTask, TaskOutcome
+from target.sendable import Sendable, part_of
 
 _EXTENDED_CDB: Final = 1  # AHSType (§11.2.2.1)
 _ATTRIBUTES: Final = (*TaskAttribute, *[TaskAttribute.SIMPLE] * (ATTRIBUTE + 1 - len(TaskAttribute)))

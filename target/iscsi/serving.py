@@ -22,12 +22,12 @@ from target.iscsi.events import (
     PduRejected,
     TaskManagementReceived,
 )
-from target.iscsi.outgoing import Sendable
 from target.iscsi.outstanding_commands import Command
 from target.iscsi.session import SessionKey
-from target.iscsi.socket_writing import FileRangeLost, read_ranges, send_now
 from target.iscsi.task_management import ABORTS_ALL
 from target.scsi.task import TaskOutcome
+from target.sendable import Sendable
+from target.socket_writing import FileRangeLost, read_ranges, send_now
 
 if TYPE_CHECKING:
     from target.iscsi.portal import IscsiPortal

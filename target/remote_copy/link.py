@@ -7,6 +7,7 @@ business.
 
 import hmac
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from storage_model.errors import RemoteProtocolError
@@ -75,7 +76,7 @@ class Link:
         self._key = key
         self._keys: ConnectionKeys | None = None
         self._peer: Hello | None = None
-        self._stream = FrameStream(MAX_HELLO_LENGTH)
+        self._stream = FrameStream(MAX_HELLO_LENGTH, ahead=False)
         self._tag: FrameTag | None = None
         first = hello.frame()
         self._hello_payload = bytes(first.payload)
@@ -91,12 +92,23 @@ class Link:
         return self._hello.serial < self._hello.peer_serial
 
     def receive_data(self, data: Buffer, now: float) -> list[LinkEvent]:
-        """Bytes have come in."""
+        """Bytes have come in; nothing that comes of them refers to ``data``."""
+        return self._receive(self._stream.frames(data), now)
+
+    def receive_space(self) -> memoryview | None:
+        """Where the rest of a long payload belongs, if there is one; tell :meth:`received_there` what has come."""
+        return None if self._failed else self._stream.space()
+
+    def received_there(self, count: int, now: float) -> list[LinkEvent]:
+        """``count`` bytes were received into what :meth:`receive_space` has just answered."""
+        return self._receive(self._stream.filled(count), now)
+
+    def _receive(self, frames: Iterable[Frame], now: float) -> list[LinkEvent]:
         if self._failed:
             return []
         events: list[LinkEvent] = []
         try:
-            for frame in self._stream.frames(data):
+            for frame in frames:
                 events += self._receive_frame(frame)
                 if self._failed:
                     return events
@@ -193,6 +205,7 @@ class Link:
     def _open(self, peer: Hello) -> LinkOpened:
         self._opened = True
         self._stream.max_payload_length = MAX_PAYLOAD_LENGTH
+        self._stream.ahead = True  # a stranger gets no memory for what it only announces
         return LinkOpened(peer)
 
     def send(self, frame: Frame) -> None:

@@ -10,7 +10,6 @@ import logging
 import os
 import random
 import socket
-import ssl
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
@@ -24,13 +23,11 @@ from storage_model.volume import VolumeError
 from target import eager
 from target.loopback import accept_unpaced, send_unpaced
 from target.remote_copy.copy_link import LinkDown
-from target.remote_copy.link import SILENCE_LIMIT, FrameReceived, Link, LinkEvent, LinkFailed, LinkOpened
-from target.remote_copy.link_tls import LinkTls, certificate_fault
+from target.remote_copy.link_connection import RECEIVE_BUFFER_BYTES, LinkConnection
+from target.remote_copy.link_tls import LinkTls
 
 log = logging.getLogger("pairvol.link")
 
-ANSWER_SECONDS = 10.0
-"""A peer that answers pings but not a request for so long has a volume that hangs: the link counts as failed."""
 _REDIAL_SECONDS = (0.1, 0.2, 0.5, 1.0)
 _CONNECT_SECONDS = 3.0
 _CONNECTIONS_LIMIT = 16
@@ -38,8 +35,6 @@ _CONNECTIONS_LIMIT = 16
 _REFUSALS_AT_ONCE = 64
 _REFUSAL_SECONDS = 10.0
 """What strangers can make the log grow by: so many lines, and then one in so many seconds."""
-_HANDLERS_LIMIT = 1024
-"""Frames of the peer in the making; beyond that the connection is not read."""
 
 
 class LinkTransport:
@@ -68,17 +63,19 @@ class LinkTransport:
         self.lost = lost
         self.received = received
         self.known_peer = known_peer
-        self._connection: _Connection | None = None
+        self._connection: LinkConnection | None = None
         self._server: asyncio.Server | None = None
         self._dialer: asyncio.Task[None] | None = None
         self._loss: asyncio.Task[None] | None = None
         self._refusal = ""
         self._refusals_left = float(_REFUSALS_AT_ONCE)
         self._refused_at = time.monotonic()
-        self._asked: dict[int, tuple[_Connection, int]] = {}  # by our number: where a request came from, and its own
+        self._asked: dict[int, tuple[LinkConnection, int]] = {}  # by our number: where a request came from, and its own
         self._numbers = itertools.count()
-        self.connections: dict[_Connection, str] = {}  # the oldest first, with the address at the other end
+        self.connections: dict[LinkConnection, str] = {}  # the oldest first, with the address at the other end
         self.tasks: set[asyncio.Task[None]] = set()
+        self.receive_buffer = memoryview(bytearray(RECEIVE_BUFFER_BYTES))
+        """Of every connection: what is in it is dealt with before the next one receives."""
 
     @property
     def up(self) -> bool:
@@ -111,7 +108,7 @@ class LinkTransport:
         loop = asyncio.get_running_loop()
         try:
             self._server = await loop.create_server(
-                lambda: _Connection(self), *listen, reuse_address=True, start_serving=False
+                lambda: LinkConnection(self), *listen, reuse_address=True, start_serving=False
             )
             accept_unpaced(self._server)
             await self._server.start_serving()
@@ -147,7 +144,7 @@ class LinkTransport:
         if connection is not None:
             connection.send(frame)
 
-    def asked(self, connection: "_Connection", number: int) -> int:
+    def asked(self, connection: "LinkConnection", number: int) -> int:
         """The number by which :meth:`send` finds the connection that a request came from."""
         ours = next(self._numbers)
         self._asked[ours] = (connection, number)
@@ -173,22 +170,22 @@ class LinkTransport:
                 await asyncio.wait([self._loss])
             attempt += 1
 
-    async def _connect(self, peer: tuple[str, int]) -> tuple[asyncio.Transport, "_Connection"]:
+    async def _connect(self, peer: tuple[str, int]) -> tuple[asyncio.Transport, "LinkConnection"]:
         loop = asyncio.get_running_loop()
         if not is_loopback(peer[0]):
-            return await loop.create_connection(lambda: _Connection(self), *peer)
+            return await loop.create_connection(lambda: LinkConnection(self), *peer)
         family = socket.AF_INET6 if ":" in peer[0] else socket.AF_INET
         sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)  # or asyncio takes it for none of TCP's
         try:
             sock.setblocking(False)
             send_unpaced(sock)
             await loop.sock_connect(sock, peer)
-            return await loop.create_connection(lambda: _Connection(self), sock=sock)
+            return await loop.create_connection(lambda: LinkConnection(self), sock=sock)
         except BaseException:
             sock.close()
             raise
 
-    def admit(self, connection: "_Connection", address: str) -> None:
+    def admit(self, connection: "LinkConnection", address: str) -> None:
         """A connection has come in. Of too many strangers the oldest goes, of the address that has most of them."""
         self.connections[connection] = address
         waiting = {one: where for one, where in self.connections.items() if not one.opened}
@@ -202,7 +199,7 @@ class LinkTransport:
             return self.hello
         return replace(self.hello, nonce=os.urandom(32).hex(), required=(*self.hello.required, KEY_FEATURE))
 
-    def adopt(self, connection: "_Connection", hello: Hello) -> None:
+    def adopt(self, connection: "LinkConnection", hello: Hello) -> None:
         """The handshake of a connection succeeded."""
         if self._connection is not None:
             self._connection.hang_up("the other array connected anew")
@@ -215,7 +212,7 @@ class LinkTransport:
         log.info("link to array %s is up", hello.serial)
         self.opened(hello)
 
-    def forget(self, connection: "_Connection", reason: str) -> None:
+    def forget(self, connection: "LinkConnection", reason: str) -> None:
         """A connection ended."""
         self._asked = {ours: origin for ours, origin in self._asked.items() if origin[0] is not connection}
         if self._connection is connection:
@@ -235,7 +232,7 @@ class LinkTransport:
         log.log(level, "link to array %s refused: %s", self.hello.peer_serial, reason)
         self._refusal = reason
 
-    def spawn(self, coroutine: Awaitable[None], connection: "_Connection", *, at_once: bool) -> None:
+    def spawn(self, coroutine: Awaitable[None], connection: "LinkConnection", *, at_once: bool) -> None:
         """Run the handler of a frame to its end; ``at_once``: it hardly ever waits, and then needs no task."""
         run = self._run(coroutine, connection)
         if not at_once:
@@ -243,7 +240,7 @@ class LinkTransport:
         elif (task := eager.start(run, _nothing)) is not None:
             _ = self._keep(task)
 
-    def _start(self, coroutine: Awaitable[None], connection: "_Connection") -> asyncio.Task[None]:
+    def _start(self, coroutine: Awaitable[None], connection: "LinkConnection") -> asyncio.Task[None]:
         return self._keep(asyncio.create_task(self._run(coroutine, connection)))
 
     def _keep(self, task: asyncio.Task[None]) -> asyncio.Task[None]:
@@ -251,7 +248,7 @@ class LinkTransport:
         task.add_done_callback(self.tasks.discard)
         return task
 
-    async def _run(self, coroutine: Awaitable[None], connection: "_Connection") -> None:
+    async def _run(self, coroutine: Awaitable[None], connection: "LinkConnection") -> None:
         try:
             await coroutine
         except RemoteProtocolError as error:
@@ -265,195 +262,5 @@ class LinkTransport:
             connection.refuse("internal error at the other array, see its log")
 
 
-class _Connection(asyncio.Protocol):
-    """One TCP connection, with TLS or without: bytes and timers around the ``Link`` machine."""
-
-    def __init__(self, owner: LinkTransport) -> None:
-        self._owner = owner
-        self._loop = asyncio.get_running_loop()  # asked for each time, it costs a system call
-        self._transport: asyncio.Transport | None = None
-        self._link = Link(owner.own_hello(), time.monotonic(), owner.known_peer(), owner.key)
-        self._tls = owner.tls
-        self._securing: asyncio.Task[None] | None = None
-        self._early = bytearray()  # decrypted in the turn of the loop that ended the handshake
-        self._handshaking = False
-        self._heard = False
-        self._timer: asyncio.TimerHandle | None = None
-        self._due = 0.0
-        self._flushing = False
-        self._numbers = itertools.count()
-        self._waiting: dict[int, tuple[eager.Prompt[Frame], float]] = {}
-        self._reason = "the other array hung up"
-        self.opened = False
-        self.ended: asyncio.Future[bool] = self._loop.create_future()
-        """Done when the connection is; True if the handshake had succeeded."""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-        address = transport.get_extra_info("peername")
-        self._owner.admit(self, str(address[0]) if address else "")
-        if self._tls is not None:
-            # Only now, so that a connection counts before it is encrypted; its time runs already, too.
-            self._securing = asyncio.create_task(self._secure(transport, self._tls))
-        self._write()
-
-    async def _secure(self, transport: asyncio.Transport, tls: LinkTls) -> None:
-        self._handshaking = True  # from here on, bytes come through TLS
-        loop = asyncio.get_running_loop()
-        dials = self._owner.dials
-        try:
-            secured = await loop.start_tls(
-                transport,
-                self,
-                tls.context(dials=dials),
-                server_side=not dials,
-                ssl_handshake_timeout=SILENCE_LIMIT,
-                ssl_shutdown_timeout=1.0,
-            )
-        except (OSError, ValueError) as error:
-            self._securing = None
-            self.hang_up(_tls_reason(error))
-            return
-        self._securing = None
-        if secured is None or self.ended.done():
-            transport.abort()
-            return
-        self._transport = secured
-        self._tls = None
-        peer = secured.get_extra_info("ssl_object")
-        fault = certificate_fault(peer, self._owner.hello.peer_serial)
-        if fault is not None:
-            self.refuse(fault)
-            return
-        self._link.binding = tls.binding(peer, dials=dials)
-        self.data_received(bytes(self._early))
-
-    def data_received(self, data: bytes) -> None:
-        if self._tls is not None:
-            self._early += data
-            if not self._handshaking:
-                self.hang_up("data before TLS")
-            return
-        self._heard = self._heard or bool(data)
-        self._handle(self._link.receive_data(data, time.monotonic()))
-        self._write()
-
-    def connection_lost(self, error: Exception | None) -> None:
-        if error is not None:
-            self._reason = _tls_reason(error) if isinstance(error, ssl.SSLError) else str(error)
-        elif self._owner.tls is not None and not self._heard:
-            # TLS 1.3 judges the dialling end's certificate last, and not every Python sends the alert about it.
-            self._reason = "TLS: the other array hung up; if it does not accept the certificate, its log says why"
-        self._end()
-
-    def _handle(self, events: list[LinkEvent]) -> None:
-        for event in events:
-            if self.ended.done():
-                return
-            if isinstance(event, LinkOpened):
-                self.opened = True
-                self._owner.adopt(self, event.hello)
-            elif isinstance(event, LinkFailed):
-                self.hang_up(event.reason)
-            elif isinstance(event, FrameReceived):
-                self._receive(event.frame)
-
-    def _receive(self, frame: Frame) -> None:
-        if frame.type is FrameType.ANSWER:
-            future, _ = self._waiting.pop(frame.request, (None, 0.0))
-            if future is not None and not future.done():
-                future.answer(frame)
-            return
-        if frame.request:
-            frame.request = self._owner.asked(self, frame.request)
-        self._owner.spawn(self._owner.received(frame), self, at_once=frame.type is FrameType.WRITE)
-        if len(self._owner.tasks) > _HANDLERS_LIMIT and self._transport is not None:
-            self._transport.pause_reading()
-
-    def request(self, frame: Frame) -> Awaitable[Frame]:
-        frame.request = next(self._numbers) % 0xFFFFFFFF + 1  # 0 is for what wants no answer
-        future: eager.Prompt[Frame] = eager.Prompt(loop=self._loop)
-        self.send(frame)
-        self._waiting[frame.request] = (future, time.monotonic())
-        return future
-
-    def send(self, frame: Frame) -> None:
-        self._link.send(frame)
-        if not self._flushing:  # one write for all that this turn of the loop sends
-            self._flushing = True
-            self._loop.call_soon(self._write)
-
-    def _write(self) -> None:
-        self._flushing = False
-        if self._transport is None or self._transport.is_closing():
-            return
-        data = [] if self._tls is not None else self._link.data_to_send(time.monotonic())
-        if data:
-            self._transport.writelines(data)
-        if self._tls is None and not self._transport.is_reading() and len(self._owner.tasks) < _HANDLERS_LIMIT // 2:
-            self._transport.resume_reading()
-        self._schedule()
-
-    def _schedule(self) -> None:
-        deadline = self._link.next_deadline()
-        if deadline is None or (self._timer is not None and self._due <= deadline):
-            return
-        if self._timer is not None:
-            self._timer.cancel()  # opened now, the link pings long before the time for a HELLO is up
-        self._due = deadline
-        delay = max(0.0, deadline - time.monotonic())
-        self._timer = asyncio.get_running_loop().call_later(delay, self._on_timer)
-
-    def _on_timer(self) -> None:
-        self._timer = None
-        now = time.monotonic()
-        self._handle(self._link.handle_deadline(now))
-        oldest = next(iter(self._waiting.values()), None)
-        if oldest is not None and now - oldest[1] > ANSWER_SECONDS:
-            self.hang_up(f"a request was not answered for {ANSWER_SECONDS:g} s")
-        self._write()
-
-    def refuse(self, reason: str) -> None:
-        """Hang up, and tell the other end why."""
-        self._link.refuse(reason)
-        self.hang_up(reason)
-
-    def hang_up(self, reason: str) -> None:
-        """Send what is queued and close; the link is down from now on."""
-        self._reason = reason
-        if self._transport is not None and not self._transport.is_closing():
-            if self._tls is None:
-                self._transport.writelines(self._link.data_to_send(time.monotonic()))
-            self._transport.close()
-        self._end()
-
-    def _end(self) -> None:
-        if self.ended.done():
-            return
-        self.ended.set_result(self.opened)
-        self._owner.connections.pop(self, None)
-        if self._securing is not None:
-            self._securing.cancel()
-        if self._timer is not None:
-            self._timer.cancel()
-        waiting, self._waiting = self._waiting, {}
-        for future, _ in waiting.values():
-            if not future.done():
-                future.fail(LinkDown(self._reason))
-        if not self.opened:
-            self._owner.refused(self._reason)
-        self._owner.forget(self, self._reason)
-
-
 def _nothing(result: None) -> None:
     pass
-
-
-def _tls_reason(error: Exception) -> str:
-    """A sentence out of what OpenSSL and asyncio say."""
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return f"TLS: the certificate at the other end is not accepted: {error.verify_message}"
-    if isinstance(error, ssl.SSLError) and error.reason:
-        return f"TLS: {error.reason.replace('_', ' ').lower()}"
-    return f"TLS: {error or type(error).__name__}"

@@ -7,11 +7,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from storage_model.errors import RemoteProtocolError
+from storage_model.spec import copy_frames
 from storage_model.spec.copy_frames import (
     HEADER_LENGTH,
     MAX_PAYLOAD_LENGTH,
+    TAG_LENGTH,
     Frame,
     FrameStream,
+    FrameTag,
     FrameType,
     Hello,
     PairOffer,
@@ -108,6 +111,142 @@ def test_limit_of_a_frame() -> None:
 def test_a_frame_holds_the_largest_write_of_a_host() -> None:
     """Else one long WRITE breaks the link, and with it the mirror."""
     assert MAX_PAYLOAD_LENGTH >= MAXIMUM_TRANSFER_BYTES
+
+
+# --------------------------------------------------------------------------------- payloads with a buffer of their own
+
+
+@pytest.fixture(params=["as it is", "with a tag"])
+def tagged(request: pytest.FixtureRequest) -> bool:
+    return bool(request.param == "with a tag")
+
+
+@pytest.fixture
+def short_is_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("_LONG", 8), ("_WORTH_A_RECEIVE", 3), ("_CRC_BYTES", 5)):
+        monkeypatch.setattr(copy_frames, name, value)
+
+
+def tagged_wire(frames: list[Frame], tagged: bool) -> bytes:
+    if not tagged:
+        return wire(*frames)
+    tag = FrameTag(b"key")
+    return b"".join(wire(frame) + tag.next(wire(frame)[:HEADER_LENGTH], frame.payload) for frame in frames)
+
+
+def stream_of(tagged: bool) -> FrameStream:
+    stream = FrameStream()
+    stream.tag = FrameTag(b"key") if tagged else None
+    return stream
+
+
+class Receiver:
+    """Receives as a socket does: into the space if there is one, else into one buffer that is used again and again."""
+
+    def __init__(self, stream: FrameStream) -> None:
+        self.stream = stream
+        self.frames: list[Frame] = []
+        self.spaces = 0
+        self._buffer = bytearray(1000)
+
+    def receive(self, *parts: bytes) -> None:
+        for data in parts:
+            self._receive(data)
+
+    def _receive(self, data: bytes) -> None:
+        while data:
+            space = self.stream.space()
+            self.spaces += space is not None
+            place = memoryview(self._buffer) if space is None else space
+            count = min(len(data), len(place))
+            place[:count] = data[:count]
+            if space is None:
+                self.frames += self.stream.receive_data(place[:count])
+                self._buffer[:] = b"\xff" * len(self._buffer)
+            else:
+                self.frames += self.stream.filled(count)
+            data = data[count:]
+
+
+THREE = [
+    Frame(FrameType.WRITE, 1, 2, 3, 4, 30, 0, bytes(range(30))),
+    Frame(FrameType.FLUSH, 1, 3, 3),
+    Frame(FrameType.WRITE, 1, 4, 3, 4, 30, 0, bytes(range(30, 60))),
+]
+
+
+@pytest.mark.usefixtures("short_is_long")
+def test_long_payload_cut_anywhere(tagged: bool) -> None:
+    data = tagged_wire(THREE, tagged)
+    spaces = 0
+    for first in range(len(data)):
+        for second in range(first, len(data), 7):
+            receiver = Receiver(stream_of(tagged))
+            receiver.receive(data[:first], data[first:second], data[second:])
+            assert receiver.frames == THREE
+            spaces += receiver.spaces
+    assert spaces > len(data)
+
+
+@pytest.mark.usefixtures("short_is_long")
+def test_long_payload_byte_by_byte_and_never_early(tagged: bool) -> None:
+    data = tagged_wire(THREE[:1], tagged)
+    receiver = Receiver(stream_of(tagged))
+    for index in range(len(data)):
+        assert not receiver.frames
+        receiver.receive(data[index : index + 1])
+    assert receiver.frames == THREE[:1] and receiver.spaces == 30 - 3 + 1
+
+
+def test_long_payload_is_received_where_it_stays() -> None:
+    payload = bytes(range(256)) * 256
+    data = wire(Frame(FrameType.WRITE, payload=payload), Frame(FrameType.PING))
+    stream = FrameStream()
+    assert stream.receive_data(data[:100]) == []
+    space = stream.space()
+    assert space is not None and len(space) == HEADER_LENGTH + len(payload) - 100
+    space[:] = data[100 : 100 + len(space)]
+    (frame,) = stream.filled(len(space))
+    assert frame.payload == payload and stream.space() is None
+    assert isinstance(frame.payload, memoryview) and frame.payload.readonly and frame.payload.obj is space.obj
+    assert stream.receive_data(data[-HEADER_LENGTH:]) == [Frame(FrameType.PING)]
+
+
+def test_payload_does_not_change_when_the_buffer_is_used_again() -> None:
+    buffer = bytearray(wire(Frame(FrameType.WRITE, payload=b"before")))
+    (frame,) = FrameStream().receive_data(memoryview(buffer))
+    buffer[:] = bytes(len(buffer))
+    assert frame.payload == b"before"
+
+
+def test_memory_only_for_what_has_come() -> None:
+    """Of somebody who has not said who he is."""
+    stream = FrameStream(ahead=False)
+    data = wire(Frame(FrameType.HELLO, payload=bytes(300_000)))
+    assert stream.receive_data(data[:-1]) == [] and stream.space() is None
+    assert stream.receive_data(data[-1:]) == [Frame(FrameType.HELLO, payload=bytes(300_000))]
+
+
+@pytest.mark.usefixtures("short_is_long")
+def test_damage_in_a_long_payload(tagged: bool) -> None:
+    data = tagged_wire(THREE[:1], tagged)
+    for index in range(HEADER_LENGTH, len(data)):
+        damaged = bytearray(data)
+        damaged[index] ^= 0x10
+        receiver = Receiver(stream_of(tagged))
+        reason = "payload CRC32C" if index < HEADER_LENGTH + 30 else "its tag is wrong"
+        with pytest.raises(RemoteProtocolError, match=reason):
+            receiver.receive(bytes(damaged[:40]), bytes(damaged[40:]))
+        assert not receiver.frames
+
+
+@pytest.mark.usefixtures("short_is_long")
+def test_long_payload_changed_together_with_its_crc() -> None:
+    """The tag covers the payload as well."""
+    forged = wire(Frame(FrameType.WRITE, 1, 2, 3, 4, 30, 0, bytes(30))) + tagged_wire(THREE[:1], True)[-TAG_LENGTH:]
+    receiver = Receiver(stream_of(True))
+    with pytest.raises(RemoteProtocolError, match="its tag is wrong"):
+        receiver.receive(forged[:40], forged[40:])
 
 
 # ----------------------------------------------------------------------------------------------------- payloads

@@ -15,13 +15,13 @@ from storage_model.spec.iscsi_stream import encode_pdu
 from storage_model.spec.iscsi_text import format_text
 from storage_model.spec.scsi_task import ScsiStatus, TaskAttribute
 from storage_model.volume import Buffer, FileRange
-from target.iscsi.outgoing import Sendable
 from target.iscsi.outstanding_commands import LENT_BYTES_MIN
 from target.iscsi.portal import IscsiPortal
-from target.iscsi.socket_writing import FileRangeLost, read_ranges, send_now
 from target.scsi.device_server import DeviceServer
 from target.scsi.logical_unit import LogicalUnit, UnitIdentity
 from target.scsi.task import ScsiTask, TaskOutcome
+from target.sendable import Sendable
+from target.socket_writing import FileRangeLost, read_ranges, send_now
 from target.volumes.file_volume import FileVolume
 from target.volumes.page_cache import PAGE_BYTES, PageCache
 from tests.eventually import eventually

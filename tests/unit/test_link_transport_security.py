@@ -12,7 +12,7 @@ import pytest
 from storage_model.secret import Secret
 from storage_model.spec.copy_frames import Frame, FrameStream, FrameType, Hello
 from target.remote_copy import link as link_machine
-from target.remote_copy import link_transport
+from target.remote_copy import link_connection, link_transport
 from target.remote_copy.link_tls import LinkTls
 from target.remote_copy.link_transport import LinkTransport
 from tests.eventually import eventually
@@ -169,7 +169,7 @@ async def test_flood_of_strangers_neither_ends_the_link_nor_keeps_the_peer_out(
     with_tls: bool, authority: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Silent ones and loud ones, more than there is room for, before the peer comes and while it is there."""
-    for module in (link_machine, link_transport):
+    for module in (link_machine, link_connection):
         monkeypatch.setattr(module, "SILENCE_LIMIT", 60.0)  # nobody goes for lack of words
     a, b = (End(serial, KEY, tls_of(authority, serial) if with_tls else None) for serial in ENDS)
     await b.transport.start(("127.0.0.1", 0), ("127.0.0.1", 1))

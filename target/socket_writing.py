@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import cast
 
 from storage_model.volume import Buffer, FileRange
-from target.iscsi.outgoing import Sendable, part_of
+from target.sendable import Sendable, part_of
 
 _WRITEV_BUFFERS = 1024  # IOV_MAX
 
@@ -19,7 +19,7 @@ class FileRangeLost(Exception):
 def send_now(sock: TransportSocket, descriptor: int, buffers: list[Sendable]) -> list[Buffer]:
     """What the socket, whose descriptor is given as well, did not take, with ranges read. Raises FileRangeLost."""
     try:
-        sent = os.writev(descriptor, cast(list[Buffer], buffers)) if len(buffers) <= _WRITEV_BUFFERS else 0
+        sent = os.writev(descriptor, cast(list[Buffer], buffers[:_WRITEV_BUFFERS]))
     except TypeError:  # there is a range among them: it is cheaper to learn it so than to look at each
         return _send_with_ranges(sock, descriptor, buffers)
     except OSError:  # full, or gone: the transport finds out
