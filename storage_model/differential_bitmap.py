@@ -127,8 +127,8 @@ class DifferentialBitmap:
 
     def _replace(self, bits: bytes) -> None:
         for page in range(len(bits) // PAGE_BYTES):
-            where = slice(page * PAGE_BYTES, (page + 1) * PAGE_BYTES)
-            if self._bits[where] != bits[where]:
+            start, end = page * PAGE_BYTES, (page + 1) * PAGE_BYTES
+            if self._bits[start:end] != bits[start:end]:
                 self._unsaved.add(page)
         self._bits[:] = bits
         self._count = int.from_bytes(bits, "little").bit_count()

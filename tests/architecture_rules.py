@@ -45,9 +45,9 @@ COROUTINE_ASYNCIO = frozenset(
     InvalidStateError Lock LifoQueue PriorityQueue Queue QueueEmpty QueueFull QueueShutDown Semaphore Task TaskGroup
     create_task current_task gather shield wait""".split()
 )
-PURE_THIRD_PARTY = frozenset({"construct", "google_crc32c", "pyscsi"})
+PURE_THIRD_PARTY = frozenset({"construct", "crc32c", "pyscsi"})
 IMPURE_THIRD_PARTY = ("pyscsi.pyiscsi", "pyscsi.pyscsi.scsi_device")
-STORAGE_MODEL_THIRD_PARTY = frozenset({"construct", "google_crc32c"})
+STORAGE_MODEL_THIRD_PARTY = frozenset({"construct", "crc32c"})
 IMPURE_BUILTINS = frozenset({"open", "print", "input", "breakpoint", "exec", "eval", "__import__"})
 
 # Written in two halves, so that this file does not trip over itself.
@@ -181,7 +181,7 @@ def sides_are_separate(source: SourceFile) -> Iterator[Violation]:
 
 
 def storage_model_stands_alone(source: SourceFile) -> Iterator[Violation]:
-    """``storage_model`` uses the standard library, construct and google_crc32c, and every file of it is pure."""
+    """``storage_model`` uses the standard library, construct and crc32c, and every file of it is pure."""
     if source.package != "storage_model":
         return
     if source.kind is not Kind.PURE:

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum, IntFlag
 from typing import Any
 
-import google_crc32c
+import crc32c
 
 from storage_model.errors import RemoteProtocolError
 from storage_model.volume import Buffer
@@ -39,8 +39,6 @@ _LONG = 16 << 10
 """So much of a frame has not come yet: the rest of its payload is worth a receive of its own."""
 _WORTH_A_RECEIVE = 4096
 """Less than this of a payload is received together with what follows it."""
-_CRC_BYTES = 64 << 10
-"""Copied at once for the CRC: they stay in the processor's nearest caches."""
 KEY_FEATURE = "key"
 """In ``required``: a proof of the common key, by both."""
 GROUP_FEATURE = "group"
@@ -139,9 +137,9 @@ class Frame:
             self.offset_bytes,
             self.length_bytes,
             len(payload),
-            google_crc32c.value(payload) if payload else 0,
+            crc32c.crc32c(payload) if payload else 0,
         )
-        header += _CRC.pack(google_crc32c.value(header))
+        header += _CRC.pack(crc32c.crc32c(header))
         return [header, payload] if payload else [header]
 
 
@@ -194,9 +192,7 @@ class _LongFrame:
     def received(self, count: int) -> None:
         """So much more of the payload is in its place. The CRC follows while the processor's cache has it."""
         start, self.filled = self.filled, self.filled + count
-        for at in range(start, self.filled, _CRC_BYTES):
-            piece = bytes(self.payload[at : min(at + _CRC_BYTES, self.filled)])  # the extension takes nothing else
-            self.crc = google_crc32c.extend(self.crc, piece)
+        self.crc = crc32c.crc32c(self.payload[start : self.filled], self.crc)
 
 
 class FrameStream:
@@ -295,7 +291,7 @@ class FrameStream:
         else:
             if payload_length:
                 frame.payload = payload = bytes(view[data_start:data_end])
-                self._check_crc(frame, google_crc32c.value(payload) == crc)
+                self._check_crc(frame, crc32c.crc32c(payload) == crc)
             if tag_length:
                 self._check_tag(frame, header, view[data_end : data_end + tag_length])
         return None if missing > 0 else frame, data_end + tag_length - start
@@ -313,7 +309,7 @@ class FrameStream:
 
     def _header(self, header: bytes) -> tuple[Frame, int, int]:
         kind, flags, pair, request, epoch, offset, length, payload_length, payload_crc = _HEADER.unpack_from(header)
-        if google_crc32c.value(header[: _HEADER.size]).to_bytes(4, "big") != header[_HEADER.size :]:
+        if crc32c.crc32c(header[: _HEADER.size]).to_bytes(4, "big") != header[_HEADER.size :]:
             raise RemoteProtocolError("not a remote-copy frame: header CRC32C does not match", 0)
         frame_type = _TYPES.get(kind)
         if frame_type is None:

@@ -7,14 +7,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-import google_crc32c
+import crc32c as castagnoli
 
 from storage_model.errors import RemoteProtocolError
 from storage_model.spec.iscsi_codes import BHS_LENGTH, RejectReason
 from storage_model.volume import Buffer
 
 DIGEST_LENGTH: Final = 4
-_extend: Final = google_crc32c.extend
+_checksum: Final = castagnoli.crc32c
 PADS: Final = (b"", b"\0\0\0", b"\0\0", b"\0")
 """What fills a data segment up to whole words, by its length modulo 4 (§11.2.3)."""
 _NO_DATA: Final = memoryview(b"")
@@ -70,8 +70,8 @@ def crc32c(*parts: Buffer) -> bytes:
     """The CRC32C digest of ``parts`` as it stands on the wire: least significant byte first (§13.1, RFC 3720 B.4)."""
     crc = 0
     for part in parts:
-        if part:  # the extension takes nothing but bytes
-            crc = _extend(crc, part if isinstance(part, bytes) else bytes(part))
+        if part:
+            crc = _checksum(part, crc)
     return crc.to_bytes(4, "little")
 
 

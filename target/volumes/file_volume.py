@@ -34,6 +34,9 @@ _DIRECT_BYTES: Final = 256 << 10
 and half the latency of one alone; at 1 MiB threads cost no more, and others on the loop would notice the copy."""
 _LENT_BYTES_MAX: Final = 1 << 20
 """Of a read that the kernel sends from the page cache: what the socket does not take at once is copied on the loop."""
+_LONG_BYTES: Final = 32 << 10
+"""Of a read that is worth the question whether it is cached: then it needs no memory that was filled with zeros before,
+and its data digest no copy: with that, 25 µs instead of 33 at 256 KiB."""
 _STALL_SECONDS: Final = 0.02
 """A copy into the page cache that takes longer has waited for the disk: the kernel throttles who writes too fast."""
 _AFTER_STALL_SECONDS = 1.0
@@ -133,6 +136,12 @@ class FileVolume:
         """``DirectVolume``: when the page cache has all of it."""
         if length_bytes > _DIRECT_BYTES or not self._can_tell_cached:
             return None
+        if length_bytes >= _LONG_BYTES and self._cache.has(offset_bytes, length_bytes):
+            try:
+                data = os.pread(self._descriptor, length_bytes, offset_bytes)
+            except OSError:
+                return None
+            return data if len(data) == length_bytes else None
         buffer = bytearray(length_bytes)
         try:
             if os.preadv(self._descriptor, (buffer,), offset_bytes, _NOWAIT) == length_bytes:

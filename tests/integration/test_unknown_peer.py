@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 
-import google_crc32c
+import crc32c
 import pytest
 
 from storage_model.pair import PairEpoch
@@ -111,7 +111,7 @@ def hello_text(text: str) -> Frame:
 def frame_with_length(payload_length: int, kind: int = FrameType.HELLO) -> bytes:
     """Only a header, whose CRC is right."""
     header = struct.pack("!BBHIIQIII", kind, 0, 0, 0, 0, 0, 0, payload_length, 0)
-    return header + google_crc32c.value(header).to_bytes(4, "big")
+    return header + crc32c.crc32c(header).to_bytes(4, "big")
 
 
 def damaged_payload() -> bytes:
