@@ -70,7 +70,7 @@ class ShimPortal:
         self._new_control = new_control
         self._on_decision = on_decision
         self.receive_buffer = memoryview(bytearray(RECEIVE_BUFFER_BYTES))  # one for all connections
-        self.passage = KernelPassage()
+        self._passage: KernelPassage | None = None
         self._server: asyncio.Server | None = None
         self._connections: set[RelayedConnection] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -105,9 +105,17 @@ class ShimPortal:
                 task.cancel()
             if late:
                 await asyncio.wait(late)
-        self.passage.close()
+        if self._passage is not None:
+            self._passage.close()
 
     # ------------------------------------------------------------------------------------------- for the connections
+
+    @property
+    def passage(self) -> KernelPassage:
+        """Made when a long data segment first comes, and one for all of them."""
+        if self._passage is None:
+            self._passage = KernelPassage()
+        return self._passage
 
     def _accept(self) -> asyncio.BaseProtocol:
         connection = RelayedConnection(self)

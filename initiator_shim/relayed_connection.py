@@ -195,7 +195,11 @@ class RelayedConnection:
         while unseen >= _LONG_BYTES and transport is not None and not transport.is_closing():
             if transport.get_write_buffer_size():
                 break
-            moved = self._owner.passage.move(side.descriptor, other.descriptor, unseen, transport.write)
+            try:
+                passage = self._owner.passage
+            except OSError:  # no descriptor is left for it: then all is received
+                break
+            moved = passage.move(side.descriptor, other.descriptor, unseen, transport.write)
             if not moved:
                 break
             relay.passed_unseen(moved, from_host=from_host)

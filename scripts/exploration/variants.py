@@ -22,7 +22,7 @@ from storage_model.ownership import EpochRegister
 from storage_model.pair import PairEpoch, PairRecord, PairRequest
 from storage_model.pair_state import PairVerb
 from storage_model.spec.copy_frames import Frame, PairOffer
-from target.remote_copy import pair_control
+from target.remote_copy import pair_changes
 from target.remote_copy.pair_control import PairControl
 from target.remote_copy.pair_decision import PairDecision
 from target.remote_copy.pair_half import MIRRORED, PairHalf
@@ -209,7 +209,7 @@ def _outdated_is_promoted() -> Patches:
         force = request.force or request.verb is PairVerb.TAKEOVER
         return honest(record, replace(request, force=force), **others)
 
-    return [(pair_control, "next_epoch", next_epoch)]
+    return [(pair_changes, "next_epoch", next_epoch)]
 
 
 _ALL = (
