@@ -229,10 +229,7 @@ class LinkConnection(asyncio.BufferedProtocol):
             return
         rest = send_now(self._socket, self._descriptor, cast(list[Sendable], data))
         while rest and not transport.is_closing():
-            first = rest.pop(0)
-            if len(first) > _TRANSPORT_BYTES:
-                rest.insert(0, memoryview(first)[_TRANSPORT_BYTES:])
-            transport.write(memoryview(first)[:_TRANSPORT_BYTES])
+            transport.writelines(_cut_off(rest))
             if transport.get_write_buffer_size():
                 self._unsent = rest
                 return
@@ -292,6 +289,20 @@ class LinkConnection(asyncio.BufferedProtocol):
         if not self.opened:
             self._owner.refused(self._reason)
         self._owner.forget(self, self._reason)
+
+
+def _cut_off(buffers: list[Buffer]) -> list[Buffer]:
+    """The first ``_TRANSPORT_BYTES`` of them, which they lose."""
+    left, taken = _TRANSPORT_BYTES, list[Buffer]()
+    while buffers and left:
+        first = buffers.pop(0)
+        if len(first) > left:
+            view = memoryview(first)
+            buffers.insert(0, view[left:])
+            first = view[:left]
+        taken.append(first)
+        left -= len(first)
+    return taken
 
 
 def _tls_reason(error: Exception) -> str:
