@@ -210,6 +210,23 @@ async def test_an_order_of_the_preempted_that_still_waits_is_dropped(at: Setting
     assert {made.key for made in equal_tables(at.pair).registrations.values()} == {0xA}
 
 
+async def test_an_order_that_comes_after_the_preemption_is_not_dropped_with_those_before(at: Setting) -> None:
+    """B's host was preempted, and registers anew while A still makes that durable: GOOD only for what is in force."""
+    await at.holds(at.b)
+    preempting = asyncio.create_task(at.a.preempt(at.b, action=PREEMPT_AND_ABORT))
+    while at.b.let_in:
+        await asyncio.sleep(0)
+    at.pair.a.disk.running.clear()
+    assert await at.b.hears() == [0x2A05]
+    anew = asyncio.create_task(at.b.out(REGISTER_AND_IGNORE, 0xBB))
+    await at.pair.quiet()
+    assert not preempting.done() and not anew.done()
+    at.pair.a.disk.running.set()
+    assert await preempting is GOOD
+    assert await anew is GOOD
+    assert {made.key for made in equal_tables(at.pair).registrations.values()} == {0xA, 0xBB}
+
+
 # --------------------------------------------------------------------------------- without the other array's word
 
 
