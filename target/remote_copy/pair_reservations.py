@@ -295,9 +295,11 @@ class PairReservations:
         return Frame(FrameType.ANSWER, flags=Answer.MEDIUM_FAILURE)
 
     async def _aborted(self) -> Frame:
-        """See :attr:`FrameType.ABORTED`."""
+        """See :attr:`FrameType.ABORTED`. What an earlier connection brought may still be on its way to the medium."""
         for ended in self._doomed:
             await ended.wait()
+        await self._half.replicated.close()
+        self._half.replicated.open()
         return Frame(FrameType.ANSWER)
 
     async def _forward(self, order: ReservationOrder, aborted: Callable[[], bool]) -> bool:

@@ -182,6 +182,22 @@ async def test_preempt_and_abort_waits_for_the_victims_writes_at_the_other_array
     equal_tables(at.pair)
 
 
+async def test_preempt_and_abort_waits_for_writes_that_came_before_the_link_was_lost(at: Setting) -> None:
+    """I6: the victim's write has ended at A, which could not mirror it any more, but not yet on B's medium."""
+    await at.holds(at.a)
+    at.pair.b.disk.volume.hold.clear()
+    write = asyncio.create_task(at.a.answer(WRITE, b"v" * 512))
+    await at.pair.b.disk.volume.writing.wait()
+    at.pair.wire.cut()
+    assert await write is GOOD
+    await at.pair.connect()
+    preempting = asyncio.create_task(at.b.preempt(at.a, action=PREEMPT_AND_ABORT))
+    await at.pair.quiet()
+    assert not at.a.let_in and not preempting.done()
+    at.pair.b.disk.volume.hold.set()
+    assert await preempting is GOOD
+
+
 async def test_preempt_and_abort_at_the_p_vol_waits_for_commands_at_the_s_vol(at: Setting) -> None:
     await at.holds(at.b)
     at.pair.b.disk.volume.hold_reads.clear()
