@@ -69,7 +69,7 @@ class _Composed(Array):
 
     def _open_volume(self, config: VolumeConfig) -> Any:
         assert config.size_bytes is not None
-        return self._disk.volumes.setdefault(config.name, SimulatedVolume(self._disk, config.size_bytes))
+        return self._disk.volumes.setdefault(config.name, SimulatedVolume(self._disk, config.name, config.size_bytes))
 
     @property
     def controls(self) -> dict[str, PairControl]:
@@ -79,7 +79,9 @@ class _Composed(Array):
 class SimulatedArray:
     """A machine with a disk on which an array runs, or does not."""
 
-    def __init__(self, name: str, network: Network, disk: Disk, fence: FenceLevel, copy_rate: int) -> None:
+    def __init__(
+        self, name: str, network: Network, disk: Disk, fence: FenceLevel, copy_rate: int, *, grouped: bool
+    ) -> None:
         self.name = name
         self.serial = SERIALS[name]
         self.peer = next(other for other in SERIALS if other != name)
@@ -90,6 +92,7 @@ class SimulatedArray:
         self._network = network
         self._fence = fence
         self._copy_rate = copy_rate
+        self._grouped = grouped
 
     @property
     def running(self) -> bool:
@@ -142,6 +145,6 @@ class SimulatedArray:
             portals=((self.name, PORTAL),),
             volumes=volumes,
             remote_copy=RemoteCopyConfig((self.name, LINK), (self.peer, LINK), SERIALS[self.peer]),
-            pairs=tuple(PairConfig(name, "group", name, fences[name]) for name in PAIRS),
+            pairs=tuple(PairConfig(name, "group" if self._grouped else name, name, fences[name]) for name in PAIRS),
             copy_rate=self._copy_rate,
         )

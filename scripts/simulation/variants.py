@@ -13,15 +13,18 @@ from typing import Any
 import storage_model.pair
 from scripts.simulation.disks import SimulatedBitmapFile
 from storage_model.pair import PairRequest
+from storage_model.pair_reservation import seen_from
 from storage_model.pair_state import PairState, PairVerb, Side
 from storage_model.spec.copy_frames import Frame, FrameType
 from target.remote_copy.pair_control import PairControl
 from target.remote_copy.pair_decision import PairDecision
 from target.remote_copy.pair_half import PairHalf
+from target.remote_copy.pair_reservations import PairReservations
 from target.remote_copy.primary_volume import PrimaryVolume
 from target.remote_copy.region_marks import RegionMarks
 from target.remote_copy.secondary_volume import SecondaryVolume
 from target.remote_copy.write_gate import WriteGate
+from target.scsi.unit_reservation import UnitReservation
 
 Method = Callable[..., Any]
 _background: list[Awaitable[Any]] = []
@@ -130,6 +133,47 @@ def _not_waiting(original: Method) -> Method:
     return close
 
 
+def _entry_told_before_vote(original: Method) -> Method:
+    async def ask(self: Any, proposal: Any) -> asyncio.Event:
+        ended: asyncio.Event = await self._enter(proposal)
+        _background.append(asyncio.ensure_future(self._request(FrameType.RESERVATION, proposal.encode())))
+        return ended
+
+    return ask
+
+
+def _not_awaited(original: Method) -> Method:
+    async def ended(self: Any) -> None:
+        del self
+
+    return ended
+
+
+def _ended_at_once(original: Method) -> Method:
+    def abort(self: Any, *rest: Any) -> asyncio.Event:
+        original(self, *rest)
+        ended = asyncio.Event()
+        ended.set()
+        return ended
+
+    return abort
+
+
+def _table_in_memory(original: Method) -> Method:
+    async def save(self: Any, record: Any) -> None:
+        self.record = record
+        self._show()
+
+    return save
+
+
+def _doubt_forgotten(original: Method) -> Method:
+    def show(self: Any) -> None:
+        self.unit.show(seen_from(self.record.decided.state, self._base), None)
+
+    return show
+
+
 Patch = tuple[object, str, Callable[[Method], Method]]
 
 VARIANTS: dict[str, tuple[Patch, ...]] = {
@@ -145,6 +189,10 @@ VARIANTS: dict[str, tuple[Patch, ...]] = {
     "resync-succeeds-in-pair": ((PairControl, "request", _nothing_to_do_in_pair),),
     "flush-of-one-copy": ((PrimaryVolume, "_flush_both", _local_flush),),
     "stale-read-after-swap": ((PrimaryVolume, "read", _stale_read),),
+    "entry-told-before-vote": ((PairReservations, "_ask", _entry_told_before_vote),),
+    "abort-not-awaited": ((PairReservations, "_ended_there", _not_awaited), (UnitReservation, "abort", _ended_at_once)),
+    "table-not-durable": ((PairReservations, "_save", _table_in_memory),),
+    "doubt-forgotten": ((PairReservations, "_show", _doubt_forgotten),),
     "quorum-open-to-all": ((PairHalf, "_may_update_quorum", _open_to_all),),
 }
 """By name: whose methods they are, and what makes the wrong one out of the right one."""

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from random import Random
 from typing import Any
 
@@ -24,10 +25,31 @@ from scripts.simulation.ledger import Ledger
 from scripts.simulation.network import Network
 from scripts.simulation.operator import Habits, Operator
 from scripts.simulation.registers import Registers
+from scripts.simulation.reservers import Fencing
+from scripts.simulation.tables import Tables
+from storage_model.pair import PairRecord
 from storage_model.pair_state import FenceLevel, PairRole, PairState
 
 _HEALING_SECONDS = 120.0
 _HOSTS = (("host-a", "array-a"), ("host-b", "array-b"), ("host-c", "array-b"))
+
+
+@dataclass(frozen=True)
+class Features:
+    """What only some worlds have. Drawn apart: what is new in one world leaves the others as they were."""
+
+    fencing: Fencing | None
+    grouped: bool
+    tardy: float | None
+    """Writes that are late are those that a preemption must not leave behind."""
+
+    @classmethod
+    def drawn(cls, seed: int) -> "Features":
+        random = Random(f"features of {seed}")  # a text: as it is the same under every hash seed
+        fencing = Fencing("data0", random.choice((0.02, 0.06)), random.choice((0.15, 0.5)))
+        reserved = random.random() < 0.3
+        grouped, tardy = random.random() < 0.5, random.choice((0.02, 0.1, 0.3))
+        return cls(fencing, grouped, tardy) if reserved else cls(None, True, None)
 
 
 @dataclass
@@ -39,6 +61,7 @@ class Result:
     events: int
     virtual_seconds: float
     checked: int
+    explained: int
     faults: Counter[str] = field(default_factory=Counter)
     outcomes: Counter[str] = field(default_factory=Counter)
     digest: str = ""
@@ -50,6 +73,7 @@ class World:
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
+        features = Features.drawn(seed)
         self.random = random = Random(seed)
         self.journal = Journal()
         self.network = Network(random, self.journal)
@@ -60,34 +84,54 @@ class World:
         serials = (SERIALS["array-a"], SERIALS["array-b"])
         fence, copy_rate = random.choice(tuple(FenceLevel)), random.choice((0, 0, 1 << 20, 1 << 18))
         self.arrays = tuple(
-            SimulatedArray(name, self.network, Disk(name, random, self.journal), fence, copy_rate) for name in SERIALS
+            SimulatedArray(
+                name, self.network, Disk(name, random, self.journal), fence, copy_rate, grouped=features.grouped
+            )
+            for name in SERIALS
         )
         a, b = self.arrays
         self.ledger = Ledger(self.journal, serials, PAIRS)
         self.registers = Registers(self.journal, serials, PAIRS, self._where)
         self.ledger.decided.append(self.registers.decided)
+        self.tables = Tables(self.journal, serials, ("data0",))
+        self.ledger.decided.append(self.tables.decided)
         self.copies = Copies(self.journal, (a, b))
         for array in self.arrays:
             array.disk.saved = self._saved(array.serial)
+            array.disk.saved_table = partial(self.tables.saved, array.serial)
+            array.disk.landed = partial(self.tables.landed, array.serial)
         numbers = itertools.count(1)
         workload = self._workload()
         self.hosts = tuple(
-            Host(name, array, index, self.network, random, self.ledger, self.registers, workload, numbers)
+            Host(
+                name,
+                array,
+                index,
+                self.network,
+                random,
+                self.ledger,
+                self.registers,
+                self.tables,
+                workload,
+                numbers,
+                features.fencing,
+            )
             for index, (name, array) in enumerate(_HOSTS)
         )
         self.operator = Operator(random, self.journal, self.registers, self._habits())
         self.faults = Faults(random, self.loop, self.network, (a, b), self.hosts, self._jump, self._lost_power)
         self.ledger.decided.append(self.faults.decided)
         self.network.machine("operator")
-        self._set_the_pace()
+        self._set_the_pace(features.tardy)
 
-    def _set_the_pace(self) -> None:
+    def _set_the_pace(self, tardy: float | None) -> None:
         """Slow links and disks leave more time for something to happen in between."""
         for path in (self.network.path(*SERIALS), self.network.path(*reversed(SERIALS))):
             path.delay = self.random.choice((0.0003, 0.0003, 0.005, 0.05))
         for array in self.arrays:
             array.disk.slowness = self.random.choice((1.0, 1.0, 10.0, 40.0))
-            array.disk.tardy = self.random.choice((0.0, 0.0, 0.02))
+            drawn = self.random.choice((0.0, 0.0, 0.02))
+            array.disk.tardy = drawn if tardy is None else tardy
 
     def _workload(self) -> Workload:
         random = self.random
@@ -113,7 +157,12 @@ class World:
         )
 
     def _saved(self, serial: str) -> Callable[[str, Any], None]:
-        return lambda pair, record: self.ledger.saved(serial, pair, record)
+        def saved(pair: str, record: PairRecord) -> None:
+            self.ledger.saved(serial, pair, record)
+            if record.state is PairState.SMPL:
+                self.tables.forgotten(serial, pair)
+
+        return saved
 
     def _jump(self, seconds: float) -> None:
         self.journal.fault("clock jumps", f"by {seconds:.0f} s")
@@ -155,6 +204,7 @@ class World:
         await self._settle()
         watcher.cancel()
         self.copies.check_equal()
+        await self._clear_reservations()
         await self._read_everything()
 
     async def _watch(self) -> None:
@@ -198,6 +248,13 @@ class World:
                 for control in controls
             )
         )
+
+    async def _clear_reservations(self) -> None:
+        for host in self.hosts:
+            if host.reserver is not None and host.cluster is not None:
+                await host.cluster.start(host.reserver.clear())
+        await asyncio.sleep(1.0)
+        self.tables.check_equal()
 
     async def _read_everything(self) -> None:
         for host in self.hosts:
@@ -291,6 +348,7 @@ def run_seed(seed: int, *, verbose: bool = False, digest: bool = False, tail: in
         world.loop.handled,
         world.loop.time(),
         world.registers.checked,
+        world.tables.checked,
         journal.faults,
         journal.outcomes,
         journal.digest() if digest else "",

@@ -30,6 +30,10 @@ CAUGHT_BY = {
     "resync-succeeds-in-pair": 5,
     "flush-of-one-copy": 2,
     "stale-read-after-swap": 82,
+    "entry-told-before-vote": 0,
+    "abort-not-awaited": 28,
+    "table-not-durable": 0,
+    "doubt-forgotten": 4,
     "quorum-open-to-all": 16,
 }
 
