@@ -193,7 +193,7 @@ class Host:
             self._journal.note(self.name, "writes", pair, lbas.start, "value", value, outcome.name)
             self._journal.outcomes[f"write {outcome.value}"] += 1
         if outcome is not Outcome.UNKNOWN:
-            self._tables.accessed(pair, nexus, begin, writes=True, good=outcome is Outcome.ACKNOWLEDGED)
+            self._tables.accessed(pair, self.serial, nexus, begin, writes=True, good=outcome is Outcome.ACKNOWLEDGED)
         if outcome is Outcome.ACKNOWLEDGED and pair == "quorum0":
             self._ledger.written(pair, self.serial, self._client.nexus, begin, self._journal.clock())
         return result
@@ -224,7 +224,7 @@ class Host:
             self._registers.end_read(reads, values)
         if data is not None or result.status == _CONFLICT:
             nexus = self._tables.nexus(self.serial, self._client.nexus)
-            self._tables.accessed(pair, nexus, begin, writes=False, good=data is not None)
+            self._tables.accessed(pair, self.serial, nexus, begin, writes=False, good=data is not None)
 
     async def read_all(self, pair: str) -> None:
         """At the end: every block that anybody may have written."""

@@ -152,7 +152,7 @@ class Reserver:
             return []
         keys = [int.from_bytes(data[at : at + 8]) for at in range(8, len(data), 8)]
         self._journal.note(self._client.name, "reads keys", [f"{key:x}" for key in keys])
-        self._tables.read_keys(self._fencing.pair, begin, int.from_bytes(data[:4]), keys)
+        self._tables.read_keys(self._fencing.pair, self._serial, begin, int.from_bytes(data[:4]), keys)
         self._others = [key for key in keys if key >> 32 != self._number]
         self._key = self._key if self._key in keys else 0
         return self._others
@@ -164,7 +164,7 @@ class Reserver:
         if data is None:
             return None
         held = (int.from_bytes(data[8:16]), data[21] & 0x0F) if len(data) > 8 else None
-        self._tables.read_reservation(self._fencing.pair, begin, held)
+        self._tables.read_reservation(self._fencing.pair, self._serial, begin, held)
         return held
 
     async def clear(self) -> None:

@@ -90,6 +90,10 @@ class Tables:
         self._orders: dict[str, list[Order]] = {pair: [] for pair in pairs}
         self._fences: dict[str, list[_Fence]] = {pair: [] for pair in pairs}
         self._writers: dict[int, ITNexus] = {}
+        self._alone = dict.fromkeys(pairs, "")
+        """The array that a takeover by force left behind."""
+        self._met = {(pair, serial): -1.0 for pair in pairs for serial in serials}
+        """Until then it was left behind: what it told meanwhile may be the past."""
         self.checked = 0
         """Answers that were compared with the table's history."""
 
@@ -112,7 +116,7 @@ class Tables:
         if entry != before.decided:
             self._journal.note(serial, pair, "has reservations", *entry.order, entry.state)
         self._doubt(pair, before, record)
-        if entry.order < before.decided.order:
+        if entry.order < before.decided.order and self._alone[pair] != serial:
             self._journal.violated(f"{pair}: array {serial} goes back to reservations {entry.order}")
         known = self._entries.setdefault((pair, entry.order), entry)
         if known != entry:
@@ -137,7 +141,8 @@ class Tables:
     def _decide(self, pair: str, serial: str, entry: ReservationEntry) -> None:
         """The second of the two has it. It is one order's work, done to the table before it."""
         other = self._records[pair, self._other(serial)]
-        if entry not in (other.decided, other.accepted and other.accepted.entry):
+        voted = entry in (other.decided, other.accepted and other.accepted.entry)
+        if not voted and self._alone[pair] != self._other(serial):
             self._journal.violated(
                 f"{pair}: array {serial} holds reservations {entry.order} for decided, without the other one's vote"
             )
@@ -156,7 +161,12 @@ class Tables:
 
     def decided(self, pair: str, before: PairEpoch, value: PairEpoch) -> None:
         """See ``Ledger.decided``: without a pair there is no table."""
-        if value.state is PairState.SMPL and pair in self._history and self._latest(pair) != ReservationEntry():
+        if pair not in self._history:
+            return
+        if before.outdated and not value.outdated:
+            self._met[pair, before.outdated] = self._journal.clock()
+        self._alone[pair] = value.outdated
+        if value.state is PairState.SMPL and self._latest(pair) != ReservationEntry():
             if self._latest(pair).state.registrations:
                 self._journal.violated(f"{pair}: epoch {value.epoch} deletes the pair while hosts are registered")
             self._history[pair].append(_Moment(self._journal.clock(), ReservationEntry()))
@@ -177,6 +187,9 @@ class Tables:
             first -= 1
         return [moment.entry.state for moment in history[first:]]
 
+    def _may_be_past(self, pair: str, serial: str, begin: float) -> bool:
+        return self._alone[pair] == serial or self._met[pair, serial] >= begin
+
     def begin_order(self, pair: str, serial: str, order: ReservationOrder) -> Order:
         placed = replace(order, first_port=first_port(serial, self._other(serial)))
         begun = Order(pair, serial, placed, self._journal.clock())
@@ -185,6 +198,8 @@ class Tables:
 
     def end_order(self, order: Order, answer: Answer) -> None:
         """Whoever gets no answer may find it carried out later."""
+        if self._may_be_past(order.pair, order.serial, order.begin):
+            return
         self.checked += answer is not Answer.NONE
         words = f"{order.pair}: {order.order.service_action.name} by {order.order.requester.initiator_name}"
         if answer in (Answer.CONFLICT, Answer.REFUSED):
@@ -207,6 +222,8 @@ class Tables:
 
     def _check_at_both(self, order: Order, words: str) -> None:
         for serial in self._serials:
+            if self._may_be_past(order.pair, serial, order.begin):
+                continue
             at = self._records[order.pair, serial].decided.order
             if order.sole is not None and at < order.sole.order and self._latest(order.pair).order >= order.sole.order:
                 self._journal.violated(f"{words} was answered GOOD, but array {serial} has reservations {at}")
@@ -217,16 +234,20 @@ class Tables:
         for nexus in sorted(order.victims - {order.order.requester}, key=str):
             self._fences[order.pair].append(_Fence(nexus, first, self._journal.clock()))
 
-    def read_keys(self, pair: str, begin: float, generation: int, keys: list[int]) -> None:
+    def read_keys(self, pair: str, serial: str, begin: float, generation: int, keys: list[int]) -> None:
         """What READ KEYS answered."""
+        if self._may_be_past(pair, serial, begin):
+            return
         self.checked += 1
         states = self._during(pair, begin)
         told = [(state.generation, [made.key for made in state.registrations.values()]) for state in states]
         if not any(sorted(keys) == sorted(each) and (generation == g or not keys) for g, each in told):
             self._journal.violated(f"{pair}: READ KEYS gives {generation}: {keys}, the tables meanwhile: {told}")
 
-    def read_reservation(self, pair: str, begin: float, held: tuple[int, int] | None) -> None:
+    def read_reservation(self, pair: str, serial: str, begin: float, held: tuple[int, int] | None) -> None:
         """What READ RESERVATION answered: key and type."""
+        if self._may_be_past(pair, serial, begin):
+            return
         self.checked += 1
         states = self._during(pair, begin)
         told = [None if (kind := state.reservation_type) is None else (state.held_key, int(kind)) for state in states]
@@ -235,9 +256,9 @@ class Tables:
 
     # ----------------------------------------------------------------------------------------------- what is let in
 
-    def accessed(self, pair: str, nexus: ITNexus, begin: float, *, writes: bool, good: bool) -> None:
+    def accessed(self, pair: str, serial: str, nexus: ITNexus, begin: float, *, writes: bool, good: bool) -> None:
         """A read or write by a nexus was answered GOOD, or else RESERVATION CONFLICT."""
-        if pair not in self._history:
+        if pair not in self._history or self._may_be_past(pair, serial, begin):
             return
         self.checked += 1
         states = self._during(pair, begin)
@@ -255,6 +276,8 @@ class Tables:
 
     def landed(self, serial: str, pair: str, value: int) -> None:
         """A host's write has reached the page cache of an array."""
+        if self._alone.get(pair) == serial:
+            return
         for fence in self._fences.get(pair, ()):
             if fence.nexus != self._writers.get(value):
                 continue

@@ -70,6 +70,27 @@ def _new_p_vol_is_good(original: Method) -> Method:
     return resynced
 
 
+def _outdated_is_good(original: Method) -> Method:
+    def resynced(base: Any, record: Any, request: Any, *rest: Any) -> Any:
+        value = original(base, record, request, *rest)
+        outdated_is_p_vol = record.decided.outdated == value.p_serial
+        good = Side.P_VOL if outdated_is_p_vol else Side.S_VOL
+        return replace(value, source=good) if record.decided.outdated else value
+
+    return resynced
+
+
+def _taken_over_unmarked(original: Method) -> Method:
+    return lambda *rest, **named: replace(original(*rest, **named), outdated="")
+
+
+def _complete_or_not(original: Method) -> Method:
+    def forced(record: Any, request: Any, **named: Any) -> Any:
+        return original(record, replace(request, force=True), **named)
+
+    return forced
+
+
 def _not_saved(original: Method) -> Method:
     async def save(self: Any, pages: Any) -> None:
         del self, pages
@@ -193,6 +214,9 @@ VARIANTS: dict[str, tuple[Patch, ...]] = {
     "abort-not-awaited": ((PairReservations, "_ended_there", _not_awaited), (UnitReservation, "abort", _ended_at_once)),
     "table-not-durable": ((PairReservations, "_save", _table_in_memory),),
     "doubt-forgotten": ((PairReservations, "_show", _doubt_forgotten),),
+    "outdated-half-is-good": ((storage_model.pair, "_resynced", _outdated_is_good),),
+    "takeover-without-outdated": ((storage_model.pair, "forced_epoch", _taken_over_unmarked),),
+    "incomplete-half-taken-over": ((storage_model.pair, "forced_epoch", _complete_or_not),),
     "quorum-open-to-all": ((PairHalf, "_may_update_quorum", _open_to_all),),
 }
 """By name: whose methods they are, and what makes the wrong one out of the right one."""

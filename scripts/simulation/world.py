@@ -29,6 +29,7 @@ from scripts.simulation.reservers import Fencing
 from scripts.simulation.tables import Tables
 from storage_model.pair import PairRecord
 from storage_model.pair_state import FenceLevel, PairRole, PairState
+from target.remote_copy.pair_half import MIRRORED
 
 _HEALING_SECONDS = 120.0
 _HOSTS = (("host-a", "array-a"), ("host-b", "array-b"), ("host-c", "array-b"))
@@ -40,6 +41,7 @@ class Features:
 
     fencing: Fencing | None
     grouped: bool
+    force: float
     tardy: float | None
     """Writes that are late are those that a preemption must not leave behind."""
 
@@ -49,7 +51,8 @@ class Features:
         fencing = Fencing("data0", random.choice((0.02, 0.06)), random.choice((0.15, 0.5)))
         reserved = random.random() < 0.3
         grouped, tardy = random.random() < 0.5, random.choice((0.02, 0.1, 0.3))
-        return cls(fencing, grouped, tardy) if reserved else cls(None, True, None)
+        force = random.choice((0.5, 1.0)) if random.random() < 0.3 else 0.0
+        return cls(fencing, grouped, force, tardy) if reserved else cls(None, True, force, None)
 
 
 @dataclass
@@ -91,7 +94,7 @@ class World:
         )
         a, b = self.arrays
         self.ledger = Ledger(self.journal, serials, PAIRS)
-        self.registers = Registers(self.journal, serials, PAIRS, self._where)
+        self.registers = Registers(self.journal, serials, PAIRS, self._where, self._mirrors)
         self.ledger.decided.append(self.registers.decided)
         self.tables = Tables(self.journal, serials, ("data0",))
         self.ledger.decided.append(self.tables.decided)
@@ -118,8 +121,10 @@ class World:
             )
             for index, (name, array) in enumerate(_HOSTS)
         )
-        self.operator = Operator(random, self.journal, self.registers, self._habits())
-        self.faults = Faults(random, self.loop, self.network, (a, b), self.hosts, self._jump, self._lost_power)
+        self.operator = Operator(random, self.journal, self.registers, self.ledger, self._habits(features.force))
+        self.faults = Faults(
+            random, self.loop, self.network, (a, b), self.hosts, self._jump, self._lost_power, apart=features.force > 0
+        )
         self.ledger.decided.append(self.faults.decided)
         self.network.machine("operator")
         self._set_the_pace(features.tardy)
@@ -144,7 +149,7 @@ class World:
             reset=random.choice((0.0, 0.05)),
         )
 
-    def _habits(self) -> Habits:
+    def _habits(self, force: float) -> Habits:
         random = self.random
         return Habits(
             think=random.choice((0.05, 0.15, 0.4)),
@@ -154,11 +159,24 @@ class World:
             swap=random.choice((0.2, 0.6, 1.0)),
             delete=random.choice((0.0, 0.0, 0.03)),
             repair=random.choice((0.3, 1.0)),
+            force=force,
         )
 
     def _saved(self, serial: str) -> Callable[[str, Any], None]:
         def saved(pair: str, record: PairRecord) -> None:
+            before = self.ledger.record(pair, serial)
             self.ledger.saved(serial, pair, record)
+            leads = record.decided.p_serial == serial
+            if (
+                leads
+                and record.state is PairState.PAIR
+                and (before.decided, before.state)
+                != (
+                    record.decided,
+                    record.state,
+                )
+            ):
+                self.registers.mirroring(pair, serial)
             if record.state is PairState.SMPL:
                 self.tables.forgotten(serial, pair)
 
@@ -181,6 +199,11 @@ class World:
             return control.half.role
         epoch = control.half.record.decided.epoch
         return epoch if epoch == self.ledger.truth(pair).epoch else None  # it may be half of a pair already
+
+    def _mirrors(self, pair: str, serial: str) -> bool:
+        """The P-VOL of a pair in COPY or PAIR: what is acknowledged is at both arrays."""
+        control = next(array for array in self.arrays if array.serial == serial).controls.get(pair)
+        return control is not None and control.half.role is PairRole.P_VOL and control.half.state in MIRRORED
 
     # ------------------------------------------------------------------------------------------------------- a run
 
