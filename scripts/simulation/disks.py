@@ -64,8 +64,8 @@ class Disk:
         self.slowness = 1.0
         self.tardy = 0.0
         """The chance of a write to need retries inside of the drive, while others pass it."""
-        self.saved: Callable[[str, PairRecord], None] = lambda pair, record: None
-        """Told of each pair record at the moment when it is durable."""
+        self.saved: Callable[[Mapping[str, PairRecord]], None] = lambda records: None
+        """Told of the pair records of each transaction at the moment when it is durable."""
         self.saved_table: Callable[[str, ReservationRecord], None] = lambda pair, record: None
         """The same of each table of persistent reservations."""
         self.landed: Callable[[str, int], None] = lambda volume, value: None
@@ -315,7 +315,7 @@ class SimulatedMetadata:
             for name, record in kept.items():
                 if record.state is PairState.SMPL:
                     self._disk.reservations.pop(name, None)
-                self._disk.saved(name, record)
+            self._disk.saved(kept)
 
         await self._commit(apply)
 

@@ -13,8 +13,10 @@ from initiator_shim.portal import ShimPortal
 from initiator_shim.session_errors import SessionError
 from scripts.simulation.arrays import IQN, LUNS, PORTAL, REGIONS, SERIALS
 from scripts.simulation.clients import FLUSH, RELEASE, RESERVE, Client, read_cdb, write_cdb
+from scripts.simulation.dependents import Dependents
 from scripts.simulation.disks import BLOCK, number_of, numbered
 from scripts.simulation.event_loop import Process, VirtualLoop
+from scripts.simulation.groups import Groups
 from scripts.simulation.journal import Journal
 from scripts.simulation.ledger import Ledger
 from scripts.simulation.network import Machine, Network
@@ -63,6 +65,7 @@ class Host:
         workload: Workload,
         numbers: "itertools.count[int]",
         fencing: Fencing | None,
+        groups: Groups | None,
     ) -> None:
         self.name = name
         self.array = array
@@ -83,6 +86,8 @@ class Host:
         self._challenged: asyncio.Event
         self._client: Client
         self._owner = False
+        self._groups = groups
+        self._dependents = Dependents(index, self.serial, random, groups) if groups is not None else None
         self.reserver = Reserver(fencing, index + 1, self.serial, random, self._journal, tables) if fencing else None
 
     # -------------------------------------------------------------------------------------------------------- processes
@@ -139,6 +144,8 @@ class Host:
         tasks.append(loop.create_task(self._compete()))
         if self.reserver is not None:
             tasks.append(loop.create_task(self.reserver.run(self._client, lambda: self.working)))
+        if self._dependents is not None:
+            tasks.append(loop.create_task(self._dependents.run(self._write_step, lambda: self.working)))
         await asyncio.gather(*tasks)
 
     # -------------------------------------------------------------------------------------------------- the data volume
@@ -173,13 +180,18 @@ class Host:
             except SessionError:
                 await asyncio.sleep(0.3 * random.random())
 
-    async def write(self, pair: str, lbas: range, *, fua: bool = False) -> ScsiOutcome:
+    async def _write_step(self, pair: str, lbas: range, step: int) -> ScsiOutcome:
+        return await self.write(pair, lbas, fua=True, step=step)
+
+    async def write(self, pair: str, lbas: range, *, fua: bool = False, step: int | None = None) -> ScsiOutcome:
         """A numbered write, checked. Raises SessionError."""
         await self._client.session()
         value, begin = next(self._numbers), self._journal.clock()
         write = self._registers.begin_write(pair, self.serial, lbas, value)
         nexus = self._tables.nexus(self.serial, self._client.nexus)
         self._tables.begin_write(value, nexus)
+        if self._groups is not None and step is not None:
+            self._groups.step(value, step)
         outcome = Outcome.UNKNOWN
         try:
             cdb = write_cdb(lbas.start, len(lbas), fua=fua)

@@ -9,7 +9,7 @@ from initiator_shim.pair_client import PairRefused, pair_control, report_pair_st
 from initiator_shim.pair_orders import find_pairs, take_over
 from initiator_shim.pair_takeover import TakeoverResult
 from initiator_shim.session_errors import SessionError
-from scripts.simulation.arrays import LUNS, PAIRS, PORTAL, SERIALS
+from scripts.simulation.arrays import LUNS, PORTAL, SERIALS
 from scripts.simulation.clients import Client
 from scripts.simulation.journal import Journal
 from scripts.simulation.ledger import Ledger
@@ -22,7 +22,6 @@ _GOOD = {PairRole.P_VOL: PairOption.GOOD_P_VOL, PairRole.S_VOL: PairOption.GOOD_
 
 
 _RESULTS = {int(result): result.name for result in TakeoverResult}
-_GROUP_CHANCE = 0.3
 _AT_THE_P_VOL = 0.1  # there it only opens what the fence level holds back
 
 
@@ -47,6 +46,8 @@ class Habits:
     swap: float
     delete: float
     repair: float
+    group: float
+    """To mean the whole group, where a pair is spoken of."""
     force: float
     """To take over by force where the other array cannot be reached."""
 
@@ -54,12 +55,21 @@ class Habits:
 class Operator:
     """Works on both arrays, over its own sessions. ``calm``: only brings pairs to PAIR."""
 
-    def __init__(self, random: Random, journal: Journal, registers: Registers, ledger: Ledger, habits: Habits) -> None:
+    def __init__(
+        self,
+        random: Random,
+        journal: Journal,
+        registers: Registers,
+        ledger: Ledger,
+        habits: Habits,
+        pairs: tuple[str, ...],
+    ) -> None:
         self.calm = False
         self._random = random
         self._journal = journal
         self._registers = registers
         self._ledger = ledger
+        self._pairs = pairs
         self._forced: dict[str, str] = {}
         """Where, until the pair is seen to mirror again: only a fool takes over at both arrays."""
         self._habits = habits
@@ -72,7 +82,7 @@ class Operator:
             )
         while True:
             await asyncio.sleep((0.3 if self.calm else self._habits.think) * self._random.expovariate(1.0))
-            array, pair = self._random.choice(tuple(SERIALS)), self._random.choice(PAIRS)
+            array, pair = self._random.choice(tuple(SERIALS)), self._random.choice(self._pairs)
             try:
                 status = await report_pair_status(self._clients[array], LUNS[pair], _SECONDS)
                 await self._act(array, pair, status)
@@ -101,7 +111,7 @@ class Operator:
                 await self._disturb(array, pair, status)
 
     async def _do(self, array: str, pair: str, command: PairControlOut, *, alone: bool = False) -> None:
-        if not alone and _fits_a_group(command) and self._random.random() < _GROUP_CHANCE:
+        if not alone and _fits_a_group(command) and self._random.random() < self._habits.group:
             command = replace(command, options=command.options | PairOption.GROUP)
         words = f"{command.service_action.name} {command.options!r}"
         self._journal.note("operator", "asks", array, pair, words)
@@ -113,7 +123,7 @@ class Operator:
         units = await find_pairs(self._clients[array], _SECONDS)
         if self._random.random() < 0.5:
             units = [unit for unit in units if unit.status.pair_name == pair]
-        if any(self._forced.get(name, array) != array for name in PAIRS):
+        if any(self._forced.get(name, array) != array for name in self._pairs):
             return
         for unit in units:
             self._forced[unit.status.pair_name] = array

@@ -11,14 +11,15 @@ from dataclasses import replace
 from typing import Any
 
 import storage_model.pair
-from scripts.simulation.disks import SimulatedBitmapFile
+from scripts.simulation.disks import SimulatedBitmapFile, SimulatedMetadata
 from storage_model.pair import PairRequest
 from storage_model.pair_reservation import seen_from
 from storage_model.pair_state import PairState, PairVerb, Side
 from storage_model.spec.copy_frames import Frame, FrameType
+from target.remote_copy.half_group import HalfGroup
 from target.remote_copy.pair_control import PairControl
 from target.remote_copy.pair_decision import PairDecision
-from target.remote_copy.pair_half import PairHalf
+from target.remote_copy.pair_half import MIRRORED, PairHalf, moved_inside
 from target.remote_copy.pair_reservations import PairReservations
 from target.remote_copy.primary_volume import PrimaryVolume
 from target.remote_copy.region_marks import RegionMarks
@@ -89,6 +90,25 @@ def _complete_or_not(original: Method) -> Method:
         return original(record, replace(request, force=True), **named)
 
     return forced
+
+
+def _suspended_alone(original: Method) -> Method:
+    async def suspend(self: Any, faulty: Any, reason: str) -> None:
+        def suspended(records: Any) -> Any:
+            name = faulty.identity.name
+            return {name: moved_inside(records[name], records[name].decided.epoch, MIRRORED, PairState.PSUE)}
+
+        await self.save(suspended, must_be_durable=False)
+
+    return suspend
+
+
+def _one_by_one(original: Method) -> Method:
+    async def save_pairs(self: Any, records: Any) -> None:
+        for name, record in records.items():
+            await original(self, {name: record})
+
+    return save_pairs
 
 
 def _not_saved(original: Method) -> Method:
@@ -217,6 +237,8 @@ VARIANTS: dict[str, tuple[Patch, ...]] = {
     "outdated-half-is-good": ((storage_model.pair, "_resynced", _outdated_is_good),),
     "takeover-without-outdated": ((storage_model.pair, "forced_epoch", _taken_over_unmarked),),
     "incomplete-half-taken-over": ((storage_model.pair, "forced_epoch", _complete_or_not),),
+    "fault-suspends-one-of-a-group": ((HalfGroup, "suspend", _suspended_alone),),
+    "group-saved-one-by-one": ((SimulatedMetadata, "save_pairs", _one_by_one),),
     "quorum-open-to-all": ((PairHalf, "_may_update_quorum", _open_to_all),),
 }
 """By name: whose methods they are, and what makes the wrong one out of the right one."""

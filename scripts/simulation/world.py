@@ -7,18 +7,20 @@ import logging
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from random import Random
 from typing import Any
 
-from scripts.simulation.arrays import PAIRS, SERIALS, SimulatedArray, substituted
+from scripts.simulation.arrays import SERIALS, SimulatedArray, substituted
 from scripts.simulation.copies import Copies
-from scripts.simulation.disks import Disk
+from scripts.simulation.dependents import lba_of
+from scripts.simulation.disks import BLOCK, Disk, number_of
 from scripts.simulation.event_loop import PROCESS, Process, Stuck, VirtualLoop
 from scripts.simulation.faults import Faults
+from scripts.simulation.groups import LOG, Groups
 from scripts.simulation.hosts import Host, Workload
 from scripts.simulation.journal import Journal
 from scripts.simulation.ledger import Ledger
@@ -33,6 +35,7 @@ from target.remote_copy.pair_half import MIRRORED
 
 _HEALING_SECONDS = 120.0
 _HOSTS = (("host-a", "array-a"), ("host-b", "array-b"), ("host-c", "array-b"))
+_OTHER = {serial: other for serial in SERIALS.values() for other in SERIALS.values() if other != serial}
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,8 @@ class Features:
     """What only some worlds have. Drawn apart: what is new in one world leaves the others as they were."""
 
     fencing: Fencing | None
-    grouped: bool
+    pairs: tuple[str, ...]
+    group: tuple[str, ...]
     force: float
     tardy: float | None
     """Writes that are late are those that a preemption must not leave behind."""
@@ -50,9 +54,16 @@ class Features:
         random = Random(f"features of {seed}")  # a text: as it is the same under every hash seed
         fencing = Fencing("data0", random.choice((0.02, 0.06)), random.choice((0.15, 0.5)))
         reserved = random.random() < 0.3
-        grouped, tardy = random.random() < 0.5, random.choice((0.02, 0.1, 0.3))
+        apart, tardy = random.random() < 0.5, random.choice((0.02, 0.1, 0.3))
         force = random.choice((0.5, 1.0)) if random.random() < 0.3 else 0.0
-        return cls(fencing, grouped, force, tardy) if reserved else cls(None, True, force, None)
+        pairs: tuple[str, ...] = ("quorum0", "data0")
+        group = pairs
+        if random.random() < 0.3:
+            pairs = ("quorum0", "data0", LOG)
+            group = random.choice((("data0", LOG), pairs))
+        elif reserved and apart:
+            group = ()
+        return cls(fencing if reserved else None, pairs, group, force, tardy if reserved else None)
 
 
 @dataclass
@@ -76,7 +87,7 @@ class World:
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
-        features = Features.drawn(seed)
+        self.features = features = Features.drawn(seed)
         self.random = random = Random(seed)
         self.journal = Journal()
         self.network = Network(random, self.journal)
@@ -86,23 +97,31 @@ class World:
         self.wall_offset = 1.7e9
         serials = (SERIALS["array-a"], SERIALS["array-b"])
         fence, copy_rate = random.choice(tuple(FenceLevel)), random.choice((0, 0, 1 << 20, 1 << 18))
+        copy_rate = 0 if LOG in features.pairs else copy_rate
         self.arrays = tuple(
             SimulatedArray(
-                name, self.network, Disk(name, random, self.journal), fence, copy_rate, grouped=features.grouped
+                name,
+                self.network,
+                Disk(name, random, self.journal),
+                fence,
+                copy_rate,
+                pairs=features.pairs,
+                group=features.group,
             )
             for name in SERIALS
         )
         a, b = self.arrays
-        self.ledger = Ledger(self.journal, serials, PAIRS)
-        self.registers = Registers(self.journal, serials, PAIRS, self._where, self._mirrors)
+        self.ledger = Ledger(self.journal, serials, features.pairs)
+        self.registers = Registers(self.journal, serials, features.pairs, self._where, self._mirrors)
         self.ledger.decided.append(self.registers.decided)
         self.tables = Tables(self.journal, serials, ("data0",))
         self.ledger.decided.append(self.tables.decided)
-        self.copies = Copies(self.journal, (a, b))
+        self.copies = Copies(self.journal, (a, b), features.pairs)
         for array in self.arrays:
             array.disk.saved = self._saved(array.serial)
             array.disk.saved_table = partial(self.tables.saved, array.serial)
             array.disk.landed = partial(self.tables.landed, array.serial)
+        self.groups = Groups(self.journal, self.ledger, features.group, self._number_at, self._mirrors)
         numbers = itertools.count(1)
         workload = self._workload()
         self.hosts = tuple(
@@ -118,10 +137,13 @@ class World:
                 workload,
                 numbers,
                 features.fencing,
+                self.groups if LOG in features.pairs else None,
             )
             for index, (name, array) in enumerate(_HOSTS)
         )
-        self.operator = Operator(random, self.journal, self.registers, self.ledger, self._habits(features.force))
+        self.operator = Operator(
+            random, self.journal, self.registers, self.ledger, self._habits(features.force), features.pairs
+        )
         self.faults = Faults(
             random, self.loop, self.network, (a, b), self.hosts, self._jump, self._lost_power, apart=features.force > 0
         )
@@ -151,7 +173,7 @@ class World:
 
     def _habits(self, force: float) -> Habits:
         random = self.random
-        return Habits(
+        habits = Habits(
             think=random.choice((0.05, 0.15, 0.4)),
             split=random.choice((0.05, 0.3, 0.8)),
             writable=random.choice((0.0, 0.5, 1.0)),
@@ -159,28 +181,31 @@ class World:
             swap=random.choice((0.2, 0.6, 1.0)),
             delete=random.choice((0.0, 0.0, 0.03)),
             repair=random.choice((0.3, 1.0)),
+            group=0.3,
             force=force,
         )
+        if LOG in self.features.pairs:  # of a group that is never whole nothing can be seen
+            habits = replace(habits, think=0.05, split=0.1, writable=0.0, delete=0.0, repair=1.0, group=0.9)
+        return habits
 
-    def _saved(self, serial: str) -> Callable[[str, Any], None]:
-        def saved(pair: str, record: PairRecord) -> None:
-            before = self.ledger.record(pair, serial)
-            self.ledger.saved(serial, pair, record)
-            leads = record.decided.p_serial == serial
-            if (
-                leads
-                and record.state is PairState.PAIR
-                and (before.decided, before.state)
-                != (
-                    record.decided,
-                    record.state,
-                )
-            ):
-                self.registers.mirroring(pair, serial)
-            if record.state is PairState.SMPL:
-                self.tables.forgotten(serial, pair)
+    def _saved(self, serial: str) -> Callable[[Mapping[str, PairRecord]], None]:
+        def saved(records: Mapping[str, PairRecord]) -> None:
+            before = {pair: self.ledger.record(pair, serial) for pair in self.features.pairs}
+            for pair, record in records.items():
+                self.ledger.saved(serial, pair, record)
+                if record.state is PairState.SMPL:
+                    self.tables.forgotten(serial, pair)
+                was = before[pair].decided, before[pair].state
+                now = record.decided, record.state
+                if record.state is PairState.PAIR and record.decided.p_serial == serial and now != was:
+                    self.registers.mirroring(pair, serial)
+            self.groups.saved(serial, before, records)
 
         return saved
+
+    def _number_at(self, serial: str, pair: str, lba: int) -> int:
+        array = next(array for array in self.arrays if array.serial == serial)
+        return number_of(bytes(array.disk.volumes[pair].live[lba * BLOCK : (lba + 1) * BLOCK]))
 
     def _jump(self, seconds: float) -> None:
         self.journal.fault("clock jumps", f"by {seconds:.0f} s")
@@ -218,7 +243,8 @@ class World:
         watcher = self.loop.create_task(self._watch())
         heartbeat = self.loop.create_task(self._lose_heartbeats())
         await asyncio.sleep(random.choice((0.5, 2.0)))
-        await self.faults.run(random.choice((2.0, 4.0)), random.choice((0.2, 0.5, 1.0)))
+        seconds, pause = random.choice((2.0, 4.0)), random.choice((0.2, 0.5, 1.0))
+        await self.faults.run(seconds, pause if LOG not in self.features.pairs else 2 * pause)
         self.faults.heal()
         heartbeat.cancel()
         self.operator.calm = True
@@ -234,6 +260,7 @@ class World:
         while True:
             await asyncio.sleep(0.4 * self.random.random())
             self.copies.check()
+            self.groups.check(_OTHER, lba_of)
 
     async def _lose_heartbeats(self) -> None:
         """Figure 12: every node takes the others for dead, and tries for the quorum volume."""
@@ -265,7 +292,7 @@ class World:
         idle = all(volume.idle for array in self.arrays for volume in array.disk.volumes.values())
         return (
             idle
-            and len(controls) == 2 * len(PAIRS)
+            and len(controls) == 2 * len(self.features.pairs)
             and all(
                 control.half.state is PairState.PAIR and not control.half.register.in_doubt and control.half.connected
                 for control in controls
@@ -281,7 +308,7 @@ class World:
 
     async def _read_everything(self) -> None:
         for host in self.hosts:
-            for pair in PAIRS:
+            for pair in self.features.pairs:
                 if self._where(pair, host.serial) is not None and host.cluster is not None:
                     await host.cluster.start(host.read_all(pair))
 
