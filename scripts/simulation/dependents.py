@@ -6,18 +6,13 @@ from random import Random
 
 from initiator_shim.initiator_task import ScsiOutcome
 from initiator_shim.session_errors import SessionError
-from scripts.simulation.groups import DATA, LOG, Groups
+from scripts.simulation.groups import DATA, LOG, Groups, lba_of
 from storage_model.spec.scsi_task import ScsiStatus
 
 _THINK = 0.02
 
 WriteStep = Callable[[str, range, int], Awaitable[ScsiOutcome]]
 """Write a step of it to a pair's blocks, past the caches; raises SessionError."""
-
-
-def lba_of(writer: int) -> int:
-    """The block of the log, and of the data, that only this writer writes."""
-    return 64 + 2 * writer
 
 
 class Dependents:

@@ -16,6 +16,12 @@ from storage_model.pair_state import PairState
 LOG, DATA = "log0", "data0"
 _SUSPENDED = (PairState.PSUS, PairState.PSUE)
 
+
+def lba_of(writer: int) -> int:
+    """The block of the log, and of the data, that only this writer writes."""
+    return 64 + 2 * writer
+
+
 Epochs = tuple[int, int]
 """Of the log and of the data."""
 
@@ -37,12 +43,14 @@ class Groups:
         self,
         journal: Journal,
         ledger: Ledger,
+        serials: tuple[str, str],
         pairs: tuple[str, ...],
         number_at: Callable[[str, str, int], int],
         mirrors: Callable[[str, str], bool],
     ) -> None:
         self._journal = journal
         self._ledger = ledger
+        self._serials = serials
         self._pairs = pairs
         self._number_at = number_at
         self._mirrors = mirrors
@@ -109,13 +117,13 @@ class Groups:
         if {log.decided.p_serial, data.decided.p_serial} != {serial}:
             moved = [r for r in changed.values() if r.state not in _SUSPENDED or r.decided.p_serial == serial]
             if moved or (self._suspended is not None and self._suspended[0] == serial):
-                self._suspended = None
+                self._mirrors_again()
             return
         as_one = {LOG, DATA} <= changed.keys() and all(before[pair].state is PairState.PAIR for pair in (LOG, DATA))
         if as_one and log.state is data.state and log.state in _SUSPENDED:
             self._suspended = serial, (before[LOG].decided.epoch, before[DATA].decided.epoch)
         elif not (log.state in _SUSPENDED and data.state in _SUSPENDED and log.state is data.state):
-            self._suspended = None
+            self._mirrors_again()
 
     # -------------------------------------------------------------------------------------------- writes in their order
 
@@ -129,12 +137,17 @@ class Groups:
         if all(record.state is PairState.PAIR and record.decided.p_serial == serial for record in records):
             self._done[writer] = _Done(step, serial, (records[0].decided.epoch, records[1].decided.epoch))
 
-    def check(self, other_of: Mapping[str, str], lba_of: Callable[[int], int]) -> None:
-        """While the group is suspended; ``other_of`` has the other array of each, ``lba_of`` the block of a writer."""
+    def _mirrors_again(self) -> None:
+        """Or is about to: the last look at the image."""
+        self.check()
+        self._suspended = None
+
+    def check(self) -> None:
+        """While the group is suspended: the S-VOLs."""
         if self._suspended is None:
             return
         serial, epochs = self._suspended
-        other = other_of[serial]
+        other = next(each for each in self._serials if each != serial)
         for writer, done in self._done.items():
             if done.serial != serial or done.epochs != epochs:
                 continue

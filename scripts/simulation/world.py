@@ -16,7 +16,6 @@ from typing import Any
 
 from scripts.simulation.arrays import SERIALS, SimulatedArray, substituted
 from scripts.simulation.copies import Copies
-from scripts.simulation.dependents import lba_of
 from scripts.simulation.disks import BLOCK, Disk, number_of
 from scripts.simulation.event_loop import PROCESS, Process, Stuck, VirtualLoop
 from scripts.simulation.faults import Faults
@@ -35,7 +34,6 @@ from target.remote_copy.pair_half import MIRRORED
 
 _HEALING_SECONDS = 120.0
 _HOSTS = (("host-a", "array-a"), ("host-b", "array-b"), ("host-c", "array-b"))
-_OTHER = {serial: other for serial in SERIALS.values() for other in SERIALS.values() if other != serial}
 
 
 @dataclass(frozen=True)
@@ -121,7 +119,7 @@ class World:
             array.disk.saved = self._saved(array.serial)
             array.disk.saved_table = partial(self.tables.saved, array.serial)
             array.disk.landed = partial(self.tables.landed, array.serial)
-        self.groups = Groups(self.journal, self.ledger, features.group, self._number_at, self._mirrors)
+        self.groups = Groups(self.journal, self.ledger, serials, features.group, self._number_at, self._mirrors)
         numbers = itertools.count(1)
         workload = self._workload()
         self.hosts = tuple(
@@ -260,7 +258,7 @@ class World:
         while True:
             await asyncio.sleep(0.4 * self.random.random())
             self.copies.check()
-            self.groups.check(_OTHER, lba_of)
+            self.groups.check()
 
     async def _lose_heartbeats(self) -> None:
         """Figure 12: every node takes the others for dead, and tries for the quorum volume."""
