@@ -6,7 +6,7 @@ from random import Random
 
 from initiator_shim.initiator_task import ScsiOutcome
 from initiator_shim.session_errors import SessionError
-from scripts.simulation.groups import DATA, LOG, Groups, lba_of
+from scripts.simulation.groups import DATA, LOG, Epochs, Groups, lba_of
 from storage_model.spec.scsi_task import ScsiStatus
 
 _THINK = 0.02
@@ -25,6 +25,7 @@ class Dependents:
         self._groups = groups
         self._step = 1
         self._logged = False
+        self._epochs: Epochs | None = None
 
     async def run(self, write: WriteStep, may_work: Callable[[], bool]) -> None:
         """While ``may_work()``."""
@@ -42,6 +43,8 @@ class Dependents:
                 await asyncio.sleep(0.3 * self._random.random())
                 continue
             if self._logged:
-                self._groups.done(self._writer, self._step, self._serial)
+                self._groups.done(self._writer, self._step, self._serial, self._epochs)
                 self._step += 1
+            else:
+                self._epochs = self._groups.mirroring(self._serial)
             self._logged = not self._logged

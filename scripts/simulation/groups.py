@@ -131,11 +131,16 @@ class Groups:
         """The number of a write, and whose step of its writer it is."""
         self._steps[value] = step
 
-    def done(self, writer: int, step: int, serial: str) -> None:
-        """Acknowledged on log and data."""
-        records = [self._ledger.record(pair, serial) for pair in (LOG, DATA)]
-        if all(record.state is PairState.PAIR and record.decided.p_serial == serial for record in records):
-            self._done[writer] = _Done(step, serial, (records[0].decided.epoch, records[1].decided.epoch))
+    def mirroring(self, serial: str) -> Epochs | None:
+        """In which epochs both pairs are in PAIR, with their P-VOLs at an array."""
+        log, data = (self._ledger.record(pair, serial) for pair in (LOG, DATA))
+        whole = all(each.state is PairState.PAIR and each.decided.p_serial == serial for each in (log, data))
+        return (log.decided.epoch, data.decided.epoch) if whole else None
+
+    def done(self, writer: int, step: int, serial: str, logged: Epochs | None) -> None:
+        """Acknowledged on log and data; ``logged`` is what :meth:`mirroring` said when it was on the log."""
+        if logged is not None and self.mirroring(serial) == logged:
+            self._done[writer] = _Done(step, serial, logged)
 
     def _mirrors_again(self) -> None:
         """Or is about to: the last look at the image."""

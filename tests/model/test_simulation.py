@@ -79,7 +79,7 @@ def test_image_of_two_moments_is_found() -> None:
         ledger.saved("1", pair, mirroring)
     for number, step in ((10, 1), (11, 1), (12, 2)):
         groups.step(number, step)
-    groups.done(0, 1, "1")
+    groups.done(0, 1, "1", groups.mirroring("1"))
     suspended = replace(mirroring, state=PairState.PSUE)
     groups.saved("1", dict.fromkeys(pairs, mirroring), dict.fromkeys(pairs, suspended))
     groups.check()
