@@ -88,6 +88,10 @@ class Ledger:
         if (pair, value.epoch) in self._by_force and value != self._records[pair, serial].decided:
             return
         known = self._values.setdefault((pair, value.epoch), value)
+        if known != value and known.group and self._by_force and known.epoch > self.truth(pair).epoch:
+            # A vote of a group, of which another pair was taken over by force, is void (``group_register``).
+            self._votes -= {(pair, each, known.epoch) for each in self._serials}
+            known = self._values[pair, value.epoch] = value
         self._votes.add((pair, serial, value.epoch))
         if known != value:
             self._journal.violated(f"{pair}: epoch {value.epoch} has two values: {_words(known)} and {_words(value)}")
