@@ -79,11 +79,12 @@ def _many(options: argparse.Namespace) -> int:
     end = math.inf if options.minutes is None else begun + 60 * options.minutes
     faults: Counter[str] = Counter()
     outcomes: Counter[str] = Counter()
-    events = checked = done = 0
+    events = checked = explained = done = 0
     for result in results(first, count, options.variant, options.jobs):
         done += 1
         events += result.events
         checked += result.checked
+        explained += result.explained
         faults.update(result.faults)
         outcomes.update(result.outcomes)
         if result.violations:
@@ -100,7 +101,10 @@ def _many(options: argparse.Namespace) -> int:
     seconds = time.monotonic() - begun
     cut = f" of {count}, for want of time" if done < count else ""
     print(f"{done} seeds{cut}, {events} events in {seconds:.1f} s: {events / seconds:.0f} events a second")
-    print(f"{checked} blocks read and checked; " + ", ".join(f"{kind} {n}" for kind, n in sorted(outcomes.items())))
+    print(
+        f"{checked} blocks read and checked, {explained} answers by tables of reservations; "
+        + ", ".join(f"{kind} {n}" for kind, n in sorted(outcomes.items()))
+    )
     print("faults: " + ", ".join(f"{kind} {number}" for kind, number in sorted(faults.items())), flush=True)
     return 0
 

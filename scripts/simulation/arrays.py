@@ -24,10 +24,9 @@ from target.remote_copy.pair_control import PairControl
 IQN = "iqn.2026-11.org.pairvol:array"
 PORTAL, LINK = 3260, 3300
 SERIALS = {"array-a": "30095", "array-b": "30096"}
-PAIRS = ("quorum0", "data0")
-LUNS = {"quorum0": 0, "data0": 1}
-REGIONS = {"quorum0": 2, "data0": 5}
-_LDEVS = {"array-a": (10, 11), "array-b": (20, 21)}
+LUNS = {"quorum0": 0, "data0": 1, "log0": 2}
+REGIONS = {"quorum0": 2, "data0": 5, "log0": 1}
+_FIRST_LDEV = {"array-a": 10, "array-b": 20}
 
 
 _LIMITS: tuple[tuple[Any, str, int], ...] = (
@@ -69,7 +68,7 @@ class _Composed(Array):
 
     def _open_volume(self, config: VolumeConfig) -> Any:
         assert config.size_bytes is not None
-        return self._disk.volumes.setdefault(config.name, SimulatedVolume(self._disk, config.size_bytes))
+        return self._disk.volumes.setdefault(config.name, SimulatedVolume(self._disk, config.name, config.size_bytes))
 
     @property
     def controls(self) -> dict[str, PairControl]:
@@ -79,7 +78,17 @@ class _Composed(Array):
 class SimulatedArray:
     """A machine with a disk on which an array runs, or does not."""
 
-    def __init__(self, name: str, network: Network, disk: Disk, fence: FenceLevel, copy_rate: int) -> None:
+    def __init__(
+        self,
+        name: str,
+        network: Network,
+        disk: Disk,
+        fence: FenceLevel,
+        copy_rate: int,
+        *,
+        pairs: tuple[str, ...],
+        group: tuple[str, ...],
+    ) -> None:
         self.name = name
         self.serial = SERIALS[name]
         self.peer = next(other for other in SERIALS if other != name)
@@ -90,6 +99,8 @@ class SimulatedArray:
         self._network = network
         self._fence = fence
         self._copy_rate = copy_rate
+        self._pairs = pairs
+        self._group = group
 
     @property
     def running(self) -> bool:
@@ -131,10 +142,16 @@ class SimulatedArray:
 
     def _config(self) -> ArrayConfig:
         volumes = tuple(
-            VolumeConfig(name, LUNS[name], REGIONS[name] * REGION_BYTES, quorum=name == "quorum0", ldev=ldev)
-            for name, ldev in zip(PAIRS, _LDEVS[self.name], strict=True)
+            VolumeConfig(
+                name,
+                LUNS[name],
+                REGIONS[name] * REGION_BYTES,
+                quorum=name == "quorum0",
+                ldev=_FIRST_LDEV[self.name] + LUNS[name],
+            )
+            for name in self._pairs
         )
-        fences = {"quorum0": FenceLevel.DATA, "data0": self._fence}
+        fences = {"quorum0": FenceLevel.DATA, "data0": self._fence, "log0": self._fence}
         return ArrayConfig(
             iqn=IQN,
             serial=self.serial,
@@ -142,6 +159,8 @@ class SimulatedArray:
             portals=((self.name, PORTAL),),
             volumes=volumes,
             remote_copy=RemoteCopyConfig((self.name, LINK), (self.peer, LINK), SERIALS[self.peer]),
-            pairs=tuple(PairConfig(name, "group", name, fences[name]) for name in PAIRS),
+            pairs=tuple(
+                PairConfig(name, "group" if name in self._group else name, name, fences[name]) for name in self._pairs
+            ),
             copy_rate=self._copy_rate,
         )

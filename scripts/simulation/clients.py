@@ -7,9 +7,8 @@ from initiator_shim.initiator_task import ScsiOutcome
 from initiator_shim.initiator_transport import IscsiSession
 from initiator_shim.session_errors import SessionError
 from scripts.simulation.arrays import IQN
-from scripts.simulation.disks import BLOCK
 from storage_model.nexus import ITNexus
-from storage_model.spec.scsi_cdb import OperationCode
+from storage_model.spec.scsi_cdb import OperationCode, PersistentReserveIn, PersistentReserveOut
 from storage_model.volume import Buffer
 
 _LOGIN_SECONDS = 4.0
@@ -77,11 +76,9 @@ RESERVE = bytes((OperationCode.RESERVE_6, 0, 0, 0, 0, 0))
 RELEASE = bytes((OperationCode.RELEASE_6, 0, 0, 0, 0, 0))
 
 
-def numbered(value: int, count: int) -> bytes:
-    """The data of a write: its number in each block."""
-    return value.to_bytes(8).ljust(BLOCK, b"\0") * count
+def reserve_out_cdb(action: PersistentReserveOut, scope_and_type: int, length: int) -> bytes:
+    return bytes((OperationCode.PERSISTENT_RESERVE_OUT, action, scope_and_type, 0, 0)) + length.to_bytes(4) + b"\0"
 
 
-def number_of(block: bytes) -> int:
-    """The reverse."""
-    return int.from_bytes(block[:8])
+def reserve_in_cdb(action: PersistentReserveIn, length: int) -> bytes:
+    return bytes((OperationCode.PERSISTENT_RESERVE_IN, action, 0, 0, 0, 0, 0)) + length.to_bytes(2) + b"\0"

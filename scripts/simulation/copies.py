@@ -1,6 +1,6 @@
 """Checks the two copies themselves: where they differ, a mark says so."""
 
-from scripts.simulation.arrays import PAIRS, SimulatedArray
+from scripts.simulation.arrays import SimulatedArray
 from scripts.simulation.journal import Journal
 from storage_model.differential_bitmap import REGION_BYTES, DifferentialBitmap
 from storage_model.pair_state import PairState
@@ -9,14 +9,15 @@ from storage_model.pair_state import PairState
 class Copies:
     """Looks at both arrays' disks and, where they run, at their marks in memory."""
 
-    def __init__(self, journal: Journal, arrays: tuple[SimulatedArray, SimulatedArray]) -> None:
+    def __init__(self, journal: Journal, arrays: tuple[SimulatedArray, SimulatedArray], pairs: tuple[str, ...]) -> None:
         self._journal = journal
         self._arrays = arrays
+        self._pairs = pairs
         self.compared = 0
 
     def check(self) -> None:
         """At any moment of a pair that both arrays see in the same epoch."""
-        for pair in PAIRS:
+        for pair in self._pairs:
             one, other = (array.disk.records.get(pair) for array in self._arrays)
             if one is None or other is None or one.decided != other.decided or one.state is PairState.SMPL:
                 continue
@@ -34,7 +35,7 @@ class Copies:
 
     def check_equal(self) -> None:
         """In PAIR, when nothing is under way."""
-        for pair in PAIRS:
+        for pair in self._pairs:
             one, other = (array.disk.volumes[pair].live for array in self._arrays)
             for region in self._differing(one, other):
                 self._journal.violated(f"{pair}: region {region} differs although the pair is idle in PAIR")

@@ -25,6 +25,16 @@ from storage_model.volume import Extent, MediumFailure, SpaceExhausted
 BLOCK = 512
 
 
+def numbered(value: int, count: int) -> bytes:
+    """The data of a write: its number in each block."""
+    return value.to_bytes(8).ljust(BLOCK, b"\0") * count
+
+
+def number_of(block: bytes) -> int:
+    """The reverse."""
+    return int.from_bytes(block[:8])
+
+
 @dataclass
 class _Save:
     """One transaction or page write, on its way."""
@@ -54,8 +64,12 @@ class Disk:
         self.slowness = 1.0
         self.tardy = 0.0
         """The chance of a write to need retries inside of the drive, while others pass it."""
-        self.saved: Callable[[str, PairRecord], None] = lambda pair, record: None
-        """Told of each pair record at the moment when it is durable."""
+        self.saved: Callable[[Mapping[str, PairRecord]], None] = lambda records: None
+        """Told of the pair records of each transaction at the moment when it is durable."""
+        self.saved_table: Callable[[str, ReservationRecord], None] = lambda pair, record: None
+        """The same of each table of persistent reservations."""
+        self.landed: Callable[[str, int], None] = lambda volume, value: None
+        """Told of each write of a host that reaches the page cache: the volume, the write's number."""
 
     def delay(self, seconds: float) -> float:
         """How long an operation takes that usually takes so many seconds."""
@@ -114,8 +128,9 @@ class _Writer:
 class SimulatedVolume:
     """Implements ``storage_model.volume.Volume``."""
 
-    def __init__(self, disk: Disk, size_bytes: int) -> None:
+    def __init__(self, disk: Disk, name: str, size_bytes: int) -> None:
         self._disk = disk
+        self._name = name
         self.size_bytes = size_bytes
         self.block_length = BLOCK
         self.live = bytearray(size_bytes)
@@ -159,6 +174,8 @@ class SimulatedVolume:
             await self.flush()
 
     def _put(self, offset: int, data: bytes) -> None:
+        if len(data) < REGION_BYTES:  # what is copied comes in whole regions
+            self._disk.landed(self._name, number_of(data))
         self.live[offset : offset + len(data)] = data
         if any(data):
             for region in range(offset // REGION_BYTES, (offset + len(data) - 1) // REGION_BYTES + 1):
@@ -298,7 +315,7 @@ class SimulatedMetadata:
             for name, record in kept.items():
                 if record.state is PairState.SMPL:
                     self._disk.reservations.pop(name, None)
-                self._disk.saved(name, record)
+            self._disk.saved(kept)
 
         await self._commit(apply)
 
@@ -306,7 +323,11 @@ class SimulatedMetadata:
         return self._disk.reservations.get(name, ReservationRecord())
 
     async def save_pair_reservation(self, name: str, record: ReservationRecord) -> None:
-        await self._commit(lambda: self._disk.reservations.__setitem__(name, record))
+        def apply() -> None:
+            self._disk.reservations[name] = record
+            self._disk.saved_table(name, record)
+
+        await self._commit(apply)
 
     async def _commit(self, apply: Callable[[], None]) -> None:
         def torn(random: Random) -> None:

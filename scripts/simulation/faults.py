@@ -15,7 +15,8 @@ Undo = Callable[[], None]
 
 
 class Faults:
-    """``clock_jump`` moves the wall clock by so many seconds; ``lost_power`` hears which array lost it."""
+    """``clock_jump`` moves the wall clock by so many seconds; ``lost_power`` hears which array lost it. ``apart``: the
+    arrays may be apart for long."""
 
     def __init__(
         self,
@@ -26,6 +27,8 @@ class Faults:
         hosts: tuple[Host, ...],
         clock_jump: Callable[[float], None],
         lost_power: Callable[[str], None],
+        *,
+        apart: bool,
     ) -> None:
         self._random = random
         self._loop = loop
@@ -57,6 +60,8 @@ class Faults:
             "clock jumps": lambda: self._clock_jump(random.uniform(-1e6, 1e6)),
         }
         self._kinds = {kind: kinds[kind] for kind in kinds if random.random() < 0.55}
+        if apart:
+            self._kinds["link down"] = self._link_down
         self._at_decisions = random.choice((0.0, 0.1, 0.4))
         self._soon = random.choice((0.002, 0.01, 0.1))
         self._over = False
@@ -122,6 +127,15 @@ class Faults:
             return
         self._network.block(one, other)
         self._begin("link one-way", "link", lambda: self._link_heal(one, other), 8.0)
+
+    def _link_down(self) -> None:
+        """Both arrays hear of it at once: long enough for an operator to take over at one of them."""
+        one, other = (array.name for array in self._arrays)
+        if "link" in self._busy:
+            return
+        self._network.reset_between(one, other)
+        self._network.refuse(one, other, refused=True)
+        self._begin("link down", "link", lambda: self._network.refuse(one, other, refused=False), 12.0)
 
     def _link_heal(self, one: str, other: str) -> None:
         if self._random.random() < 0.3:

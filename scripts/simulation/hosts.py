@@ -12,13 +12,17 @@ from initiator_shim.pair_client import execute_past_unit_attention
 from initiator_shim.portal import ShimPortal
 from initiator_shim.session_errors import SessionError
 from scripts.simulation.arrays import IQN, LUNS, PORTAL, REGIONS, SERIALS
-from scripts.simulation.clients import FLUSH, RELEASE, RESERVE, Client, number_of, numbered, read_cdb, write_cdb
-from scripts.simulation.disks import BLOCK
+from scripts.simulation.clients import FLUSH, RELEASE, RESERVE, Client, read_cdb, write_cdb
+from scripts.simulation.dependents import Dependents
+from scripts.simulation.disks import BLOCK, number_of, numbered
 from scripts.simulation.event_loop import Process, VirtualLoop
+from scripts.simulation.groups import Groups
 from scripts.simulation.journal import Journal
 from scripts.simulation.ledger import Ledger
 from scripts.simulation.network import Machine, Network
 from scripts.simulation.registers import Outcome, Registers
+from scripts.simulation.reservers import Fencing, Reserver
+from scripts.simulation.tables import Tables
 from storage_model.differential_bitmap import REGION_BYTES
 from storage_model.errors import PairvolError
 from storage_model.spec.scsi_task import ScsiStatus, TaskFunction
@@ -57,8 +61,11 @@ class Host:
         random: Random,
         ledger: Ledger,
         registers: Registers,
+        tables: Tables,
         workload: Workload,
         numbers: "itertools.count[int]",
+        fencing: Fencing | None,
+        groups: Groups | None,
     ) -> None:
         self.name = name
         self.array = array
@@ -73,11 +80,15 @@ class Host:
         self._random = random
         self._ledger = ledger
         self._registers = registers
+        self._tables = tables
         self._workload = workload
         self._numbers = numbers
         self._challenged: asyncio.Event
         self._client: Client
         self._owner = False
+        self._groups = groups
+        self._dependents = Dependents(index, self.serial, random, groups) if groups is not None else None
+        self.reserver = Reserver(fencing, index + 1, self.serial, random, self._journal, tables) if fencing else None
 
     # -------------------------------------------------------------------------------------------------------- processes
 
@@ -131,6 +142,10 @@ class Host:
         loop = asyncio.get_running_loop()
         tasks = [loop.create_task(self._work(worker)) for worker in range(WORKERS)]
         tasks.append(loop.create_task(self._compete()))
+        if self.reserver is not None:
+            tasks.append(loop.create_task(self.reserver.run(self._client, lambda: self.working)))
+        if self._dependents is not None:
+            tasks.append(loop.create_task(self._dependents.run(self._write_step, lambda: self.working)))
         await asyncio.gather(*tasks)
 
     # -------------------------------------------------------------------------------------------------- the data volume
@@ -165,11 +180,18 @@ class Host:
             except SessionError:
                 await asyncio.sleep(0.3 * random.random())
 
-    async def write(self, pair: str, lbas: range, *, fua: bool = False) -> ScsiOutcome:
+    async def _write_step(self, pair: str, lbas: range, step: int) -> ScsiOutcome:
+        return await self.write(pair, lbas, fua=True, step=step)
+
+    async def write(self, pair: str, lbas: range, *, fua: bool = False, step: int | None = None) -> ScsiOutcome:
         """A numbered write, checked. Raises SessionError."""
         await self._client.session()
         value, begin = next(self._numbers), self._journal.clock()
         write = self._registers.begin_write(pair, self.serial, lbas, value)
+        nexus = self._tables.nexus(self.serial, self._client.nexus)
+        self._tables.begin_write(value, nexus)
+        if self._groups is not None and step is not None:
+            self._groups.step(value, step)
         outcome = Outcome.UNKNOWN
         try:
             cdb = write_cdb(lbas.start, len(lbas), fua=fua)
@@ -182,6 +204,8 @@ class Host:
             self._registers.end_write(write, outcome)
             self._journal.note(self.name, "writes", pair, lbas.start, "value", value, outcome.name)
             self._journal.outcomes[f"write {outcome.value}"] += 1
+        if outcome is not Outcome.UNKNOWN:
+            self._tables.accessed(pair, self.serial, nexus, begin, writes=True, good=outcome is Outcome.ACKNOWLEDGED)
         if outcome is Outcome.ACKNOWLEDGED and pair == "quorum0":
             self._ledger.written(pair, self.serial, self._client.nexus, begin, self._journal.clock())
         return result
@@ -198,7 +222,7 @@ class Host:
         """Raises SessionError."""
         await self._client.session()
         reads = self._registers.begin_read(pair, self.serial, lbas)
-        data = None
+        data, begin = None, self._journal.clock()
         try:
             result = await self._client.execute(
                 LUNS[pair], read_cdb(lbas.start, len(lbas)), data_in_length=len(lbas) * BLOCK
@@ -210,6 +234,9 @@ class Host:
             values = None if data is None else [number_of(data[at : at + 8]) for at in range(0, len(data), BLOCK)]
             self._journal.note(self.name, "reads", pair, lbas.start, "values", values)
             self._registers.end_read(reads, values)
+        if data is not None or result.status == _CONFLICT:
+            nexus = self._tables.nexus(self.serial, self._client.nexus)
+            self._tables.accessed(pair, self.serial, nexus, begin, writes=False, good=data is not None)
 
     async def read_all(self, pair: str) -> None:
         """At the end: every block that anybody may have written."""

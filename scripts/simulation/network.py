@@ -37,6 +37,7 @@ class Path:
     def __init__(self, delay: float) -> None:
         self.delay = delay
         self.blocked = False
+        self.refused = False
         self.stalled: dict[_Pipe, None] = {}
 
 
@@ -239,7 +240,7 @@ class Network:
                 raise OSError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
             await asyncio.sleep(again)
         listener = self.listeners.get((host, port))
-        if listener is None or not listener.process.alive:
+        if there.refused or listener is None or not listener.process.alive:
             raise ConnectionRefusedError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
         return self._connected(process, listener, factory, there, back)
 
@@ -293,6 +294,10 @@ class Network:
 
     def block(self, source: str, destination: str) -> None:
         self.path(source, destination).blocked = True
+
+    def refuse(self, one: str, other: str, *, refused: bool) -> None:
+        """No new connection between two machines."""
+        self.path(one, other).refused = self.path(other, one).refused = refused
 
     def unblock(self, source: str, destination: str) -> None:
         """What waited arrives now."""

@@ -2,22 +2,27 @@
 
 import asyncio
 from dataclasses import dataclass, replace
+from functools import partial
 from random import Random
 
 from initiator_shim.pair_client import PairRefused, pair_control, report_pair_status
+from initiator_shim.pair_orders import find_pairs, take_over
+from initiator_shim.pair_takeover import TakeoverResult
 from initiator_shim.session_errors import SessionError
-from scripts.simulation.arrays import LUNS, PAIRS, PORTAL, SERIALS
+from scripts.simulation.arrays import LUNS, PORTAL, SERIALS
 from scripts.simulation.clients import Client
 from scripts.simulation.journal import Journal
+from scripts.simulation.ledger import Ledger
 from scripts.simulation.registers import Registers
 from storage_model.pair_state import PairRole, PairState, Refusal
-from storage_model.spec.pair_cdb import PairControlOut, PairOption, PairOut, PairStatus
+from storage_model.spec.pair_cdb import PairControlOut, PairOption, PairOut, PairStatus, StatusFlag
 
 _SECONDS = 5.0
 _GOOD = {PairRole.P_VOL: PairOption.GOOD_P_VOL, PairRole.S_VOL: PairOption.GOOD_S_VOL}
 
 
-_GROUP_CHANCE = 0.3
+_RESULTS = {int(result): result.name for result in TakeoverResult}
+_AT_THE_P_VOL = 0.1  # there it only opens what the fence level holds back
 
 
 def _fits_a_group(command: PairControlOut) -> bool:
@@ -41,16 +46,32 @@ class Habits:
     swap: float
     delete: float
     repair: float
+    group: float
+    """To mean the whole group, where a pair is spoken of."""
+    force: float
+    """To take over by force where the other array cannot be reached."""
 
 
 class Operator:
     """Works on both arrays, over its own sessions. ``calm``: only brings pairs to PAIR."""
 
-    def __init__(self, random: Random, journal: Journal, registers: Registers, habits: Habits) -> None:
+    def __init__(
+        self,
+        random: Random,
+        journal: Journal,
+        registers: Registers,
+        ledger: Ledger,
+        habits: Habits,
+        pairs: tuple[str, ...],
+    ) -> None:
         self.calm = False
         self._random = random
         self._journal = journal
         self._registers = registers
+        self._ledger = ledger
+        self._pairs = pairs
+        self._forced: dict[str, str] = {}
+        """Where, until the pair is seen to mirror again: only a fool takes over at both arrays."""
         self._habits = habits
         self._clients: dict[str, Client] = {}
 
@@ -61,7 +82,7 @@ class Operator:
             )
         while True:
             await asyncio.sleep((0.3 if self.calm else self._habits.think) * self._random.expovariate(1.0))
-            array, pair = self._random.choice(tuple(SERIALS)), self._random.choice(PAIRS)
+            array, pair = self._random.choice(tuple(SERIALS)), self._random.choice(self._pairs)
             try:
                 status = await report_pair_status(self._clients[array], LUNS[pair], _SECONDS)
                 await self._act(array, pair, status)
@@ -71,6 +92,13 @@ class Operator:
                 self._journal.note("operator", "fails:", type(error).__name__)
 
     async def _act(self, array: str, pair: str, status: PairStatus) -> None:
+        if status.state in (PairState.COPY, PairState.PAIR) and status.flags & StatusFlag.LINK_UP:
+            self._forced.pop(pair, None)
+        apart = not status.flags & StatusFlag.LINK_UP and status.state in (PairState.PSUS, PairState.PSUE)
+        force = self._habits.force * (1.0 if status.role is PairRole.S_VOL else _AT_THE_P_VOL)
+        if apart and not self.calm and force and self._random.random() < force:
+            await self._force(array, pair)
+            return
         match status.state:
             case PairState.SMPL:
                 options = PairOption.REMOTE_P_VOL if self._random.random() < 0.5 else PairOption.NONE
@@ -83,12 +111,28 @@ class Operator:
                 await self._disturb(array, pair, status)
 
     async def _do(self, array: str, pair: str, command: PairControlOut, *, alone: bool = False) -> None:
-        if not alone and _fits_a_group(command) and self._random.random() < _GROUP_CHANCE:
+        if not alone and _fits_a_group(command) and self._random.random() < self._habits.group:
             command = replace(command, options=command.options | PairOption.GROUP)
         words = f"{command.service_action.name} {command.options!r}"
         self._journal.note("operator", "asks", array, pair, words)
         self._journal.outcomes[f"operator {command.service_action.name}"] += 1
         await pair_control(self._clients[array], LUNS[pair], command, b"", _SECONDS)
+
+    async def _force(self, array: str, pair: str) -> None:
+        """``pairctl takeover --force``, of the pair or of its group. What only the other array has is given up."""
+        units = await find_pairs(self._clients[array], _SECONDS)
+        if self._random.random() < 0.5:
+            units = [unit for unit in units if unit.status.pair_name == pair]
+        if any(self._forced.get(name, array) != array for name in self._pairs):
+            return
+        for unit in units:
+            self._forced[unit.status.pair_name] = array
+            self._ledger.forced(unit.status.pair_name, SERIALS[array])
+        tell = partial(self._journal.note, "operator", "is told:")
+        results = await take_over(self._clients[array], units, _SECONDS, tell, force=True)
+        self._journal.note("operator", "has taken over at", array, results)
+        for number in results.values():
+            self._journal.outcomes[f"operator TAKEOVER {_RESULTS.get(number, 'refused')}"] += 1
 
     async def _name(self, array: str, pair: str, verb: PairOut, status: PairStatus, good: PairRole) -> None:
         """A side is named by its present role; the verb holds for the epoch in which that was seen."""

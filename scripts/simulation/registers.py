@@ -127,7 +127,8 @@ class Read:
 
 
 class Registers:
-    """Of all pairs. ``where`` tells the role and epoch of an array's half, as far as it runs."""
+    """Of all pairs. ``where`` tells the role and epoch of an array's half, as far as it runs; ``mirrors`` whether it is
+    the P-VOL of a pair in PAIR."""
 
     def __init__(
         self,
@@ -135,14 +136,18 @@ class Registers:
         serials: tuple[str, str],
         pairs: tuple[str, ...],
         where: Callable[[str, str], object],
+        mirrors: Callable[[str, str], bool],
     ) -> None:
         self._journal = journal
         self._serials = serials
         self._where = where
+        self._mirrors = mirrors
         self._side = {(pair, serial): _Register() for pair in pairs for serial in serials}
         self._writes: dict[int, Write] = {}
         self._acknowledged = {(pair, serial): 0 for pair in pairs for serial in serials}
         self._decisions = dict.fromkeys(pairs, 0)
+        self._image = {pair: _Register() for pair in pairs}
+        """Of the S-VOL, if mirroring stopped now and it is whole: what was acknowledged, and whatever was under way."""
         self._named: list[tuple[float, str, str]] = []
         self._numbers = 0
         self.checked = 0
@@ -164,6 +169,8 @@ class Registers:
             block = register.block(lba)
             block.allow(value)
             block.writing[value] = None
+            if self._mirrors(pair, serial):
+                self._image[pair].block(lba).allow(value)
         self._writes[value] = write
         return write
 
@@ -175,6 +182,9 @@ class Registers:
             block.writing.pop(write.value, None)
             if outcome is Outcome.ACKNOWLEDGED and not changed:
                 block.acknowledged(write.value, overlapping, self._next())
+                if self._mirrors(write.pair, write.serial):
+                    image = self._image[write.pair].block(lba)
+                    image.acknowledged(write.value, {**block.writing, **overlapping}, self._next())
             elif outcome is Outcome.REFUSED and not changed:
                 block.allowed.pop(write.value, None)
         if outcome is Outcome.ACKNOWLEDGED and write.decisions == self._decisions[write.pair]:
@@ -190,6 +200,9 @@ class Registers:
         if where is not None and self._where(pair, serial) == where:
             for block in self._side[pair, serial].blocks():
                 block.flushed(number)
+            if self._mirrors(pair, serial):
+                for block in self._image[pair].blocks():
+                    block.flushed(number)
 
     def lost_power(self, serial: str, truth: Callable[[str], PairEpoch]) -> None:
         """An array's page cache is gone. Of the S-VOL that must not matter, unless it has what nobody else has."""
@@ -197,6 +210,9 @@ class Registers:
             if side != serial:
                 continue
             value = truth(pair)
+            if value.p_serial != serial:
+                for block in self._image[pair].blocks():
+                    block.lost_power()
             register = self._side[pair, serial]
             diverged = len({id(self._side[pair, other]) for other in self._serials}) > 1
             if value.p_serial in ("", serial) or diverged or value.source is Side.S_VOL:
@@ -242,6 +258,10 @@ class Registers:
         """An operator names the array whose data is good."""
         self._named.append((self._journal.clock(), pair, serial))
 
+    def mirroring(self, pair: str, serial: str) -> None:
+        """COPY has become PAIR: the S-VOL has everything."""
+        self._image[pair] = self._side[pair, serial].copy()
+
     def decided(self, pair: str, before: PairEpoch, value: PairEpoch) -> None:
         """See ``Ledger.decided``."""
         self._decisions[pair] += 1
@@ -251,11 +271,16 @@ class Registers:
             self._side[pair, s_vol] = _Register(anything=True)
         elif before.state is PairState.SMPL:
             self._side[pair, s_vol] = self._side[pair, p_vol]
+        elif value.outdated and not before.outdated:
+            if self._side[pair, p_vol] is self._side[pair, s_vol]:
+                self._side[pair, s_vol] = self._image[pair].copy()
         elif value.state is PairState.COPY and self._side[pair, p_vol] is not self._side[pair, s_vol]:
             good = self._good(pair, before, value)
             self._side[pair, p_vol] = self._side[pair, s_vol] = good
         elif value.state is PairState.PSUS and value.s_vol_writable and not before.s_vol_writable:
             self._side[pair, s_vol] = self._side[pair, p_vol].copy()
+        if value.state is PairState.COPY and value.source is Side.S_VOL:
+            self._image[pair] = self._side[pair, self._roles(value)[1]].copy()  # whole from the beginning
         if value.state is not PairState.PSUS or before.state is not PairState.PSUS:
             for serial in self._serials:
                 self._acknowledged[pair, serial] = 0
@@ -276,12 +301,14 @@ class Registers:
         since = self._journal.clock() - NAMED_SECONDS
         named = {serial for when, name, serial in self._named if name == pair and when >= since}
         allowed = {p_vol} | named
-        if new_p_vol != p_vol:
+        if before.outdated:
+            allowed = {p_vol} | {serial for serial in named if serial != before.outdated}
+        elif new_p_vol != p_vol:
             written = {serial for serial in (p_vol, s_vol) if self._acknowledged[pair, serial]}
             allowed = named | (written if len(written) == 1 else set() if written else {p_vol, s_vol})
         if chosen not in allowed:
             self._journal.violated(f"{pair}: epoch {value.epoch} discards writes that were acknowledged at {p_vol}")
         register = self._side[pair, chosen]
-        if not self._acknowledged[pair, p_vol] and not self._acknowledged[pair, s_vol]:
+        if not before.outdated and not self._acknowledged[pair, p_vol] and not self._acknowledged[pair, s_vol]:
             register.unite(self._side[pair, p_vol if chosen == s_vol else s_vol])
         return register

@@ -11,17 +11,21 @@ from dataclasses import replace
 from typing import Any
 
 import storage_model.pair
-from scripts.simulation.disks import SimulatedBitmapFile
+from scripts.simulation.disks import SimulatedBitmapFile, SimulatedMetadata
 from storage_model.pair import PairRequest
+from storage_model.pair_reservation import seen_from
 from storage_model.pair_state import PairState, PairVerb, Side
 from storage_model.spec.copy_frames import Frame, FrameType
+from target.remote_copy.half_group import HalfGroup
 from target.remote_copy.pair_control import PairControl
 from target.remote_copy.pair_decision import PairDecision
-from target.remote_copy.pair_half import PairHalf
+from target.remote_copy.pair_half import MIRRORED, PairHalf, moved_inside
+from target.remote_copy.pair_reservations import PairReservations
 from target.remote_copy.primary_volume import PrimaryVolume
 from target.remote_copy.region_marks import RegionMarks
 from target.remote_copy.secondary_volume import SecondaryVolume
 from target.remote_copy.write_gate import WriteGate
+from target.scsi.unit_reservation import UnitReservation
 
 Method = Callable[..., Any]
 _background: list[Awaitable[Any]] = []
@@ -65,6 +69,46 @@ def _new_p_vol_is_good(original: Method) -> Method:
         return replace(value, source=Side.P_VOL) if swapped and request.good_side is Side.NONE else value
 
     return resynced
+
+
+def _outdated_is_good(original: Method) -> Method:
+    def resynced(base: Any, record: Any, request: Any, *rest: Any) -> Any:
+        value = original(base, record, request, *rest)
+        outdated_is_p_vol = record.decided.outdated == value.p_serial
+        good = Side.P_VOL if outdated_is_p_vol else Side.S_VOL
+        return replace(value, source=good) if record.decided.outdated else value
+
+    return resynced
+
+
+def _taken_over_unmarked(original: Method) -> Method:
+    return lambda *rest, **named: replace(original(*rest, **named), outdated="")
+
+
+def _complete_or_not(original: Method) -> Method:
+    def forced(record: Any, request: Any, **named: Any) -> Any:
+        return original(record, replace(request, force=True), **named)
+
+    return forced
+
+
+def _suspended_alone(original: Method) -> Method:
+    async def suspend(self: Any, faulty: Any, reason: str) -> None:
+        def suspended(records: Any) -> Any:
+            name = faulty.identity.name
+            return {name: moved_inside(records[name], records[name].decided.epoch, MIRRORED, PairState.PSUE)}
+
+        await self.save(suspended, must_be_durable=False)
+
+    return suspend
+
+
+def _one_by_one(original: Method) -> Method:
+    async def save_pairs(self: Any, records: Any) -> None:
+        for name, record in records.items():
+            await original(self, {name: record})
+
+    return save_pairs
 
 
 def _not_saved(original: Method) -> Method:
@@ -130,6 +174,47 @@ def _not_waiting(original: Method) -> Method:
     return close
 
 
+def _entry_told_before_vote(original: Method) -> Method:
+    async def ask(self: Any, proposal: Any) -> asyncio.Event:
+        ended: asyncio.Event = await self._enter(proposal)
+        _background.append(asyncio.ensure_future(self._request(FrameType.RESERVATION, proposal.encode())))
+        return ended
+
+    return ask
+
+
+def _not_awaited(original: Method) -> Method:
+    async def ended(self: Any) -> None:
+        del self
+
+    return ended
+
+
+def _ended_at_once(original: Method) -> Method:
+    def abort(self: Any, *rest: Any) -> asyncio.Event:
+        original(self, *rest)
+        ended = asyncio.Event()
+        ended.set()
+        return ended
+
+    return abort
+
+
+def _table_in_memory(original: Method) -> Method:
+    async def save(self: Any, record: Any) -> None:
+        self.record = record
+        self._show()
+
+    return save
+
+
+def _doubt_forgotten(original: Method) -> Method:
+    def show(self: Any) -> None:
+        self.unit.show(seen_from(self.record.decided.state, self._base), None)
+
+    return show
+
+
 Patch = tuple[object, str, Callable[[Method], Method]]
 
 VARIANTS: dict[str, tuple[Patch, ...]] = {
@@ -145,6 +230,15 @@ VARIANTS: dict[str, tuple[Patch, ...]] = {
     "resync-succeeds-in-pair": ((PairControl, "request", _nothing_to_do_in_pair),),
     "flush-of-one-copy": ((PrimaryVolume, "_flush_both", _local_flush),),
     "stale-read-after-swap": ((PrimaryVolume, "read", _stale_read),),
+    "entry-told-before-vote": ((PairReservations, "_ask", _entry_told_before_vote),),
+    "abort-not-awaited": ((PairReservations, "_ended_there", _not_awaited), (UnitReservation, "abort", _ended_at_once)),
+    "table-not-durable": ((PairReservations, "_save", _table_in_memory),),
+    "doubt-forgotten": ((PairReservations, "_show", _doubt_forgotten),),
+    "outdated-half-is-good": ((storage_model.pair, "_resynced", _outdated_is_good),),
+    "takeover-without-outdated": ((storage_model.pair, "forced_epoch", _taken_over_unmarked),),
+    "incomplete-half-taken-over": ((storage_model.pair, "forced_epoch", _complete_or_not),),
+    "fault-suspends-one-of-a-group": ((HalfGroup, "suspend", _suspended_alone),),
+    "group-saved-one-by-one": ((SimulatedMetadata, "save_pairs", _one_by_one),),
     "quorum-open-to-all": ((PairHalf, "_may_update_quorum", _open_to_all),),
 }
 """By name: whose methods they are, and what makes the wrong one out of the right one."""

@@ -7,27 +7,61 @@ import logging
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from random import Random
 from typing import Any
 
-from scripts.simulation.arrays import PAIRS, SERIALS, SimulatedArray, substituted
+from scripts.simulation.arrays import SERIALS, SimulatedArray, substituted
 from scripts.simulation.copies import Copies
-from scripts.simulation.disks import Disk
+from scripts.simulation.disks import BLOCK, Disk, number_of
 from scripts.simulation.event_loop import PROCESS, Process, Stuck, VirtualLoop
 from scripts.simulation.faults import Faults
+from scripts.simulation.groups import LOG, Groups
 from scripts.simulation.hosts import Host, Workload
 from scripts.simulation.journal import Journal
 from scripts.simulation.ledger import Ledger
 from scripts.simulation.network import Network
 from scripts.simulation.operator import Habits, Operator
 from scripts.simulation.registers import Registers
+from scripts.simulation.reservers import Fencing
+from scripts.simulation.tables import Tables
+from storage_model.pair import PairRecord
 from storage_model.pair_state import FenceLevel, PairRole, PairState
+from target.remote_copy.pair_half import MIRRORED
 
 _HEALING_SECONDS = 120.0
 _HOSTS = (("host-a", "array-a"), ("host-b", "array-b"), ("host-c", "array-b"))
+
+
+@dataclass(frozen=True)
+class Features:
+    """What only some worlds have. Drawn apart: what is new in one world leaves the others as they were."""
+
+    fencing: Fencing | None
+    pairs: tuple[str, ...]
+    group: tuple[str, ...]
+    force: float
+    tardy: float | None
+    """Writes that are late are those that a preemption must not leave behind."""
+
+    @classmethod
+    def drawn(cls, seed: int) -> "Features":
+        random = Random(f"features of {seed}")  # a text: as it is the same under every hash seed
+        fencing = Fencing("data0", random.choice((0.02, 0.06)), random.choice((0.15, 0.5)))
+        reserved = random.random() < 0.3
+        apart, tardy = random.random() < 0.5, random.choice((0.02, 0.1, 0.3))
+        force = random.choice((0.5, 1.0)) if random.random() < 0.3 else 0.0
+        pairs: tuple[str, ...] = ("quorum0", "data0")
+        group = pairs
+        if random.random() < 0.3:
+            pairs = ("quorum0", "data0", LOG)
+            group = random.choice((("data0", LOG), pairs))
+        elif reserved and apart:
+            group = ()
+        return cls(fencing if reserved else None, pairs, group, force, tardy if reserved else None)
 
 
 @dataclass
@@ -39,6 +73,7 @@ class Result:
     events: int
     virtual_seconds: float
     checked: int
+    explained: int
     faults: Counter[str] = field(default_factory=Counter)
     outcomes: Counter[str] = field(default_factory=Counter)
     digest: str = ""
@@ -50,6 +85,7 @@ class World:
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
+        self.features = features = Features.drawn(seed)
         self.random = random = Random(seed)
         self.journal = Journal()
         self.network = Network(random, self.journal)
@@ -59,35 +95,68 @@ class World:
         self.wall_offset = 1.7e9
         serials = (SERIALS["array-a"], SERIALS["array-b"])
         fence, copy_rate = random.choice(tuple(FenceLevel)), random.choice((0, 0, 1 << 20, 1 << 18))
+        copy_rate = 0 if LOG in features.pairs else copy_rate
         self.arrays = tuple(
-            SimulatedArray(name, self.network, Disk(name, random, self.journal), fence, copy_rate) for name in SERIALS
+            SimulatedArray(
+                name,
+                self.network,
+                Disk(name, random, self.journal),
+                fence,
+                copy_rate,
+                pairs=features.pairs,
+                group=features.group,
+            )
+            for name in SERIALS
         )
         a, b = self.arrays
-        self.ledger = Ledger(self.journal, serials, PAIRS)
-        self.registers = Registers(self.journal, serials, PAIRS, self._where)
+        self.ledger = Ledger(self.journal, serials, features.pairs)
+        self.registers = Registers(self.journal, serials, features.pairs, self._where, self._mirrors)
         self.ledger.decided.append(self.registers.decided)
-        self.copies = Copies(self.journal, (a, b))
+        self.tables = Tables(self.journal, serials, ("data0",))
+        self.ledger.decided.append(self.tables.decided)
+        self.copies = Copies(self.journal, (a, b), features.pairs)
         for array in self.arrays:
             array.disk.saved = self._saved(array.serial)
+            array.disk.saved_table = partial(self.tables.saved, array.serial)
+            array.disk.landed = partial(self.tables.landed, array.serial)
+        self.groups = Groups(self.journal, self.ledger, serials, features.group, self._number_at, self._mirrors)
         numbers = itertools.count(1)
         workload = self._workload()
         self.hosts = tuple(
-            Host(name, array, index, self.network, random, self.ledger, self.registers, workload, numbers)
+            Host(
+                name,
+                array,
+                index,
+                self.network,
+                random,
+                self.ledger,
+                self.registers,
+                self.tables,
+                workload,
+                numbers,
+                features.fencing,
+                self.groups if LOG in features.pairs else None,
+            )
             for index, (name, array) in enumerate(_HOSTS)
         )
-        self.operator = Operator(random, self.journal, self.registers, self._habits())
-        self.faults = Faults(random, self.loop, self.network, (a, b), self.hosts, self._jump, self._lost_power)
+        self.operator = Operator(
+            random, self.journal, self.registers, self.ledger, self._habits(features.force), features.pairs
+        )
+        self.faults = Faults(
+            random, self.loop, self.network, (a, b), self.hosts, self._jump, self._lost_power, apart=features.force > 0
+        )
         self.ledger.decided.append(self.faults.decided)
         self.network.machine("operator")
-        self._set_the_pace()
+        self._set_the_pace(features.tardy)
 
-    def _set_the_pace(self) -> None:
+    def _set_the_pace(self, tardy: float | None) -> None:
         """Slow links and disks leave more time for something to happen in between."""
         for path in (self.network.path(*SERIALS), self.network.path(*reversed(SERIALS))):
             path.delay = self.random.choice((0.0003, 0.0003, 0.005, 0.05))
         for array in self.arrays:
             array.disk.slowness = self.random.choice((1.0, 1.0, 10.0, 40.0))
-            array.disk.tardy = self.random.choice((0.0, 0.0, 0.02))
+            drawn = self.random.choice((0.0, 0.0, 0.02))
+            array.disk.tardy = drawn if tardy is None else tardy
 
     def _workload(self) -> Workload:
         random = self.random
@@ -100,9 +169,9 @@ class World:
             reset=random.choice((0.0, 0.05)),
         )
 
-    def _habits(self) -> Habits:
+    def _habits(self, force: float) -> Habits:
         random = self.random
-        return Habits(
+        habits = Habits(
             think=random.choice((0.05, 0.15, 0.4)),
             split=random.choice((0.05, 0.3, 0.8)),
             writable=random.choice((0.0, 0.5, 1.0)),
@@ -110,10 +179,31 @@ class World:
             swap=random.choice((0.2, 0.6, 1.0)),
             delete=random.choice((0.0, 0.0, 0.03)),
             repair=random.choice((0.3, 1.0)),
+            group=0.3,
+            force=force,
         )
+        if LOG in self.features.pairs:  # of a group that is never whole nothing can be seen
+            habits = replace(habits, think=0.05, split=0.1, writable=0.0, delete=0.0, repair=1.0, group=0.9)
+        return habits
 
-    def _saved(self, serial: str) -> Callable[[str, Any], None]:
-        return lambda pair, record: self.ledger.saved(serial, pair, record)
+    def _saved(self, serial: str) -> Callable[[Mapping[str, PairRecord]], None]:
+        def saved(records: Mapping[str, PairRecord]) -> None:
+            before = {pair: self.ledger.record(pair, serial) for pair in self.features.pairs}
+            for pair, record in records.items():
+                self.ledger.saved(serial, pair, record)
+                if record.state is PairState.SMPL:
+                    self.tables.forgotten(serial, pair)
+                was = before[pair].decided, before[pair].state
+                now = record.decided, record.state
+                if record.state is PairState.PAIR and record.decided.p_serial == serial and now != was:
+                    self.registers.mirroring(pair, serial)
+            self.groups.saved(serial, before, records)
+
+        return saved
+
+    def _number_at(self, serial: str, pair: str, lba: int) -> int:
+        array = next(array for array in self.arrays if array.serial == serial)
+        return number_of(bytes(array.disk.volumes[pair].live[lba * BLOCK : (lba + 1) * BLOCK]))
 
     def _jump(self, seconds: float) -> None:
         self.journal.fault("clock jumps", f"by {seconds:.0f} s")
@@ -133,6 +223,11 @@ class World:
         epoch = control.half.record.decided.epoch
         return epoch if epoch == self.ledger.truth(pair).epoch else None  # it may be half of a pair already
 
+    def _mirrors(self, pair: str, serial: str) -> bool:
+        """The P-VOL of a pair in COPY or PAIR: what is acknowledged is at both arrays."""
+        control = next(array for array in self.arrays if array.serial == serial).controls.get(pair)
+        return control is not None and control.half.role is PairRole.P_VOL and control.half.state in MIRRORED
+
     # ------------------------------------------------------------------------------------------------------- a run
 
     async def _main(self) -> None:
@@ -146,7 +241,8 @@ class World:
         watcher = self.loop.create_task(self._watch())
         heartbeat = self.loop.create_task(self._lose_heartbeats())
         await asyncio.sleep(random.choice((0.5, 2.0)))
-        await self.faults.run(random.choice((2.0, 4.0)), random.choice((0.2, 0.5, 1.0)))
+        seconds, pause = random.choice((2.0, 4.0)), random.choice((0.2, 0.5, 1.0))
+        await self.faults.run(seconds, pause if LOG not in self.features.pairs else 2 * pause)
         self.faults.heal()
         heartbeat.cancel()
         self.operator.calm = True
@@ -155,12 +251,14 @@ class World:
         await self._settle()
         watcher.cancel()
         self.copies.check_equal()
+        await self._clear_reservations()
         await self._read_everything()
 
     async def _watch(self) -> None:
         while True:
             await asyncio.sleep(0.4 * self.random.random())
             self.copies.check()
+            self.groups.check()
 
     async def _lose_heartbeats(self) -> None:
         """Figure 12: every node takes the others for dead, and tries for the quorum volume."""
@@ -192,16 +290,23 @@ class World:
         idle = all(volume.idle for array in self.arrays for volume in array.disk.volumes.values())
         return (
             idle
-            and len(controls) == 2 * len(PAIRS)
+            and len(controls) == 2 * len(self.features.pairs)
             and all(
                 control.half.state is PairState.PAIR and not control.half.register.in_doubt and control.half.connected
                 for control in controls
             )
         )
 
+    async def _clear_reservations(self) -> None:
+        for host in self.hosts:
+            if host.reserver is not None and host.cluster is not None:
+                await host.cluster.start(host.reserver.clear())
+        await asyncio.sleep(1.0)
+        self.tables.check_equal()
+
     async def _read_everything(self) -> None:
         for host in self.hosts:
-            for pair in PAIRS:
+            for pair in self.features.pairs:
                 if self._where(pair, host.serial) is not None and host.cluster is not None:
                     await host.cluster.start(host.read_all(pair))
 
@@ -291,6 +396,7 @@ def run_seed(seed: int, *, verbose: bool = False, digest: bool = False, tail: in
         world.loop.handled,
         world.loop.time(),
         world.registers.checked,
+        world.tables.checked,
         journal.faults,
         journal.outcomes,
         journal.digest() if digest else "",

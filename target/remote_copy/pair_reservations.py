@@ -96,6 +96,8 @@ class PairReservations:
         half = self._half
         order = replace(order, first_port=self._base)
         for _ in range(ATTEMPTS):
+            if aborted():
+                return True  # nobody is told
             if half.role is PairRole.SMPL:
                 raise PairRefused(Refusal.NOT_PAIRED)
             known = self._known_outcome(order)
@@ -148,7 +150,7 @@ class PairReservations:
                 raise PairRefused(Refusal.IN_DOUBT)  # the vote that is out may make an owner, or move the P-VOL
             await self.settle()
             if aborted():
-                return True  # nobody is told
+                raise PairRefused(Refusal.BUSY)  # an order that came to its array after the preemption is given again
             async with unit.lock:
                 if unit.reserved or half.record.decided.owner is not None:
                     return False  # reserved by RESERVE, here or by what became of one (SPC-2 5.5.1)
@@ -293,9 +295,11 @@ class PairReservations:
         return Frame(FrameType.ANSWER, flags=Answer.MEDIUM_FAILURE)
 
     async def _aborted(self) -> Frame:
-        """See :attr:`FrameType.ABORTED`."""
+        """See :attr:`FrameType.ABORTED`. What an earlier connection brought may still be on its way to the medium."""
         for ended in self._doomed:
             await ended.wait()
+        await self._half.replicated.close()
+        self._half.replicated.open()
         return Frame(FrameType.ANSWER)
 
     async def _forward(self, order: ReservationOrder, aborted: Callable[[], bool]) -> bool:

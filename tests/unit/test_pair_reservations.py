@@ -182,6 +182,22 @@ async def test_preempt_and_abort_waits_for_the_victims_writes_at_the_other_array
     equal_tables(at.pair)
 
 
+async def test_preempt_and_abort_waits_for_writes_that_came_before_the_link_was_lost(at: Setting) -> None:
+    """I6: the victim's write has ended at A, which could not mirror it any more, but not yet on B's medium."""
+    await at.holds(at.a)
+    at.pair.b.disk.volume.hold.clear()
+    write = asyncio.create_task(at.a.answer(WRITE, b"v" * 512))
+    await at.pair.b.disk.volume.writing.wait()
+    at.pair.wire.cut()
+    assert await write is GOOD
+    await at.pair.connect()
+    preempting = asyncio.create_task(at.b.preempt(at.a, action=PREEMPT_AND_ABORT))
+    await at.pair.quiet()
+    assert not at.a.let_in and not preempting.done()
+    at.pair.b.disk.volume.hold.set()
+    assert await preempting is GOOD
+
+
 async def test_preempt_and_abort_at_the_p_vol_waits_for_commands_at_the_s_vol(at: Setting) -> None:
     await at.holds(at.b)
     at.pair.b.disk.volume.hold_reads.clear()
@@ -208,6 +224,23 @@ async def test_an_order_of_the_preempted_that_still_waits_is_dropped(at: Setting
     assert await preempting is GOOD
     await late  # aborted: whatever it says is not sent
     assert {made.key for made in equal_tables(at.pair).registrations.values()} == {0xA}
+
+
+async def test_an_order_that_comes_after_the_preemption_is_not_dropped_with_those_before(at: Setting) -> None:
+    """B's host was preempted, and registers anew while A still makes that durable: GOOD only for what is in force."""
+    await at.holds(at.b)
+    preempting = asyncio.create_task(at.a.preempt(at.b, action=PREEMPT_AND_ABORT))
+    while at.b.let_in:
+        await asyncio.sleep(0)
+    at.pair.a.disk.running.clear()
+    assert await at.b.hears() == [0x2A05]
+    anew = asyncio.create_task(at.b.out(REGISTER_AND_IGNORE, 0xBB))
+    await at.pair.quiet()
+    assert not preempting.done() and not anew.done()
+    at.pair.a.disk.running.set()
+    assert await preempting is GOOD
+    assert await anew is GOOD
+    assert {made.key for made in equal_tables(at.pair).registrations.values()} == {0xA, 0xBB}
 
 
 # --------------------------------------------------------------------------------- without the other array's word
