@@ -12,16 +12,17 @@ PATIENCE_SECONDS: Final = 50e-6
 100 µs of latency, and more processor time than to look: 4 KiB reads at queue depth 1 took 0.4 x the time with it, and
 0.7 x the CPU time of the array.
 """
+_LOST_SECONDS: Final = 500e-6
 _CREDIT: Final = 16
 _GAIN: Final = 4
-_PROBE_EVERY: Final = 64
+_PROBE_EVERY: Final = 32
 
 
 class PatientSelector(selectors.EpollSelector):
     """Looks for ``PATIENCE_SECONDS`` before it blocks, as long as that pays.
 
     An event that came meanwhile earns credit, a look in vain costs some, and all of it goes when another process took
-    the processor: without credit only one wait in 64 tries again, so that an array with little to do, or on a machine
+    the processor: without credit only one wait in 32 tries again, so that an array with little to do, or on a machine
     that has much to do, sleeps as any other. Between two looks whoever else is ready has the processor: the initiator
     may share it with us.
     """
@@ -41,19 +42,18 @@ class PatientSelector(selectors.EpollSelector):
             return ready
         self._waits += 1
         if self._credit or not self._waits % _PROBE_EVERY:
-            until = self._clock() + PATIENCE_SECONDS
+            begun = self._clock()
             while True:
                 os.sched_yield()
                 ready = super().select(0)
-                if self._clock() > until:
-                    # Somebody else had the processor meanwhile, if there is an event: who sleeps is woken sooner.
-                    self._credit = 0 if ready else max(self._credit - 1, 0)
-                    break
+                passed = self._clock() - begun
                 if ready:
-                    self._credit = min(self._credit + _GAIN, _CREDIT)
+                    # Who sleeps is woken sooner than one who has let others have the processor for their whole slice.
+                    self._credit = min(self._credit + _GAIN, _CREDIT) if passed < _LOST_SECONDS else 0
+                    return ready
+                if passed > PATIENCE_SECONDS:
+                    self._credit = max(self._credit - 1, 0)
                     break
-            if ready:
-                return ready
         return super().select(timeout)
 
 

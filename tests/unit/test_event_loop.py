@@ -9,7 +9,7 @@ import pytest
 
 from target.event_loop import PATIENCE_SECONDS, PatientSelector, new_event_loop
 
-PROBES = 64
+PROBES = 32
 """Waits of which one looks although it does not seem to pay."""
 
 
