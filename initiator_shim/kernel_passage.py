@@ -17,6 +17,9 @@ class KernelPassage:
     """One pipe for all connections: it is empty whenever nothing is being passed."""
 
     def __init__(self) -> None:
+        self._open()
+
+    def _open(self) -> None:
         self._out, self._in = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         with suppress(OSError):  # more than this user may have: then it goes on in smaller pieces
             fcntl.fcntl(self._in, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
@@ -35,12 +38,19 @@ class KernelPassage:
             moved = os.splice(source, self._in, min(count, _AT_A_TIME), flags=os.SPLICE_F_NONBLOCK | os.SPLICE_F_MOVE)
         except OSError:
             return 0
-        sent = 0
-        with suppress(OSError):  # it is full, or lost
-            while sent < moved:
-                sent += os.splice(self._out, target, moved - sent, flags=os.SPLICE_F_NONBLOCK | os.SPLICE_F_MOVE)
-        while sent < moved:
-            rest = os.read(self._out, moved - sent)
-            sent += len(rest)
-            left_over(rest)
+        try:
+            self._let_out(target, moved, left_over)
+        except BaseException:  # what is left in the pipe must not reach another connection
+            self.close()
+            self._open()
+            raise
         return moved
+
+    def _let_out(self, target: int, count: int, left_over: Callable[[bytes], None]) -> None:
+        with suppress(OSError):  # it is full, or lost
+            while count:
+                count -= os.splice(self._out, target, count, flags=os.SPLICE_F_NONBLOCK | os.SPLICE_F_MOVE)
+        while count:
+            rest = os.read(self._out, count)
+            count -= len(rest)
+            left_over(rest)

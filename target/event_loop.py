@@ -52,7 +52,8 @@ class PatientSelector(selectors.EpollSelector):
                     self._credit = min(self._credit + _GAIN, _CREDIT) if passed < _LOST_SECONDS else 0
                     return ready
                 if passed > PATIENCE_SECONDS:
-                    self._credit = max(self._credit - 1, 0)
+                    self._credit = max(self._credit - 1, 0) if passed < _LOST_SECONDS else 0
+                    timeout = None if timeout is None else max(timeout - passed, 0)
                     break
         return super().select(timeout)
 

@@ -32,6 +32,7 @@ WORKERS = 2
 _WRITERS = 3 * WORKERS
 _DEADLINE = 3.0
 _REFUSED_WRITES = 0.15  # the S-VOL is tried now and then
+_READ_ATTEMPTS = 3
 _REGION = REGION_BYTES // BLOCK
 _SHARED = range(4)  # blocks of the quorum volume that the owner writes
 _CONFLICT = ScsiStatus.RESERVATION_CONFLICT
@@ -242,7 +243,13 @@ class Host:
         """At the end: every block that anybody may have written."""
         regions = range(REGIONS[pair])
         for first in (region * _REGION for region in regions):
-            await self.read(pair, range(first, first + _REGION))
+            for attempt in range(_READ_ATTEMPTS):
+                try:
+                    await self.read(pair, range(first, first + _REGION))
+                    break
+                except SessionError:  # it was shared with a command of before the healing, whose time is up only now
+                    if attempt == _READ_ATTEMPTS - 1:
+                        raise
 
     # ------------------------------------------------------------------------------------------------ the quorum volume
 

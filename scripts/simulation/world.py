@@ -329,6 +329,8 @@ class World:
             assert self.journal.violations
         except Stuck as stuck:
             self.journal.violated(str(stuck))
+        except Exception as error:  # the seed is told, and what led to it
+            self.journal.violated(f"the run could not be ended: {error!r}")
         finally:
             self._close()
 

@@ -160,10 +160,15 @@ class Serving(asyncio.BufferedProtocol):
             self._connection.pause_writing(True)
 
     def resume_writing(self) -> None:
+        self._loop.call_soon(self._go_on_writing)  # not in here: an error now would end the transport twice
+
+    def _go_on_writing(self) -> None:
+        if self._transport.is_closing() or self._transport.get_write_buffer_size():
+            return
         self._transport.resume_reading()
         if self._connection is not None:
             self._connection.pause_writing(False)
-            self._pump([])
+            self._resume()
 
     # ------------------------------------------------------------------ the loop
 
@@ -213,7 +218,7 @@ class Serving(asyncio.BufferedProtocol):
             return
         if not rest:
             return
-        transport.writelines(rest)
+        transport.write(b"".join(rest))  # writelines of Python 3.12.0 to 3.12.8 pauses nobody, so that none is resumed
         if transport.get_write_buffer_size() > UNSENT_BYTES_MAX:
             transport.pause_reading()
 

@@ -88,17 +88,19 @@ async def orwrite(context: CommandContext) -> TaskOutcome:
     flags, lba, count = checked_transfer(context)
     data = received_blocks(context, count)
     if data:
+        epoch = lu.pair_epoch
         held = await lu.write_ranges.exclude(lba, lba + len(data) // lu.block_length)
         try:
             fua = bool(flags & FUA) or lu.write_through
-            await _set_bits(lu, task, lba * lu.block_length, memoryview(data), fua=fua)
+            await _set_bits(lu, task, lba * lu.block_length, memoryview(data), epoch, fua=fua)
         finally:
             lu.write_ranges.release(held)
     return TaskOutcome(transfer_length_bytes=count * lu.block_length)
 
 
-async def _set_bits(lu: LogicalUnit, task: ScsiTask, offset_bytes: int, data: memoryview, *, fua: bool) -> None:
-    epoch = lu.pair_epoch
+async def _set_bits(
+    lu: LogicalUnit, task: ScsiTask, offset_bytes: int, data: memoryview, epoch: int, *, fua: bool
+) -> None:
     for start in range(0, len(data), CHUNK_BYTES):
         ones = data[start : start + CHUNK_BYTES]
         before = await lu.volume.read(offset_bytes + start, len(ones))

@@ -73,8 +73,15 @@ async def write_blocks(
     if data:
         length, block_length, ranges = len(data), lu.block_length, lu.write_ranges
         end = lba + length // block_length
-        held = await ranges.share(lba, end) if ranges.exclusive else ranges.enter(lba, end)
+        epoch: int | None = None
+        if ranges.exclusive:
+            epoch = lu.pair_epoch
+            held = await ranges.share(lba, end)
+        else:
+            held = ranges.enter(lba, end)
         try:
+            if epoch is not None:
+                check_same_epoch(lu, epoch)
             if not task.aborted:
                 if length <= VOLUME_WRITE_BYTES:
                     await lu.volume.write(lba * block_length, data, fua=fua or lu.write_through)
@@ -233,8 +240,8 @@ async def compare_and_write(context: CommandContext) -> TaskOutcome:
     if not count:
         return TaskOutcome()
     data = memoryview(task.data_out)
-    held = await lu.write_ranges.exclude(lba, lba + count)
     epoch = lu.pair_epoch
+    held = await lu.write_ranges.exclude(lba, lba + count)
     try:
         _check_equal(await lu.volume.read(lba * lu.block_length, length), data[:length])
         check_same_epoch(lu, epoch)
@@ -247,7 +254,10 @@ async def compare_and_write(context: CommandContext) -> TaskOutcome:
 
 
 def check_same_epoch(lu: LogicalUnit, epoch: int) -> None:
-    """Between reading and writing of one indivisible step; the initiator repeats it."""
+    """After a wait, before a write: the command was let through in ``epoch``, by the owner and with the data of then.
+
+    In another one the initiator has to ask again.
+    """
     if lu.pair_epoch != epoch:
         raise CheckCondition(SenseKey.ABORTED_COMMAND, AscAscq.NO_ADDITIONAL_SENSE)
 

@@ -11,7 +11,7 @@ from storage_model.errors import CheckCondition
 from storage_model.spec import scsi_pages as pages
 from storage_model.spec.scsi_cdb import ANCHOR, NDOB, UNMAP_ANCHOR, UNMAP_BIT, OperationCode, decode_block_cdb
 from storage_model.spec.scsi_sense import AscAscq, SenseKey
-from target.scsi.block_commands import CHUNK_BYTES, check_range, write_blocks
+from target.scsi.block_commands import CHUNK_BYTES, check_range, check_same_epoch, write_blocks
 from target.scsi.command_context import CommandContext, invalid_field, invalid_parameter
 from target.scsi.logical_unit import (
     MAXIMUM_UNMAP_BYTES,
@@ -28,9 +28,10 @@ _MAXIMUM_STATUS_DESCRIPTORS = 1024
 
 async def _unmap_blocks(lu: LogicalUnit, task: ScsiTask, lba: int, count: int) -> None:
     """Like a write of zeros, so that a COMPARE AND WRITE keeps it out too."""
-    ranges = lu.write_ranges
+    ranges, epoch = lu.write_ranges, lu.pair_epoch
     held = await ranges.share(lba, lba + count)
     try:
+        check_same_epoch(lu, epoch)
         if not task.aborted:
             await lu.volume.unmap(lba * lu.block_length, count * lu.block_length)
     finally:

@@ -4,8 +4,9 @@ import asyncio
 import contextlib
 import socket
 from asyncio.trsock import TransportSocket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -215,3 +216,64 @@ def test_stranger_gets_no_memory_for_what_it_announces() -> None:
     assert space is not None and len(space) == MEBIBYTE
     space[:] = bytes(MEBIBYTE)
     assert len(peer.received_there(MEBIBYTE, 0)) == 1
+
+
+def writelines_of_312(self: Any, buffers: Iterable[Buffer]) -> None:
+    """As in Python 3.12.0 to 3.12.8: the protocol is not told that it has to pause, nor ever that it may go on."""
+    data = b"".join(buffers)
+    if not self._buffer:
+        with contextlib.suppress(BlockingIOError):
+            data = data[self._sock.send(data) :]
+    self._buffer.extend(data)
+    if self._buffer:
+        self._loop._add_writer(self._sock_fd, self._write_ready)
+
+
+def writelines_of_3129(self: Any, buffers: Iterable[Buffer]) -> None:
+    """As from Python 3.12.9 on: it tries to send at once, behind what waits already."""
+    self._buffer.extend(b"".join(buffers))
+    self._write_ready()
+    if self._buffer:
+        self._loop._add_writer(self._sock_fd, self._write_ready)
+        self._maybe_pause_protocol()
+
+
+async def test_a_full_socket_is_waited_for_with_every_python(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("asyncio.selector_events._SelectorSocketTransport.writelines", writelines_of_312)
+    async with two_ends() as (a, _):
+        payload = bytes(8 * MEBIBYTE)
+        async with asyncio.timeout(20):
+            answer = await a.transport.request(write_frame(payload))
+        assert answer.payload == payload
+
+
+async def test_hanging_up_sends_what_was_held_back_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The socket may take it all just then."""
+    monkeypatch.setattr("asyncio.selector_events._SelectorSocketTransport.writelines", writelines_of_3129)
+    async with two_ends() as (a, b):
+        b.stream.pause_reading()
+        await eventually(lambda: not b.stream.is_reading(), what="nothing is read")
+        count = 0
+        while not a.connection._unsent:
+            _ = a.transport.request(write_frame(bytes((count,)) * 200_000))
+            count += 1
+            await asyncio.sleep(0)
+        reader = b.stream.get_extra_info("socket")._sock.dup()
+        with reader:
+            received = take(reader)  # before the sender's loop has seen that there is room
+            a.connection.hang_up("the test does")
+            async with asyncio.timeout(20):
+                while (piece := take(reader)) or len(received) < count * 200_000:
+                    received += piece
+                    await asyncio.sleep(0)
+        b.stream.abort()
+    assert len(received) == count * (HEADER_LENGTH + 200_000)
+
+
+def take(sock: socket.socket) -> bytes:
+    """What is there."""
+    taken = bytearray()
+    with contextlib.suppress(BlockingIOError):
+        while piece := sock.recv(1 << 20):
+            taken += piece
+    return bytes(taken)

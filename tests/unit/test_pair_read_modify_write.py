@@ -19,6 +19,9 @@ MISCOMPARE, PROTECTED, ABORTED, NOT_READY = (0xE, 0x1D00), (7, 0x2700), (0xB, 0x
 COMPARE_AND_WRITE = bytes((0x89, 0)) + bytes(11) + b"\x01"
 ORWRITE = bytes((0x8B, 0)) + bytes(11) + b"\x01"
 
+WRITE_SAME = bytes((0x93, 0)) + bytes(11) + b"\x01"
+WRITE_SAME_UNMAP = bytes((0x93, 0x08)) + bytes(11) + b"\x01"
+
 
 @pytest.fixture
 async def pair() -> AsyncIterator[Pair]:
@@ -95,6 +98,42 @@ async def test_a_pair_that_goes_to_the_other_site_and_back_meanwhile(pair: Pair,
     assert await slow == ABORTED
     assert await pair.a.medium(0) == await pair.b.medium(0) == "b"
     assert await first.answer(READ) is GOOD
+
+
+@pytest.mark.parametrize(
+    ("cdb", "data"),
+    [
+        (WRITE, block("late")),
+        (COMPARE_AND_WRITE, swap("0", "late")),
+        (ORWRITE, block("late")),
+        (WRITE_SAME, block("late")),
+        (WRITE_SAME_UNMAP, bytes(512)),
+    ],
+    ids=["write", "compare-and-write", "orwrite", "write-same", "write-same-unmap"],
+)
+async def test_what_waited_behind_another_command_is_not_the_new_owners(cdb: bytes, data: bytes) -> None:
+    """The former owner's command was let through, and waits for its blocks while somebody else becomes the owner."""
+    pair = Pair(quorum=True)
+    await pair.start()
+    await pair.mirror()
+    former, latter = host(pair.a, "former", 1), host(pair.a, "latter", 2)
+    for owner in (former, latter):
+        await pair.a.do(PairVerb.SPLIT)
+        await pair.until(PairState.PSUS)
+        await pair.a.do(PairVerb.RESYNC, claim=owner.nexus)
+        await pair.until(PairState.PAIR)
+        if owner is former:
+            assert await former.answer(WRITE, block("0")) is GOOD
+            pair.a.disk.volume.hold_reads.clear()
+            first = asyncio.create_task(former.answer(COMPARE_AND_WRITE, swap("0", "1")))
+            await pair.quiet()
+            late = asyncio.create_task(former.answer(cdb, data))
+            await pair.quiet()
+    pair.a.disk.volume.hold_reads.set()
+    assert (await first, await late) == (ABORTED, ABORTED)
+    assert await pair.a.medium(0) == await pair.b.medium(0) == "0"
+    assert await latter.answer(WRITE, block("mine")) is GOOD
+    await pair.stop()
 
 
 async def test_a_swap_between_comparison_and_write(pair: Pair) -> None:
