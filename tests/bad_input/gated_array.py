@@ -247,7 +247,9 @@ async def not_answered_yet(initiator: RawInitiator) -> list[Pdu]:
 
 
 def reset(initiator: RawInitiator) -> None:
-    """RST instead of FIN: SO_LINGER with no time at all."""
+    """RST instead of FIN: SO_LINGER with no time at all. Nothing where the array has hung up already."""
     writer = initiator._writer
-    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    writer.transport.abort()
+    sock = writer.get_extra_info("socket")
+    if sock.fileno() >= 0:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        writer.transport.abort()

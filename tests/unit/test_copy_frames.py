@@ -123,7 +123,7 @@ def tagged(request: pytest.FixtureRequest) -> bool:
 
 @pytest.fixture
 def short_is_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in (("_LONG", 8), ("_WORTH_A_RECEIVE", 3), ("_CRC_BYTES", 5)):
+    for name, value in (("_LONG", 8), ("_WORTH_A_RECEIVE", 3)):
         monkeypatch.setattr(copy_frames, name, value)
 
 
