@@ -5,10 +5,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from storage_model.pair import PairRecord, PairRequest
-from storage_model.pair_state import FenceLevel, PairRole, PairState, PairVerb
+from storage_model.pair_state import FenceLevel, PairRole, PairState, PairVerb, Refusal
 from storage_model.spec.copy_frames import Frame, PairOffer
 from target.remote_copy.group_control import GroupControl
-from tests.unit.pair_in_memory import End, Site, Station, Wire
+from tests.unit.pair_in_memory import End, Site, Station, Wire, refusal
 
 GROUP = "db"
 
@@ -131,6 +131,17 @@ class Group:
         await self.a.start()
         await self.b.start()
         await self.connect()
+
+    async def crash_amid(self, site: GroupSite, verb: PairVerb, turns: int) -> Refusal | BaseException | None:
+        """``verb``, asked of B, is so many turns of the loop old when ``site`` crashes; how it ended for who asked."""
+        asking = asyncio.create_task(refusal(self.b.do(verb)))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        await site.crash()
+        self.a.impatient.set()
+        self.b.impatient.set()
+        (end,) = await asyncio.gather(asking, return_exceptions=True)  # cancelled with the array that was asked
+        return end
 
     async def connect(self) -> None:
         await self.wire.connect()

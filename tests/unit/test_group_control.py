@@ -171,13 +171,7 @@ async def test_group_in_doubt_is_decided_as_voted(group: Group, lost: str, crash
 async def test_crash_at_any_moment_of_a_takeover(group: Group, crashed: str, turns: int) -> None:
     await group.mirror()
     site = {"a": group.a, "b": group.b}[crashed]
-    asking = asyncio.create_task(refusal(group.b.do(PairVerb.SWAP_RESYNC)))
-    for _ in range(turns):
-        await asyncio.sleep(0)
-    await site.crash()
-    group.a.impatient.set()
-    group.b.impatient.set()
-    (end,) = await asyncio.gather(asking, return_exceptions=True)  # cancelled with the array that was asked
+    end = await group.crash_amid(site, PairVerb.SWAP_RESYNC, turns)
     for each in (group.a, group.b):
         assert len({member.disk.record.decided.epoch for member in each.members.values()}) == 1, "I9"
         each.impatient.clear()

@@ -178,13 +178,7 @@ async def test_in_doubt_it_is_decided_as_voted(group: Group, verb: PairVerb, los
 async def test_crash_at_any_moment(group: Group, verb: PairVerb, crashed: str, turns: int) -> None:
     await before(group, verb)
     site = {"a": group.a, "b": group.b}[crashed]
-    asking = asyncio.create_task(refusal(group.b.do(verb)))
-    for _ in range(turns):
-        await asyncio.sleep(0)
-    await site.crash()
-    group.a.impatient.set()
-    group.b.impatient.set()
-    (end,) = await asyncio.gather(asking, return_exceptions=True)  # cancelled with the array that was asked
+    end = await group.crash_amid(site, verb, turns)
     for each in (group.a, group.b):
         assert len({member.disk.record.decided for member in each.members.values()}) == 1, "I9"
         each.impatient.clear()
