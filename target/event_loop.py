@@ -48,10 +48,8 @@ class PatientSelector(selectors.EpollSelector):
             os.sched_yield()
             ready = super().select(0)
             passed = self._clock() - begun
-        if passed >= _LOST_SECONDS:
-            self._credit = (
-                0  # who sleeps is woken sooner than one who has let others have the processor for their slice
-            )
+        if passed >= _LOST_SECONDS:  # who sleeps is woken sooner than one who lets others have their whole slice
+            self._credit = 0
         else:
             self._credit = min(self._credit + _GAIN, _CREDIT) if ready else max(self._credit - 1, 0)
         if ready:
