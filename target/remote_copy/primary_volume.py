@@ -50,16 +50,14 @@ class PrimaryVolume:
         Any other is for ``otherwise``. Not inside the gate yet: asked for as late as now, the pair is as it is seen.
         """
         half, length_bytes = self._half, len(data)
-        end = offset_bytes + length_bytes
-        regions = range(offset_bytes // REGION_BYTES, (end - 1) // REGION_BYTES + 1)
+        regions = half.marks.bitmap.regions(offset_bytes, length_bytes)
         held = None
         if half.mirroring and not half.gate.closed and length_bytes:
-            held = half.ranges.exclude_now(offset_bytes, end)
-        if held is None:
-            await otherwise(offset_bytes, length_bytes, data, fua)
-            return
-        if not half.marks.begin_marked(regions):
+            held = half.ranges.exclude_now(offset_bytes, offset_bytes + length_bytes)
+        if held is not None and not half.marks.begin_marked(regions):
             half.ranges.release(held)
+            held = None
+        if held is None:
             await otherwise(offset_bytes, length_bytes, data, fua)
             return
         half.gate.enter_now()
