@@ -7,21 +7,34 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from target.event_loop import PATIENCE_SECONDS, PatientSelector, new_event_loop
+from target.event_loop import LONG_PATIENCE_SECONDS, PATIENCE_SECONDS, PatientSelector, new_event_loop
 
 PROBES = 32
 """Waits of which one looks although it does not seem to pay."""
 
 
 class Machine:
-    """Time that passes with each look; what happens at a look is the test's."""
+    """Time that passes with each look and each sleep; what happens at a look is the test's."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 0.0
         self.looks = 0
         self.step = PATIENCE_SECONDS / 5
+        self.asleep = 0.1
         self.at_look: Callable[[], None] = lambda: None
+        self.at_sleep: Callable[[], None] = lambda: None
         monkeypatch.setattr(os, "sched_yield", self._look)
+        select = selectors.EpollSelector.select
+
+        def sleep(
+            selector: selectors.EpollSelector, timeout: float | None = None
+        ) -> list[tuple[selectors.SelectorKey, int]]:
+            if timeout:
+                self.now += self.asleep
+                self.at_sleep()
+            return select(selector, timeout)
+
+        monkeypatch.setattr(selectors.EpollSelector, "select", sleep)
         self.ours, self.theirs = socket.socketpair()
         self.selector = PatientSelector(clock=lambda: self.now)
         self.selector.register(self.ours, selectors.EVENT_READ)
@@ -90,6 +103,37 @@ def test_a_look_ends_with_its_patience(machine: Machine) -> None:
     machine.earn()
     _, looks = machine.wait()
     assert looks * machine.step <= PATIENCE_SECONDS + 2 * machine.step
+
+
+def sleeps_end_soon(machine: Machine) -> None:
+    machine.asleep, machine.at_sleep = LONG_PATIENCE_SECONDS / 2, machine.send
+    while not machine.wait(0.01)[1]:
+        pass
+
+
+def test_sleeps_that_end_soon_make_it_look_for_longer(machine: Machine) -> None:
+    sleeps_end_soon(machine)
+    begun = machine.now
+    machine.at_look = lambda: machine.send() if machine.now - begun > 2 * PATIENCE_SECONDS else None
+    machine.at_sleep = lambda: None
+    found, looks = machine.wait()
+    assert found and PATIENCE_SECONDS < looks * machine.step <= LONG_PATIENCE_SECONDS
+
+
+def test_after_a_long_sleep_it_looks_for_no_longer_than_before(machine: Machine) -> None:
+    sleeps_end_soon(machine)
+    machine.asleep, machine.at_sleep = 0.1, lambda: None
+    machine.wait()
+    machine.earn()
+    assert machine.wait()[1] * machine.step <= PATIENCE_SECONDS + 2 * machine.step
+
+
+def test_on_a_busy_machine_sleeps_that_end_soon_do_not_make_it_look(machine: Machine) -> None:
+    """Whoever has the processor keeps it for its slice: most of the waits sleep all the same."""
+    sleeps_end_soon(machine)
+    machine.step = 3e-3
+    looked = [machine.wait()[1] for _ in range(10 * PROBES)]
+    assert sum(map(bool, looked)) <= 10 * PROBES // 12
 
 
 def test_who_loses_the_processor_to_others_sleeps(machine: Machine) -> None:
