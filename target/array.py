@@ -161,7 +161,7 @@ class Array:
         hello = Hello(self._config.serial, remote_copy.peer_serial, (), identity=self._store.identity)
         self._peer_identity = self._store.load_peer(remote_copy.peer_serial)
         handlers = (self._link_opened, self._link_lost, self._received, self._known_peer)
-        return LinkTransport(hello, *handlers, key=security.key, tls=security.tls)
+        return LinkTransport(hello, *handlers, write_now=self._write_now, key=security.key, tls=security.tls)
 
     def _add_unit(self, config: VolumeConfig, pair: PairConfig | None) -> None:
         assert self._store is not None
@@ -443,6 +443,10 @@ class Array:
 
     async def _link_lost(self, reason: str) -> None:
         await asyncio.gather(*(control.link_lost(reason) for control in self._controls.values()))
+
+    def _write_now(self, frame: Frame) -> bool:
+        control = self._by_ldev.get(frame.pair)
+        return control is not None and control.secondary.write_now(frame)
 
     async def _received(self, frame: Frame) -> None:
         control = self._by_ldev.get(frame.pair)

@@ -85,7 +85,7 @@ def _good_before_the_peers_vote() -> Patches:
 
 def _told_before_durable() -> Patches:
     async def save_vote(self: PairHalf, value: PairEpoch) -> None:
-        self.record = replace(self.record, accepted=value)
+        self.hold(replace(self.record, accepted=value))
         self._kept = create_task(self._store.save_pair(self.identity.name, self.record))  # type: ignore[attr-defined]
 
     return [(PairHalf, "save_vote", save_vote)]
@@ -93,7 +93,7 @@ def _told_before_durable() -> Patches:
 
 def _decision_told_before_durable() -> Patches:
     async def save_decision(self: PairHalf, value: PairEpoch) -> None:
-        self.record = PairRecord(value, value.state)
+        self.hold(PairRecord(value, value.state))
         self._kept = create_task(self._store.save_pair(self.identity.name, self.record))  # type: ignore[attr-defined]
 
     return [(PairHalf, "save_decision", save_decision)]
@@ -112,7 +112,7 @@ def _promise_is_forgotten() -> Patches:
     honest = PairHalf.recall
 
     def recall(self: PairHalf) -> None:
-        self.record = replace(self.record, accepted=None)
+        self.hold(replace(self.record, accepted=None))
         honest(self)
 
     return [(PairHalf, "recall", recall)]

@@ -131,7 +131,7 @@ def _told_before_durable(original: Method) -> Method:
     async def save_decision(self: Any, value: Any) -> None:
         before = self.record
         _background.append(asyncio.ensure_future(original(self, value)))
-        self.record = replace(before, decided=value, state=value.state, accepted=None)
+        self.hold(replace(before, decided=value, state=value.state, accepted=None))
 
     return save_decision
 

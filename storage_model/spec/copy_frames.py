@@ -85,6 +85,9 @@ class FrameType(IntEnum):
     ANSWER = 32
     """``flags`` is an :class:`Answer`; READ answers with data, PROPOSE and PROPOSE_GROUP with the voter's differing
     regions."""
+    ANSWERS = 33
+    """The requests whose numbers the payload has, 4 bytes each, are DONE, with nothing else to say of them. Only for a
+    peer whose HELLO says that it reads it."""
 
 
 _TYPES = {int(each): each for each in FrameType}
@@ -343,7 +346,8 @@ class Hello:
     """The first frame: who is there, for whom, and with which pairs.
 
     ``identity`` is drawn once for an array's metadata: an array that lost them, or a second one with the same serial
-    number, has another. ``nonce``: 32 random bytes in hexadecimal digits, with a common key.
+    number, has another. ``nonce``: 32 random bytes in hexadecimal digits, with a common key. ``answers``: its array
+    reads ANSWERS.
     """
 
     serial: str
@@ -353,6 +357,7 @@ class Hello:
     identity: str = ""
     nonce: str = ""
     required: tuple[str, ...] = ()
+    answers: bool = True
 
     def frame(self) -> Frame:
         """As a frame."""
@@ -371,6 +376,7 @@ class Hello:
             "nonce": self.nonce,
             "required": self.required,
             "reservations": any(pair.reservations for pair in self.pairs),
+            "answers": self.answers,
         }
         return Frame(FrameType.HELLO, payload=json.dumps(document).encode())
 
@@ -388,9 +394,25 @@ class Hello:
             versions = tuple(int(version) for version in document["versions"])
             identity, nonce = str(document["identity"]), str(document.get("nonce", ""))
             required = tuple(str(feature) for feature in document.get("required", ()))
-            return cls(str(document["serial"]), str(document["peer"]), pairs, versions, identity, nonce, required)
+            answers = bool(document.get("answers"))
+            serials = str(document["serial"]), str(document["peer"])
+            return cls(*serials, pairs, versions, identity, nonce, required, answers)
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:  # JSON here has Infinity
             raise RemoteProtocolError(f"HELLO cannot be read: {error!r}", 0) from None
+
+
+def answers_frame(requests: list[int]) -> Frame:
+    """ANSWERS for these requests; ANSWER for a single one."""
+    if len(requests) == 1:
+        return Frame(FrameType.ANSWER, request=requests[0])
+    return Frame(FrameType.ANSWERS, payload=struct.pack(f"!{len(requests)}I", *requests))
+
+
+def answered_requests(payload: Buffer) -> tuple[int, ...]:
+    """Of ANSWERS; raises RemoteProtocolError."""
+    if len(payload) % 4:
+        raise RemoteProtocolError(f"ANSWERS with a payload of {len(payload)} bytes", 0)
+    return struct.unpack(f"!{len(payload) // 4}I", payload)
 
 
 def encode_parts(*parts: bytes) -> bytes:

@@ -22,6 +22,8 @@ from storage_model.spec.copy_frames import (
     FrameTag,
     FrameType,
     Hello,
+    answered_requests,
+    answers_frame,
 )
 from storage_model.volume import Buffer
 from target.remote_copy.link_login import ConnectionKeys, connection_keys
@@ -50,13 +52,20 @@ class FrameReceived:
 
 
 @dataclass(frozen=True, slots=True)
+class RequestsDone:
+    """These are answered with DONE, which is all."""
+
+    requests: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class LinkFailed:
     """The link is of no use any more; ``reason`` is a sentence for the log. Send what is left, then hang up."""
 
     reason: str
 
 
-LinkEvent = LinkOpened | FrameReceived | LinkFailed
+LinkEvent = LinkOpened | FrameReceived | RequestsDone | LinkFailed
 
 
 class Link:
@@ -81,6 +90,7 @@ class Link:
         first = hello.frame()
         self._hello_payload = bytes(first.payload)
         self._outgoing: list[Buffer] = first.encode()
+        self._done: list[int] = []  # requests of the peer, whose answers leave together, behind what is queued
         self._hello_sent = False
         self._opened = False
         self._failed = False
@@ -129,6 +139,8 @@ class Link:
             return self._receive_proof(frame, self._peer)
         if frame.type in (FrameType.HELLO, FrameType.AUTHENTICATE):
             raise RemoteProtocolError(f"a second {frame.type.name}", 0)
+        if frame.type is FrameType.ANSWERS:
+            return [RequestsDone(answered_requests(frame.payload))]
         return [] if frame.type is FrameType.PING else [FrameReceived(frame)]
 
     def _receive_hello(self, frame: Frame) -> list[LinkEvent]:
@@ -210,10 +222,22 @@ class Link:
 
     def send(self, frame: Frame) -> None:
         """Queue a frame; it leaves with the next :meth:`data_to_send`."""
+        if self._done:
+            self._queue_done()
         parts = frame.encode()
         if self._tag is not None:
             parts.append(self._tag.next(parts[0], parts[1] if len(parts) > 1 else b""))
         self._outgoing += parts
+
+    def done(self, request: int) -> None:
+        """Queue the answer DONE, with nothing else to say, to a request."""
+        self._done.append(request)
+        if self._peer is None or not self._peer.answers:
+            self._queue_done()
+
+    def _queue_done(self) -> None:
+        done, self._done = self._done, []
+        self.send(answers_frame(done))
 
     def refuse(self, reason: str) -> None:
         """Queue the reason as the last frame. To a HELLO before it, the peer would open the link, only to lose it."""
@@ -223,6 +247,8 @@ class Link:
 
     def data_to_send(self, now: float) -> list[Buffer]:
         """Everything queued, in order."""
+        if self._done:
+            self._queue_done()
         outgoing, self._outgoing = self._outgoing, []
         if outgoing:
             self._hello_sent = True

@@ -13,7 +13,7 @@ from storage_model.spec.copy_frames import HEADER_LENGTH, TAG_LENGTH, Frame, Fra
 from storage_model.volume import Buffer
 from target import eager
 from target.remote_copy.copy_link import LinkDown
-from target.remote_copy.link import SILENCE_LIMIT, FrameReceived, Link, LinkEvent, LinkFailed, LinkOpened
+from target.remote_copy.link import SILENCE_LIMIT, FrameReceived, Link, LinkEvent, LinkOpened, RequestsDone
 from target.remote_copy.link_tls import LinkTls, certificate_fault
 from target.sendable import Sendable
 from target.socket_writing import send_now
@@ -27,6 +27,8 @@ RECEIVE_BUFFER_BYTES = 256 << 10
 _HANDLERS_LIMIT = 1024
 """Frames of the peer in the making; beyond that the connection is not read."""
 _RECEIVES_AT_A_TIME = 8
+_FRAMES_AT_A_TIME = 8
+"""So many leave together at most: the other array works on them while this one goes on."""
 _TRANSPORT_BYTES = 64 << 10
 """Of what the socket does not take, the transport gets so much, which it copies: it waits for the socket."""
 
@@ -51,6 +53,7 @@ class LinkConnection(asyncio.BufferedProtocol):
         self._timer: asyncio.TimerHandle | None = None
         self._due = 0.0
         self._flushing = False
+        self._count = 0
         self._numbers = itertools.count()
         self._waiting: dict[int, tuple[eager.Prompt[Frame], float]] = {}
         self._reason = "the other array hung up"
@@ -170,13 +173,15 @@ class LinkConnection(asyncio.BufferedProtocol):
         for event in events:
             if self.ended.done():
                 return
-            if isinstance(event, LinkOpened):
+            if isinstance(event, FrameReceived):
+                self._receive(event.frame)
+            elif isinstance(event, RequestsDone):
+                self._requests_done(event.requests)
+            elif isinstance(event, LinkOpened):
                 self.opened = True
                 self._owner.adopt(self, event.hello)
-            elif isinstance(event, LinkFailed):
+            else:
                 self.hang_up(event.reason)
-            elif isinstance(event, FrameReceived):
-                self._receive(event.frame)
 
     def _receive(self, frame: Frame) -> None:
         if frame.type is FrameType.ANSWER:
@@ -184,32 +189,50 @@ class LinkConnection(asyncio.BufferedProtocol):
             if future is not None and not future.done():
                 future.answer(frame)
             return
+        if frame.type is FrameType.WRITE and self._owner.write_now(frame):
+            self._link.done(frame.request)
+            self._queued()
+            return
         if frame.request:
             frame.request = self._owner.asked(self, frame.request)
         self._owner.spawn(self._owner.received(frame), self, at_once=frame.type is FrameType.WRITE)
         if len(self._owner.tasks) > _HANDLERS_LIMIT and self._transport is not None:
             self._transport.pause_reading()
 
+    def _requests_done(self, numbers: tuple[int, ...]) -> None:
+        for number in numbers:
+            future, _ = self._waiting.pop(number, (None, 0.0))
+            if future is not None and not future.done():
+                future.answer(Frame(FrameType.ANSWER))
+
     def request(self, frame: Frame) -> Awaitable[Frame]:
         frame.request = next(self._numbers) % 0xFFFFFFFF + 1  # 0 is for what wants no answer
         future: eager.Prompt[Frame] = eager.Prompt(loop=self._loop)
         alone = not self._waiting
         self._waiting[frame.request] = (future, time.monotonic())
+        self._link.send(frame)
         if alone:  # at once: the other array works on it while this one does its own part
-            self._link.send(frame)
             self._write()
         else:
-            self.send(frame)
+            self._queued()
         return future
 
     def send(self, frame: Frame) -> None:
         self._link.send(frame)
-        if not self._flushing:  # one write for all that this turn of the loop sends
+        self._queued()
+
+    def _queued(self) -> None:
+        """One write for what this turn of the loop sends, but in its course where that is much."""
+        self._count += 1
+        if self._count >= _FRAMES_AT_A_TIME:
+            self._write()
+        elif not self._flushing:
             self._flushing = True
             self._loop.call_soon(self._write)
 
     def _write(self) -> None:
         self._flushing = False
+        self._count = 0
         if self._transport is None or self._transport.is_closing():
             return
         data = [] if self._tls is not None else self._link.data_to_send(time.monotonic())

@@ -41,8 +41,8 @@ class LinkTransport:
     """Implements ``copy_link.CopyLink`` over at most one live connection.
 
     ``opened`` is called with the peer's HELLO, ``lost`` with the reason, ``received`` with each frame that is no
-    answer; ``known_peer`` answers which identity the peer must have. Without ``key`` and ``tls``, whoever reaches the
-    port and knows the serial numbers can take the peer's place.
+    answer, after ``write_now`` with each WRITE: True if it is DONE. ``known_peer`` answers which identity the peer must
+    have. Without ``key`` and ``tls``, whoever reaches the port and knows the serial numbers can take the peer's place.
     """
 
     def __init__(
@@ -53,6 +53,7 @@ class LinkTransport:
         received: Callable[[Frame], Awaitable[None]],
         known_peer: Callable[[], str | None] = lambda: None,
         *,
+        write_now: Callable[[Frame], bool] = lambda frame: False,
         key: Secret | None = None,
         tls: LinkTls | None = None,
     ) -> None:
@@ -62,6 +63,7 @@ class LinkTransport:
         self.opened = opened
         self.lost = lost
         self.received = received
+        self.write_now = write_now
         self.known_peer = known_peer
         self._connection: LinkConnection | None = None
         self._server: asyncio.Server | None = None

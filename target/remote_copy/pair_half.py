@@ -93,9 +93,8 @@ class PairHalf:
         self.volume = volume
         self.marks = marks
         self.link = link
-        self.record = record
+        self.hold(record)
         self.recall()
-        self._judge(record)
         self.gate = WriteGate()
         """Passed by what hosts and the copy task do here."""
         self.replicated = WriteGate()
@@ -136,11 +135,6 @@ class PairHalf:
         self.register = EpochRegister(identity.serial, voters, record.decided, record.accepted)
 
     @property
-    def role(self) -> PairRole:
-        """Which half is ours."""
-        return self.record.decided.role_of(self.identity.serial)
-
-    @property
     def state(self) -> PairState:
         """The state of the pair as this half knows it."""
         return self.record.state
@@ -151,32 +145,25 @@ class PairHalf:
         return self.peer is not None and self.link.up
 
     @property
-    def fetching(self) -> bool:
-        """True at a P-VOL that still lacks regions which the S-VOL has (after a swap)."""
-        record = self.record
-        behind = record.decided.source is Side.S_VOL and not record.equal
-        return behind and self.role is PairRole.P_VOL and record.state in (PairState.COPY, PairState.PSUE)
-
-    @property
     def settled(self) -> bool:
         """True if nothing about the pair is in doubt, and no region has to be fetched before it can be read."""
-        register, record = self.register, self.record
-        if register.accepted is not None or register.decided.epoch != record.decided.epoch:
-            return False
-        if record is not self._judged:
-            self._judge(record)
-        return not self._fetches
+        register = self.register
+        return register.accepted is None and register.decided.epoch == self.record.decided.epoch and not self.fetching
 
-    @property
-    def mirroring(self) -> bool:
-        """True at a settled P-VOL whose writes go to both halves: what nearly every write to a pair finds."""
-        return self.settled and self._mirrors
-
-    def _judge(self, record: PairRecord) -> None:
-        """Once per record, not per command."""
-        self._judged = record
-        self._fetches = self.fetching
-        self._mirrors = self.role is PairRole.P_VOL and record.state in MIRRORED
+    def hold(self, record: PairRecord) -> None:
+        """``record`` holds from now on. What commands ask of it is found out here, once, and not for each of them."""
+        self.record = record
+        state = record.state
+        self.role = record.decided.role_of(self.identity.serial)
+        """Which half is ours."""
+        p_vol, mirrored = self.role is PairRole.P_VOL, state in MIRRORED
+        behind = p_vol and record.decided.source is Side.S_VOL and not record.equal
+        self.fetching = behind and state in (PairState.COPY, PairState.PSUE)
+        """True at a P-VOL that still lacks regions which the S-VOL has (after a swap)."""
+        self.mirroring = p_vol and mirrored
+        """True at a P-VOL whose writes go to both halves."""
+        self.replicating = self.role is PairRole.S_VOL and mirrored
+        """True at an S-VOL that takes what the other array writes."""
 
     @property
     def _split_brain_stands(self) -> bool:
@@ -262,7 +249,8 @@ class PairHalf:
 
     def put(self, record: PairRecord) -> None:
         """``record`` is durable, or holds all the same; the caller has :attr:`saving`."""
-        before, self.record = self.record, record
+        before = self.record
+        self.hold(record)
         if (before.decided, before.state) != (record.decided, record.state):
             self._log_change(before)
             self._changed(self)

@@ -52,7 +52,7 @@ class PrimaryVolume:
         half, length_bytes = self._half, len(data)
         regions = half.marks.bitmap.regions(offset_bytes, length_bytes)
         held = None
-        if half.mirroring and not half.gate.closed and length_bytes:
+        if half.mirroring and half.settled and not half.gate.closed and length_bytes:
             held = half.ranges.exclude_now(offset_bytes, offset_bytes + length_bytes)
         if held is not None and not half.marks.begin_marked(regions):
             half.ranges.release(held)

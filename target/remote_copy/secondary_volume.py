@@ -3,7 +3,7 @@
 from storage_model.differential_bitmap import REGION_BYTES
 from storage_model.pair_state import PairRole, PairState
 from storage_model.spec.copy_frames import Answer, Frame, FrameType, WriteFlag
-from storage_model.volume import Buffer, MediumFailure, SpaceExhausted, VolumeError
+from storage_model.volume import Buffer, DirectVolume, MediumFailure, SpaceExhausted, VolumeError
 from target.remote_copy.pair_half import MIRRORED, PairHalf
 from target.remote_copy.verify_task import CHUNK_REGIONS, digests
 
@@ -15,6 +15,26 @@ class SecondaryVolume:
 
     def __init__(self, half: PairHalf) -> None:
         self._half = half
+        self._direct = half.volume if isinstance(half.volume, DirectVolume) else None
+
+    def write_now(self, frame: Frame) -> bool:
+        """Carry out a WRITE that needs no waiting; False: nothing was done, it is for :meth:`receive`."""
+        half, payload = self._half, frame.payload
+        if (
+            self._direct is None
+            or frame.flags
+            or not half.replicating
+            or half.replicated.closed
+            or frame.epoch != half.record.decided.epoch
+            or not payload
+            or len(payload) != frame.length_bytes
+            or frame.offset_bytes + frame.length_bytes > half.volume.size_bytes
+        ):
+            return False
+        try:
+            return self._direct.write_now(frame.offset_bytes, payload)
+        except VolumeError:
+            return False  # it is tried again, and met again
 
     async def receive(self, frame: Frame) -> Frame:
         """Carry out WRITE, READ, FLUSH or STATE; the answer's request number is the caller's to fill in.

@@ -6,24 +6,20 @@ from asyncio import Event
 class WriteGate:
     """Counts the writes inside; as many as the logical unit has tasks, and the copy task's window."""
 
-    __slots__ = ("_closed", "_idle", "_inside", "_open")
+    __slots__ = ("_idle", "_inside", "_open", "closed")
 
     def __init__(self) -> None:
         self._inside = 0
-        self._closed = 0
+        self.closed = 0
+        """How many changes wait for, or have, the volume to themselves."""
         self._open = Event()
         self._idle = Event()
         self._open.set()
         self._idle.set()
 
-    @property
-    def closed(self) -> bool:
-        """True while a change waits for, or has, the volume to itself."""
-        return self._closed > 0
-
     async def enter(self) -> None:
         """Pass the gate; whoever waited must look again at who may write."""
-        while self._closed:
+        while self.closed:
             await self._open.wait()
         self.enter_now()
 
@@ -50,7 +46,7 @@ class WriteGate:
 
     def shut(self) -> None:
         """Let nobody in, without waiting: whoever has several gates to close shuts them all first."""
-        self._closed += 1
+        self.closed += 1
         self._open.clear()
 
     async def idle(self) -> None:
@@ -59,6 +55,6 @@ class WriteGate:
 
     def open(self) -> None:
         """Undo one :meth:`close` or :meth:`shut`."""
-        self._closed -= 1
-        if not self._closed:
+        self.closed -= 1
+        if not self.closed:
             self._open.set()

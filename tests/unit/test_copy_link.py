@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pytest
 
@@ -17,6 +18,7 @@ from target.remote_copy.link import (
     Link,
     LinkFailed,
     LinkOpened,
+    RequestsDone,
 )
 from target.remote_copy.link_transport import LinkTransport
 
@@ -121,6 +123,35 @@ def test_damage_in_an_open_link_fails_it() -> None:
     (event,) = a.receive_data(data, 0)
     assert isinstance(event, LinkFailed) and "CRC32C" in event.reason
     assert frames(a)[-1].type is FrameType.REFUSED
+
+
+def test_requests_that_are_done_are_told_together_and_in_their_place() -> None:
+    a, b = opened()
+    sent(a), sent(b)
+    for request in (1, 2, 0xFFFFFFFF):
+        a.done(request)
+    a.send(Frame(FrameType.FLUSH, request=7))
+    a.done(4)
+    assert b.receive_data(sent(a), 0) == [
+        RequestsDone((1, 2, 0xFFFFFFFF)),
+        FrameReceived(Frame(FrameType.FLUSH, request=7)),
+        FrameReceived(Frame(FrameType.ANSWER, request=4)),
+    ]
+
+
+def test_array_that_does_not_know_answers_told_together_gets_one_by_one() -> None:
+    a = Link(HELLO_A, 0)
+    sent(a)
+    a.receive_data(wire(replace(HELLO_B, answers=False).frame()), 0)
+    a.done(1)
+    a.done(2)
+    assert frames(a) == [Frame(FrameType.ANSWER, request=request) for request in (1, 2)]
+
+
+def test_answers_that_cannot_be_read_fail_the_link() -> None:
+    a, _ = opened()
+    (event,) = a.receive_data(wire(Frame(FrameType.ANSWERS, payload=b"12345")), 0)
+    assert event == LinkFailed("ANSWERS with a payload of 5 bytes")
 
 
 def test_silence_ends_the_link_and_pings_prevent_it() -> None:

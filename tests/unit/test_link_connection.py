@@ -34,6 +34,13 @@ class End:
         self.handled: list[bytes] = []
         self.let = asyncio.Event()
         self.let.set()
+        self.writes_now = 0
+        self.transport.write_now = self.write_now
+
+    def write_now(self, frame: Frame) -> bool:
+        """As many of them as are allowed."""
+        self.writes_now -= 1
+        return self.writes_now >= 0
 
     async def lost(self, reason: str) -> None:
         pass
@@ -102,30 +109,43 @@ async def test_request_that_is_alone_leaves_at_once(monkeypatch: pytest.MonkeyPa
         assert writes.calls == [[FrameType.WRITE], [FrameType.ANSWER]]
 
 
-async def test_burst_leaves_with_one_more_system_call(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody waits for the first one to be answered, nor for the end of the turn with all of them."""
+async def test_burst_leaves_in_a_few_system_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody waits for the first one to be answered, and with much to send, nobody for the end of the turn with it."""
     async with two_ends() as (a, b):
         b.let.clear()
         writes = Writes(monkeypatch)
         answers = [a.transport.request(write_frame()) for _ in range(20)]
-        assert writes.calls == [[FrameType.WRITE]]
+        assert writes.calls == [[FrameType.WRITE] * count for count in (1, 8, 8)]
         await eventually(lambda: len(b.handled) == 20, what="all of them")
-        assert writes.calls == [[FrameType.WRITE], [FrameType.WRITE] * 19]
+        assert writes.calls == [[FrameType.WRITE] * count for count in (1, 8, 8, 3)]
         writes.calls.clear()
         b.let.set()
         await asyncio.gather(*answers)
-        assert writes.calls == [[FrameType.ANSWER] * 20]
+        assert writes.calls == [[FrameType.ANSWER] * count for count in (8, 8, 4)]
 
 
 async def test_what_is_answered_in_one_receive_leaves_together(monkeypatch: pytest.MonkeyPatch) -> None:
     async with two_ends() as (a, b):
         writes = Writes(monkeypatch)
         b.stream.pause_reading()
-        answers = [a.transport.request(write_frame()) for _ in range(20)]
+        answers = [a.transport.request(write_frame()) for _ in range(7)]
         await eventually(lambda: len(writes.calls) == 2, what="all sent")
         b.stream.resume_reading()
         await asyncio.gather(*answers)
-        assert writes.calls[2:] == [[FrameType.ANSWER] * 20]
+        assert writes.calls[2:] == [[FrameType.ANSWER] * 7]
+
+
+async def test_writes_that_are_done_at_once_share_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with two_ends() as (a, b):
+        writes = Writes(monkeypatch)
+        b.writes_now = 6
+        b.stream.pause_reading()
+        answers = [a.transport.request(write_frame()) for _ in range(7)]
+        await eventually(lambda: len(writes.calls) == 2, what="all sent")
+        b.stream.resume_reading()
+        assert [reply.flags for reply in await asyncio.gather(*answers)] == [0] * 7
+        assert writes.calls[2:] == [[FrameType.ANSWERS, FrameType.ANSWER]]
+        assert len(b.handled) == 1
 
 
 @pytest.mark.parametrize("with_tls", [False, True])

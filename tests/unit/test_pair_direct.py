@@ -2,12 +2,14 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from storage_model.differential_bitmap import REGION_BYTES
 from storage_model.pair_state import PairRole, PairState, PairVerb
-from storage_model.spec.copy_frames import FrameType
+from storage_model.spec.copy_frames import Frame, FrameType, WriteFlag
 from storage_model.volume import Buffer, Extent, FileRange
 from tests.unit.pair_in_memory import BLOCK, REGIONS, HeldVolume, Pair, block, is_type
 
@@ -145,3 +147,61 @@ async def test_a_settled_write_waits_at_a_closed_gate(pair: Pair) -> None:
     pair.a.half.gate.open()
     assert await second
     assert not len(pair.a.half.marks)
+
+
+def replicated(pair: Pair, **fields: Any) -> Frame:
+    """A WRITE as the P-VOL's array sends it."""
+    data = block("replicated")
+    frame = Frame(FrameType.WRITE, 10, 1, pair.b.half.record.decided.epoch, 0, len(data), payload=data)
+    return replace(frame, **fields)
+
+
+async def test_the_s_vol_takes_a_write_at_once(pair: Pair) -> None:
+    await pair.mirror()
+    assert pair.b.control.secondary.write_now(replicated(pair))
+    assert pair.b.volume.read_now(0, BLOCK) == block("replicated")
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"flags": WriteFlag.FUA},
+        {"flags": WriteFlag.ZEROS, "payload": b""},
+        {"length_bytes": BLOCK - 1},
+        {"length_bytes": 0, "payload": b""},
+        {"offset_bytes": REGIONS * REGION_BYTES},
+        {"offset_bytes": REGIONS * REGION_BYTES - BLOCK + 1},
+    ],
+    ids=str,
+)
+async def test_the_s_vol_takes_at_once_what_needs_no_second_look(pair: Pair, fields: dict[str, Any]) -> None:
+    await pair.mirror()
+    assert not pair.b.control.secondary.write_now(replicated(pair, **fields))
+    assert await pair.b.volume.read(0, BLOCK) == bytes(BLOCK)
+
+
+@pytest.mark.parametrize("ahead", [-1, 1])
+async def test_the_s_vol_takes_no_write_of_another_epoch(pair: Pair, ahead: int) -> None:
+    await pair.mirror()
+    epoch = pair.b.half.record.decided.epoch + ahead
+    assert not pair.b.control.secondary.write_now(replicated(pair, epoch=epoch))
+
+
+async def test_a_suspended_s_vol_takes_no_write(pair: Pair) -> None:
+    await pair.mirror()
+    await pair.a.do(PairVerb.SPLIT)
+    await pair.until(PairState.PSUS)
+    assert not pair.b.control.secondary.write_now(replicated(pair))
+
+
+async def test_a_p_vol_takes_no_write_of_the_other_array(pair: Pair) -> None:
+    await pair.mirror()
+    assert not pair.a.control.secondary.write_now(replicated(pair))
+
+
+async def test_the_s_vol_takes_no_write_past_a_closed_gate(pair: Pair) -> None:
+    await pair.mirror()
+    await pair.b.half.replicated.close()
+    assert not pair.b.control.secondary.write_now(replicated(pair))
+    pair.b.half.replicated.open()
+    assert pair.b.control.secondary.write_now(replicated(pair))
