@@ -28,6 +28,8 @@ _VERBS = {
 }
 """By service action: the transition asked for without, and with, a good side named."""
 
+_BY_BOTH = "by both arrays"
+_BY_ONE = "by this array alone, as the pair is not connected; the other one follows when it hears of it"
 _NONE_CHANGED = "no pair of the group was changed"
 
 Tell = Callable[[str], None]
@@ -62,6 +64,8 @@ async def order(
         refusal = _refused_beforehand(command, unit.status)
         if refusal is not None:
             return _told(tell, verb, unit.status.pair_name, refusal, f"{refusal.text}; {_NONE_CHANGED}")
+    if group and _divided(command, units):
+        return await _delete_one_by_one(port, units, command, verb, timeout, tell)
     addressed, *_ = units
     if group:
         command = replace(command, options=command.options | PairOption.GROUP)
@@ -71,6 +75,33 @@ async def order(
         name, text = (group, _of_a_group(refused)) if group else (addressed.status.pair_name, str(refused))
         return _told(tell, verb, name, refused.refusal, text)
     return OK
+
+
+def _divided(command: PairControlOut, units: Sequence[PairUnit]) -> bool:
+    """True for a deletion by force of pairs of which the other array can be asked for some: no vote has all."""
+    forced = command.service_action is PairOut.DELETE and PairOption.FORCE in command.options
+    return forced and len({_connected(unit) for unit in units}) > 1
+
+
+def _connected(unit: PairUnit) -> bool:
+    return StatusFlag.LINK_UP in unit.status.flags
+
+
+async def _delete_one_by_one(
+    port: CommandPort, units: Sequence[PairUnit], command: PairControlOut, verb: str, timeout: float, tell: Tell
+) -> int:
+    """Each as it would be alone; what was done is told of each. The first exit status that is not 0."""
+    first = OK
+    for unit in units:
+        name = unit.status.pair_name
+        try:
+            await pair_control(port, unit.lun, command, b"", timeout)
+        except PairRefused as refused:
+            number = _told(tell, verb, name, refused.refusal, f"{refused}; it was not changed")
+            first = first or number
+        else:
+            tell(f"{verb} {name}: deleted " + (_BY_BOTH if _connected(unit) else _BY_ONE))
+    return first
 
 
 def _whole_group(units: Sequence[PairUnit]) -> str:

@@ -1,11 +1,13 @@
 """One simulated array: the real composition, with a simulated disk in the place of files."""
 
 import asyncio
+import errno
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from random import Random
-from typing import Any
+from typing import Any, NoReturn
 
+import initiator_shim.portal
 import target.array
 import target.freed_memory
 from scripts.simulation.disks import Disk, Place, SimulatedBitmapFile, SimulatedMetadata, SimulatedVolume, as_path
@@ -38,11 +40,16 @@ _LIMITS: tuple[tuple[Any, str, int], ...] = (
 """Volumes of a few regions never reach these limits of the data path: so they may be small as well."""
 
 
+def _no_passage() -> NoReturn:
+    raise OSError(errno.EMFILE, "simulated sockets are none of the kernel's")
+
+
 @contextmanager
 def substituted(random: Random) -> Iterator[None]:
     """Inside, arrays get simulated parts in place of those that they take from their surroundings without asking."""
     parts: list[tuple[Any, str, Any]] = [
         (target.array, "BitmapFile", SimulatedBitmapFile),
+        (initiator_shim.portal, "KernelPassage", _no_passage),
         (target.freed_memory.Trimming, "session_ended", lambda self: None),
     ]
     parts += [limit for limit in _LIMITS if random.random() < 0.5]

@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import heapq
 from collections import deque
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator, Iterator
 from contextvars import Context, ContextVar
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -71,11 +71,12 @@ class Process:
         """Nothing of it runs any more. Its coroutines are closed here, in order, and not whenever memory is freed."""
         self.alive = False
         self._held.clear()
-        for task in list(self._tasks):
+        while self._tasks:  # a ``finally`` may begin another one
+            task = next(iter(self._tasks))
+            del self._tasks[task]
             if not task.done():
                 task._log_destroy_pending = False  # type: ignore[attr-defined]
                 self.context.copy().run(_close, task.get_coro())
-        self._tasks.clear()
         self.machine.processes.remove(self)
 
 
@@ -142,6 +143,15 @@ class VirtualLoop(asyncio.BaseEventLoop):
         if process is not None:
             process.keep(task)
         return task
+
+    @contextlib.contextmanager
+    def as_running(self) -> Iterator[None]:
+        """For what is ended when the loop no longer runs: what looks for a loop there gets no real one, left open."""
+        asyncio._set_running_loop(self)
+        try:
+            yield
+        finally:
+            asyncio._set_running_loop(None)
 
     def add_ready(self, handles: "deque[asyncio.Handle]") -> None:
         self._queue.extend(handles)

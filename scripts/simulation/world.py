@@ -337,11 +337,12 @@ class World:
     def _close(self) -> None:
         self.journal.ended = lambda: None
         machines = self.network.machines.values()
-        for process in [process for machine in machines for process in machine.processes]:
-            process.kill()
-        for task in asyncio.all_tasks(self.loop):
-            task._log_destroy_pending = False  # type: ignore[attr-defined]
-            task.get_coro().close()
+        with self.loop.as_running():
+            for process in [process for machine in machines for process in machine.processes]:
+                process.kill()
+            for task in asyncio.all_tasks(self.loop):
+                task._log_destroy_pending = False  # type: ignore[attr-defined]
+                task.get_coro().close()
         self.loop.set_exception_handler(lambda loop, context: None)
         self.loop.close()
 

@@ -32,6 +32,8 @@ _CRC = struct.Struct("!I")
 HEADER_LENGTH = _HEADER.size + _CRC.size
 MAX_PAYLOAD_LENGTH = 32 << 20
 """Bounds what a peer can make this side hold: the largest host write; a vote and a 4 TiB volume's bitmap take less."""
+MAX_READ_LENGTH = 1 << 20
+"""No READ asks for more."""
 MAX_HELLO_LENGTH = 512 << 10
 """Bounds what a stranger can make this side hold; 4096 pairs take less."""
 TAG_LENGTH = 16

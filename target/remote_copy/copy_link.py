@@ -19,7 +19,10 @@ class CopyLink(Protocol):
         ...
 
     def request(self, frame: Frame) -> Awaitable[Frame]:
-        """Send at once, in the order of calls; awaiting gives the ANSWER or raises LinkDown."""
+        """Send at once, in the order of calls; awaiting gives the ANSWER or raises LinkDown.
+
+        A READ may have to wait for others before it is sent.
+        """
         ...
 
     def send(self, frame: Frame) -> None:

@@ -15,6 +15,7 @@ from target import eager
 from target.remote_copy.copy_link import LinkDown
 from target.remote_copy.link import SILENCE_LIMIT, FrameReceived, Link, LinkEvent, LinkOpened, RequestsDone
 from target.remote_copy.link_tls import LinkTls, certificate_fault
+from target.remote_copy.unread_answers import UnreadAnswers
 from target.sendable import Sendable
 from target.socket_writing import send_now
 
@@ -43,6 +44,7 @@ class LinkConnection(asyncio.BufferedProtocol):
         self._socket: TransportSocket | None = None  # None with TLS: then the transport is in between
         self._descriptor = -1
         self._unsent: list[Buffer] = []  # what follows when the transport has nothing left
+        self._unread = UnreadAnswers()
         self._space: memoryview | None = None  # where the transport receives instead, when it is a long payload
         self._link = Link(owner.own_hello(), time.monotonic(), owner.known_peer(), owner.key)
         self._tls = owner.tls
@@ -58,6 +60,8 @@ class LinkConnection(asyncio.BufferedProtocol):
         self._waiting: dict[int, tuple[eager.Prompt[Frame], float]] = {}
         self._reason = "the other array hung up"
         self.opened = False
+        self.behind = False
+        """True while more waits for the peer to read than the socket takes."""
         self.ended: asyncio.Future[bool] = self._loop.create_future()
         """Done when the connection is; True if the handshake had succeeded."""
 
@@ -189,7 +193,7 @@ class LinkConnection(asyncio.BufferedProtocol):
             if future is not None and not future.done():
                 future.answer(frame)
             return
-        if frame.type is FrameType.WRITE and self._owner.write_now(frame):
+        if frame.type is FrameType.WRITE and not self.behind and self._owner.write_now(frame):
             self._link.done(frame.request)
             self._queued()
             return
@@ -246,9 +250,11 @@ class LinkConnection(asyncio.BufferedProtocol):
         """Straight from where it is into the socket; a transport would copy all that the socket does not take."""
         if self._socket is None:
             transport.writelines(data)
+            self._unread.queued(sum(map(len, data)))
             return
         if self._unsent or transport.get_write_buffer_size():
             self._unsent += data
+            self._unread.queued(sum(map(len, data)))
             return
         rest = send_now(self._socket, self._descriptor, cast(list[Sendable], data))
         while rest and not transport.is_closing():
@@ -258,13 +264,32 @@ class LinkConnection(asyncio.BufferedProtocol):
                 return
             rest = send_now(self._socket, self._descriptor, cast(list[Sendable], rest))
 
+    def pause_writing(self) -> None:
+        self.behind = True
+
     def resume_writing(self) -> None:
         self._loop.call_soon(self._go_on)  # not in here: an error now would end the transport twice
 
     def _go_on(self) -> None:
+        self.behind = False
         if self._unsent and self._transport is not None and not self._transport.is_closing():
             data, self._unsent = self._unsent, []
             self._send(self._transport, data)
+        self._unread.waiting(self._waiting_bytes() if self.behind else 0)
+
+    def _waiting_bytes(self) -> int:
+        assert self._transport is not None
+        return sum(map(len, self._unsent)) + self._transport.get_write_buffer_size()
+
+    def hold(self, frame: Frame) -> None:
+        """An answer will have to wait until the peer reads; to too many, there is no end but this one's."""
+        self._unread.answer(frame)
+        if not self._unread.too_many or self.ended.done():
+            return
+        self._unread.waiting(self._waiting_bytes())
+        if self._unread.too_many and self._transport is not None:
+            self._transport.abort()  # it would not read the reason either
+            self.hang_up("it asks, and does not read the answers")
 
     def _schedule(self) -> None:
         deadline = self._link.next_deadline()
@@ -298,6 +323,8 @@ class LinkConnection(asyncio.BufferedProtocol):
                 unsent, self._unsent = self._unsent, []
                 self._transport.write(b"".join(unsent + self._link.data_to_send(time.monotonic())))
             self._transport.close()
+            if self._transport.get_write_buffer_size():  # a peer that does not read could have it kept for ever
+                self._loop.call_later(SILENCE_LIMIT, self._transport.abort)
         self._end()
 
     def _end(self) -> None:

@@ -25,6 +25,7 @@ from target.loopback import accept_unpaced, send_unpaced
 from target.remote_copy.copy_link import LinkDown
 from target.remote_copy.link_connection import RECEIVE_BUFFER_BYTES, LinkConnection
 from target.remote_copy.link_tls import LinkTls
+from target.remote_copy.unread_answers import READS_AT_ONCE
 
 log = logging.getLogger("pairvol.link")
 
@@ -74,6 +75,7 @@ class LinkTransport:
         self._refused_at = time.monotonic()
         self._asked: dict[int, tuple[LinkConnection, int]] = {}  # by our number: where a request came from, and its own
         self._numbers = itertools.count()
+        self._reads = asyncio.Semaphore(READS_AT_ONCE)
         self.connections: dict[LinkConnection, str] = {}  # the oldest first, with the address at the other end
         self.tasks: set[asyncio.Task[None]] = set()
         self.receive_buffer = memoryview(bytearray(RECEIVE_BUFFER_BYTES))
@@ -134,7 +136,15 @@ class LinkTransport:
             refused: eager.Prompt[Frame] = eager.Prompt()
             refused.fail(LinkDown("the link to the other array is down"))
             return refused
+        if frame.type is FrameType.READ:
+            return self._read(self._connection, frame)
         return self._connection.request(frame)
+
+    async def _read(self, connection: "LinkConnection", frame: Frame) -> Frame:
+        async with self._reads:
+            if self._connection is not connection:
+                raise LinkDown("the link to the other array went down")
+            return await connection.request(frame)
 
     def send(self, frame: Frame) -> None:
         """See ``CopyLink``."""
@@ -144,6 +154,8 @@ class LinkTransport:
             if origin is not connection:
                 return  # on another connection it would answer whichever request has that number there
         if connection is not None:
+            if connection.behind:
+                connection.hold(frame)
             connection.send(frame)
 
     def asked(self, connection: "LinkConnection", number: int) -> int:

@@ -7,7 +7,7 @@ from typing import TypeAlias
 from storage_model.differential_bitmap import REGION_BYTES
 from storage_model.errors import CheckCondition
 from storage_model.pair_state import FenceLevel, PairRole, PairState
-from storage_model.spec.copy_frames import Answer, Frame, FrameType, WriteFlag
+from storage_model.spec.copy_frames import MAX_READ_LENGTH, Answer, Frame, FrameType, WriteFlag
 from storage_model.spec.scsi_sense import AscAscq, SenseKey
 from storage_model.volume import Buffer, DirectVolume, NotReady, ReplicationRefused, VolumeError
 from target.remote_copy.copy_link import LinkDown
@@ -217,7 +217,7 @@ class PrimaryVolume:
             first = marks.next_lasting(end)
 
     async def _fetch_run(self, run: range) -> None:
-        """Neighbouring regions in one frame, without those that somebody else has brought meanwhile."""
+        """Neighbouring regions together, without those that somebody else has brought meanwhile."""
         half, marks = self._half, self._half.marks
         held = await half.ranges.exclude(run.start * REGION_BYTES, run.stop * REGION_BYTES)
         try:
@@ -227,7 +227,8 @@ class PrimaryVolume:
             start = missing[0] * REGION_BYTES
             length = min((missing[-1] + 1) * REGION_BYTES, half.volume.size_bytes) - start
             if len(missing) == missing[-1] + 1 - missing[0]:
-                await self._fetch_bytes(start, length)
+                for at in range(start, start + length, MAX_READ_LENGTH):
+                    await self._fetch_bytes(at, min(MAX_READ_LENGTH, start + length - at))
             else:  # a region between them is newer here than there
                 for region in missing:
                     at = region * REGION_BYTES

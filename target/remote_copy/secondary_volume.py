@@ -2,7 +2,7 @@
 
 from storage_model.differential_bitmap import REGION_BYTES
 from storage_model.pair_state import PairRole, PairState
-from storage_model.spec.copy_frames import Answer, Frame, FrameType, WriteFlag
+from storage_model.spec.copy_frames import MAX_READ_LENGTH, Answer, Frame, FrameType, WriteFlag
 from storage_model.volume import Buffer, DirectVolume, MediumFailure, SpaceExhausted, VolumeError
 from target.remote_copy.pair_half import MIRRORED, PairHalf
 from target.remote_copy.verify_task import CHUNK_REGIONS, digests
@@ -72,6 +72,8 @@ class SecondaryVolume:
             data = await half.volume.read(frame.offset_bytes, frame.length_bytes)
             return Frame(FrameType.ANSWER, payload=digests(data))
         if frame.type is FrameType.READ:
+            if frame.length_bytes > MAX_READ_LENGTH:
+                raise MediumFailure(f"READ of {frame.length_bytes} bytes at once")
             if frame.flags & _ZEROS and not any(
                 extent.mapped for extent in await half.volume.block_status(frame.offset_bytes, frame.length_bytes)
             ):

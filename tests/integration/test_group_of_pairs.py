@@ -16,6 +16,7 @@ from storage_model.pair_state import PairRole, PairState, Refusal
 from storage_model.spec.pair_cdb import PairOption, PairOut, PairStatus, StatusFlag
 from tests.eventually import eventually
 from tests.integration.pair_of_arrays import BLOCK, ArrayUnderTest, PairOfArrays, PairSpec, pair_of_arrays
+from tests.integration.test_pairctl_command import pairctl
 
 PAIRS = 16
 GROUP = PairOption.GROUP
@@ -242,3 +243,35 @@ async def test_takeover_of_16_pairs_is_one_decision(tmp_path: Path) -> None:
         assert arrays.a.log.count("group db: decided as one") == 11
         milliseconds = sorted(1000 * each for each in seconds)
         print(f"\ntakeover of 16 pairs: {milliseconds[5]:.1f} ms (median), {milliseconds[-1]:.1f} ms (longest)")
+
+
+async def test_deletion_by_force_of_a_group_of_which_one_pair_is_a_split_brain(tmp_path: Path) -> None:
+    """Each pair is deleted as it would be alone, and how is told of each."""
+    pairs = [PairSpec(name, fence="data", group="g") for name in ("data0", "data1")]
+    async with pair_of_arrays(tmp_path, *pairs) as arrays:
+        a, b = arrays.a, arrays.b
+        await arrays.create(0)
+        await arrays.create(1)
+        await arrays.cut()
+        for array in (b, a):
+            await array.until(1, PairState.PSUE)
+            assert await pairctl(array.port, "takeover", "data1", "--force", "--yes-i-know", "data1") in (
+                (2, "", ""),
+                (4, "", ""),
+            )
+        await a.write(1, 0, bytes(512))
+        await b.write(1, 1, bytes(512))
+        arrays.cable.restore()
+        for array in (a, b):
+            await array.until_linked(0)
+        assert not (await a.status(1)).flags & StatusFlag.LINK_UP
+        assert await pairctl(a.port, "delete", "-g", "g", "--force") == (
+            0,
+            "",
+            "pairctl: delete data0: deleted by both arrays\n"
+            "pairctl: delete data1: deleted by this array alone, as the pair is not connected; the other one follows"
+            " when it hears of it\n",
+        )
+        for array in (a, b):
+            for lun in (0, 1):
+                await array.until(lun, PairState.SMPL)

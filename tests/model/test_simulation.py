@@ -1,5 +1,7 @@
 """The simulator in small: seeds pass, are the same wherever they run, and each known-bad variant is caught."""
 
+import asyncio
+import gc
 import os
 import subprocess
 import sys
@@ -10,11 +12,12 @@ from pathlib import Path
 import pytest
 
 import target.array
+from scripts.simulation.event_loop import Process
 from scripts.simulation.groups import DATA, LOG, Groups
 from scripts.simulation.journal import Journal
 from scripts.simulation.ledger import Ledger
 from scripts.simulation.variants import VARIANTS, variant
-from scripts.simulation.world import Result, run_seed
+from scripts.simulation.world import Result, World, run_seed
 from storage_model.pair import PairEpoch, PairRecord
 from storage_model.pair_state import PairState
 
@@ -109,7 +112,39 @@ def test_seed_is_the_same_run_whatever_ran_before() -> None:
     assert digests[0] == digests[2] != digests[1]
 
 
+def surroundings() -> tuple[object, ...]:
+    descriptors = len(os.listdir("/proc/self/fd"))
+    return time.time, time.monotonic, vars(target.array)["BitmapFile"], descriptors
+
+
 def test_run_leaves_its_surroundings_as_they_were() -> None:
-    before = time.time, time.monotonic, vars(target.array)["BitmapFile"]
+    before = surroundings()
     _ = run_seed(107)
-    assert before == (time.time, time.monotonic, vars(target.array)["BitmapFile"])
+    assert surroundings() == before
+
+
+def test_process_that_is_ended_as_it_stops_leaves_nothing_to_the_garbage_collector(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Neither a real event loop, asked for as its coroutines are closed, nor what they begin on their way out."""
+    left: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: left.append(unraisable.object))
+    world = World(107)
+    ended: list[object] = []
+
+    async def stop() -> None:
+        try:
+            await asyncio.sleep(1000)
+        finally:
+            ended.append(asyncio.get_running_loop())
+            await asyncio.gather(asyncio.sleep(0), asyncio.sleep(0))
+
+    async def main() -> None:
+        Process("array", world.network.machine("array"), world.loop).start(stop())
+        await asyncio.sleep(1)
+
+    monkeypatch.setattr(world, "_main", main)
+    loop = world.loop
+    world.run()
+    gc.collect()
+    assert ended == [loop] and not left

@@ -8,7 +8,8 @@ import pytest
 from storage_model.differential_bitmap import REGION_BYTES
 from storage_model.pair_state import PairState, PairVerb
 from storage_model.spec.copy_frames import FrameType, WriteFlag
-from target.remote_copy import copy_task
+from storage_model.volume import NotReady
+from target.remote_copy import copy_task, primary_volume, secondary_volume
 from tests.unit.pair_in_memory import BLOCK, REGIONS, Pair, Site, is_type
 
 PER_REGION = REGION_BYTES // BLOCK
@@ -82,6 +83,31 @@ async def test_hole_at_the_s_vol_is_fetched_as_a_hole(pair: Pair) -> None:
     await pair.b.do(PairVerb.SWAP_RESYNC)
     await pair.until(PairState.PAIR)
     assert data_sent(pair) == 0 and await equal(pair)
+
+
+async def test_run_that_is_read_from_the_peer_comes_in_frames_of_bounded_length(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the peer reads no more at once, whatever is asked for."""
+    turn = asyncio.Event()
+
+    async def spend(count: int) -> None:
+        await turn.wait()
+
+    pair.b.half.spend = spend  # type: ignore[method-assign]
+    for module in (primary_volume, secondary_volume):
+        monkeypatch.setattr(module, "MAX_READ_LENGTH", 2 * REGION_BYTES)
+    await pair.arm()
+    await write_regions(pair.a, *range(8))
+    await pair.b.do(PairVerb.SWAP_RESYNC)
+    pair.wire.carried.clear()
+    assert await pair.b.volume.read(0, 5 * REGION_BYTES) == await pair.a.disk.volume.read(0, 5 * REGION_BYTES)
+    reads = [frame.length_bytes // REGION_BYTES for frame in pair.wire.carried if frame.type is FrameType.READ]
+    assert reads == [2, 2, 1]
+    monkeypatch.setattr(secondary_volume, "MAX_READ_LENGTH", REGION_BYTES)
+    with pytest.raises(NotReady):
+        await pair.b.volume.read(5 * REGION_BYTES, 2 * REGION_BYTES)
+    turn.set()
 
 
 async def test_hole_that_is_written_before_its_turn_is_not_sent_as_a_hole(pair: Pair) -> None:
