@@ -14,7 +14,7 @@ from dataclasses import replace
 from storage_model.errors import RemoteProtocolError
 from storage_model.group_register import DecideGroup, Values
 from storage_model.group_request import GROUP_VERBS, SWAPS, group_epochs, leader_of
-from storage_model.pair import PairEpoch, PairRecord, PairRefused, PairRequest, after_all_known, next_epoch
+from storage_model.pair import PairEpoch, PairRecord, PairRefused, PairRequest, next_epoch
 from storage_model.pair_state import TRANSITIONS, PairRole, PairState, PairVerb, Refusal
 from storage_model.spec.copy_frames import Answer, Frame, FrameType, PairOffer
 from storage_model.spec.group_frames import decode_group_request, encode_group_request
@@ -161,9 +161,7 @@ class GroupControl:
             for control in self._controls.values():
                 control.changes.check_unreachable(request)
         values = self._values(addressed, request, frozenset())
-        values = {
-            pair: replace(value, epoch=after_all_known(self._halves[pair].record)) for pair, value in values.items()
-        }
+        values = {pair: replace(value, epoch=self._halves[pair].number_alone) for pair, value in values.items()}
         self._check_not_reserved(addressed, request, values)
         log.warning("group %s: %s, without the other array: %s", self.name, request.verb.value, ", ".join(values))
         self._decision.voting = current_task()  # whoever waits for this may give up, it does not
@@ -272,7 +270,7 @@ class GroupControl:
         """At reconnection: adopt as one what the other array has decided, suspend alike, repeat what is in doubt."""
         async with self._group.changing(self._controls):
             agreed = [pair for pair, control in self._controls.items() if control.meeting.reconcilable(told[pair])]
-            values, void = self._news({pair: each.decided for pair, each in told.items()})
+            values, void = self._news({pair: told[pair].decided for pair in agreed})
             await self._decision.enter(values, {pair: each.marks for pair, each in told.items()}, void)
             for pair in agreed:
                 self._controls[pair].meeting.met(told[pair])
@@ -293,7 +291,7 @@ class GroupControl:
             for pair, value in told.items()
             if pair not in ballot and value.epoch > self._halves[pair].record.decided.epoch
         }
-        if ballot:
+        if ballot and set(ballot) <= set(told):
             peer_serial = self._halves[next(iter(ballot))].identity.peer_serial
             for effect in self._decision.register(ballot).heard(peer_serial, {pair: told[pair] for pair in ballot}):
                 if isinstance(effect, DecideGroup):

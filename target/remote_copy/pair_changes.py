@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TypeVar
 
-from storage_model.pair import PairEpoch, PairRefused, PairRequest, after_all_known, next_epoch
+from storage_model.pair import PairEpoch, PairRefused, PairRequest, next_epoch
 from storage_model.pair_state import PairRole, PairVerb, Refusal
 from storage_model.spec.copy_frames import Answer, Frame, FrameType
 from target.remote_copy.background_tasks import BackgroundTasks
@@ -157,7 +157,7 @@ class PairChanges:
             raise self._not_connected()
 
     async def _delete_alone(self) -> int:
-        epoch = await self._decision.decide_alone(PairEpoch(epoch=after_all_known(self._half.record)))
+        epoch = await self._decision.decide_alone(PairEpoch(epoch=self._half.number_alone))
         if self._meeting.offer is not None:
             self._tell()  # a split brain: the link is up, but the halves are strangers
         return epoch

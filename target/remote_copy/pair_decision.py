@@ -89,10 +89,10 @@ class PairDecision:
     async def vote_durably(self, value: PairEpoch) -> None:
         """Give this array's vote, as the leader."""
         # From here on there is no way back: whoever waits for this task may give up, the task does not.
+        effects = self._half.register.propose(value)
         self.voting, self.coming = current_task(), value
         try:
-            await self._half.save_vote(value)
-            self._vote(value)
+            await self.carry_out(effects, None)
         finally:
             self.coming = None
 

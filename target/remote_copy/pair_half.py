@@ -14,7 +14,7 @@ from storage_model.differential_bitmap import REGION_BYTES
 from storage_model.errors import CheckCondition
 from storage_model.nexus import ITNexus
 from storage_model.ownership import EpochRegister
-from storage_model.pair import PairEpoch, PairRecord
+from storage_model.pair import PairEpoch, PairRecord, after_all_known
 from storage_model.pair_state import FenceLevel, PairRole, PairState, Side
 from storage_model.spec.copy_frames import PairOffer
 from storage_model.spec.pair_cdb import PairStatus, StatusFlag, VerifyState
@@ -115,6 +115,8 @@ class PairHalf:
         """True when the other array is known to show the pair as suspended: what fence level *status* asks for."""
         self.split_brain = False
         """What the other array says of its outdated half, or its decided epoch, cannot be reconciled with this half."""
+        self.heard_apart = 0
+        """The number of such an epoch: what this array decides alone to end it must count at both."""
         self.swap_in_doubt: int | None = None
         """The epoch out of which a swap was asked of the other array, if its outcome is not known here."""
         self.withdrawn = dict.fromkeys(record.withdrawn)
@@ -143,6 +145,11 @@ class PairHalf:
     def connected(self) -> bool:
         """True if the other half can be reached."""
         return self.peer is not None and self.link.up
+
+    @property
+    def number_alone(self) -> int:
+        """Of an epoch that this array makes alone: above what it knows, and above what it was told of in vain."""
+        return max(after_all_known(self.record), self.heard_apart + 1)
 
     @property
     def settled(self) -> bool:

@@ -104,19 +104,25 @@ class PairMeeting:
         self._half.peer = self.offer
 
     def reconcilable(self, told: PairTold) -> bool:
-        """False when both arrays went on alone to the same epoch number: nothing is merged, and nothing mirrored."""
+        """False when both arrays went on alone, each on an operator's word: nothing is merged, and nothing mirrored.
+
+        Whichever has the higher number: who was promoted at either array serves hosts, and is not demoted behind them.
+        """
         half = self._half
         mine, decided = half.record.decided, told.decided
-        behind = mine.outdated == half.identity.peer_serial and decided.epoch <= mine.epoch
-        half.split_brain = behind and told.written
-        if decided.epoch != mine.epoch or decided == mine:
+        left_behind = mine.outdated == half.identity.peer_serial
+        half.split_brain = left_behind and decided.epoch <= mine.epoch and told.written
+        both_by_force = left_behind and decided.outdated == half.identity.serial
+        if not both_by_force and (decided.epoch != mine.epoch or decided == mine):
             return True
         half.split_brain = True
+        half.heard_apart = max(half.heard_apart, decided.epoch)
         log.error(
-            "pair %s: split brain: both arrays changed it by force in epoch %d. Delete it (--force) at both, create it"
-            " anew from the good side",
+            "pair %s: split brain: both arrays changed it by force, epoch %d here and %d there. Delete it (--force) at"
+            " both, create it anew from the good side",
             half.identity.name,
             mine.epoch,
+            decided.epoch,
         )
         return False
 

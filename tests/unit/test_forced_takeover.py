@@ -128,6 +128,64 @@ async def test_both_by_force_are_never_joined() -> None:
     await pair.stop()
 
 
+async def voted_and_cut_pair() -> Pair:
+    """As :func:`cut_pair`, but A had voted for the next epoch, and B does not know."""
+    pair = Pair(quorum=False)
+    await pair.start()
+    await pair.mirror()
+    pair.wire.cut_at(is_type(FrameType.PROPOSE), delivered=False)
+    assert await refusal(pair.a.do(PairVerb.SPLIT)) is Refusal.NO_VOTE
+    await pair.until(PairState.PSUE)
+    return pair
+
+
+@pytest.mark.parametrize("ahead", ["a", "b"])
+@pytest.mark.parametrize("wrong", ["a", "b"])
+async def test_both_by_force_are_never_joined_whichever_epoch_is_the_later_one(ahead: str, wrong: str) -> None:
+    pair = await voted_and_cut_pair()
+    sites = {"a": pair.a, "b": pair.b}
+    await pair.a.do(PairVerb.TAKEOVER)  # above the epoch that it had voted for
+    for _ in range(3 if ahead == "b" else 1):
+        await pair.b.do(PairVerb.TAKEOVER)
+    numbers = [site.half.record.decided.epoch for site in (pair.a, pair.b)]
+    assert (numbers[0] > numbers[1]) is (ahead == "a") and numbers[0] != numbers[1]
+    assert await pair.a.write(100, "a's") and await pair.b.write(200, "b's")
+    for _ in range(2):
+        await pair.connect()
+        for site in (pair.a, pair.b):
+            assert flags(site) == StatusFlag.PEER_OUTDATED | StatusFlag.SPLIT_BRAIN and not site.half.connected
+            assert site.half.role is PairRole.P_VOL and await site.write(300, "its hosts are served")
+        pair.wire.cut()
+        await pair.quiet()
+    await pair.connect()
+    await sites[wrong].do(PairVerb.DELETE, force=True)
+    await pair.until(PairState.SMPL)
+    right = sites["b" if wrong == "a" else "a"]
+    await right.do(PairVerb.CREATE)
+    await pair.until(PairState.PAIR)
+    expected = ("a's", "") if right is pair.a else ("", "b's")
+    for site in (pair.a, pair.b):
+        assert (await site.medium(100), await site.medium(200)) == expected
+        site.disk.records.clear()  # two values of one epoch are what force does
+    await pair.stop()
+
+
+async def test_a_half_left_behind_that_an_operator_insists_on_does_not_demote_the_other() -> None:
+    pair = await cut_pair()
+    a, b = pair.a, pair.b
+    await b.do(PairVerb.TAKEOVER)
+    await pair.connect()
+    pair.wire.cut()
+    await pair.quiet()
+    await a.do(PairVerb.TAKEOVER, force=True)
+    assert await a.write(100, "a's") and await b.write(200, "b's")
+    await pair.connect()
+    for site in (a, b):
+        assert site.half.role is PairRole.P_VOL and flags(site) & StatusFlag.SPLIT_BRAIN and not site.half.connected
+    assert (await a.medium(200), await b.medium(100)) == ("", "")
+    await pair.stop()
+
+
 async def test_a_vote_that_may_be_decided_at_the_other_array_does_not_meet_the_forced_epoch() -> None:
     pair = Pair(quorum=False)
     await pair.start()

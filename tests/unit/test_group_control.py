@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from storage_model.pair import PairRefused
-from storage_model.pair_state import PairRole, PairState, PairVerb, Refusal, Side
+from storage_model.pair_state import FenceLevel, PairRole, PairState, PairVerb, Refusal, Side
 from storage_model.spec.copy_frames import Frame, FrameType
 from storage_model.volume import MediumFailure
 from tests.unit.group_in_memory import Group, GroupSite
@@ -265,6 +265,28 @@ async def test_force_at_the_voter_voids_a_vote_that_nobody_heard_of(group: Group
     assert group.a.epochs == group.b.epochs
     for pair, member in group.b.members.items():
         assert (member.half.role is PairRole.P_VOL) is (pair in pairs)
+
+
+@pytest.mark.parametrize("wrong", ["a", "b"])
+async def test_pairs_taken_over_at_both_arrays_stay_apart_whichever_epoch_is_the_later_one(wrong: str) -> None:
+    group = Group(fence=FenceLevel.DATA)
+    await group.start()
+    await group.mirror()
+    group.wire.cut_at(is_type(FrameType.PROPOSE_GROUP), delivered=False)
+    assert await refusal(group.a.do(PairVerb.SPLIT)) is Refusal.NO_VOTE
+    await group.until(PairState.PSUE)
+    for site in (group.a, group.b):
+        await site.do(PairVerb.TAKEOVER)
+    assert all(group.a.epochs[pair] == group.b.epochs[pair] + 1 for pair in group.a.epochs), "above A's vote"
+    await group.connect()
+    for site in (group.a, group.b):
+        assert site.states == {(PairRole.P_VOL, PairState.PSUE)}
+        assert all(member.half.split_brain and not member.half.connected for member in site.members.values())
+    await (group.a if wrong == "a" else group.b).do(PairVerb.DELETE, force=True)
+    await group.until(PairState.SMPL)
+    await group.a.do(PairVerb.CREATE)
+    await group.until(PairState.PAIR)
+    await group.wire.stop()  # and no check of I1: by force at both arrays, an epoch has two values
 
 
 # ------------------------------------------------------------------------------------------ suspended as one

@@ -6,10 +6,11 @@ invariants I1 to I5). Figures 3 to 5 and 12; ¶29 to ¶48.
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pytest
 
-from storage_model.errors import CheckCondition
+from storage_model.errors import CheckCondition, LocalProtocolError
 from storage_model.pair import PairRefused
 from storage_model.pair_state import PairRole, PairState, PairVerb, Refusal, Side
 from storage_model.spec.copy_frames import Answer, Frame, FrameType
@@ -381,6 +382,18 @@ async def test_vote_is_durable_before_it_is_told(pair: Pair) -> None:
     assert not claiming.done()
     pair.b.disk.running.set()
     assert await claiming is None
+
+
+async def test_second_vote_while_one_is_out_does_not_reach_the_medium(pair: Pair) -> None:
+    await pair.arm()
+    pair.wire.cut_at(is_type(FrameType.PROPOSE), delivered=False)
+    assert await refusal(pair.a.do(PairVerb.RESYNC)) is Refusal.NO_VOTE
+    first = pair.a.disk.record.accepted
+    assert first is not None
+    with pytest.raises(LocalProtocolError):
+        await pair.a.control.decision.vote_durably(replace(first, state=PairState.SMPL))
+    assert pair.a.disk.record.accepted == first
+    assert pair.a.control.decision.voting is None and not pair.a.control.decision.coming
 
 
 @pytest.mark.parametrize("failing", ["a", "b"])
