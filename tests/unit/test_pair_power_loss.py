@@ -9,8 +9,9 @@ from storage_model.differential_bitmap import REGION_BYTES
 from storage_model.errors import CheckCondition
 from storage_model.pair_state import PairState, PairVerb, Refusal, Side
 from storage_model.volume import VolumeError
+from tests.unit.group_in_memory import Group
 from tests.unit.pair_in_memory import BLOCK, Pair, Site, refusal
-from tests.unit.volatile_volume import VolatilePair
+from tests.unit.volatile_volume import VolatilePair, VolatileVolume
 
 PER_REGION = REGION_BYTES // BLOCK
 FETCHED, LEFT = 0, 5 * PER_REGION
@@ -23,6 +24,13 @@ async def pair() -> AsyncIterator[VolatilePair]:
     await pair.start()
     yield pair
     await pair.stop()
+
+
+@pytest.fixture
+async def group() -> AsyncIterator[Group]:
+    group = Group({"data": False, "log": False})
+    yield group
+    await group.stop()
 
 
 def hold_copies_back(site: Site) -> asyncio.Event:
@@ -145,3 +153,74 @@ async def test_write_that_the_source_missed_is_not_acknowledged(pair: VolatilePa
     pair.volumes["a"].hold.set()
     await fetch_the_rest(pair, turn)
     await check_equal(pair)
+
+
+async def split_before_the_last_flush(pair: VolatilePair) -> None:
+    """Everything is copied, and a block that was written after the last flush began is in the page caches only."""
+    await pair.arm()
+    assert await pair.a.write(FETCHED, "old")
+    pair.volumes["b"].hold_flush.clear()
+    await pair.a.do(PairVerb.RESYNC)
+    await pair.quiet()
+    assert pair.a.half.state is PairState.COPY and not len(pair.a.half.marks)
+    assert await pair.a.write(FETCHED, "acknowledged")
+    splitting = asyncio.create_task(pair.a.do(PairVerb.SPLIT, s_vol_writable=True))
+    await pair.quiet()
+    pair.volumes["b"].hold_flush.set()
+    await splitting
+    await pair.until(PairState.PSUS)
+    assert len(pair.a.half.marks) == 0 and len(pair.a.half.marks.bitmap) == 1
+    await pair.lose_power("b")
+    assert await pair.b.medium(FETCHED) == "old"
+
+
+async def test_swap_after_a_split_out_of_copy_does_not_discard_what_the_s_vol_has_lost(pair: VolatilePair) -> None:
+    await split_before_the_last_flush(pair)
+    assert await pair.b.write(LEFT, "elsewhere")
+    assert await refusal(pair.b.do(PairVerb.SWAP_RESYNC)) is Refusal.BOTH_WRITTEN
+    assert await refusal(pair.b.do(PairVerb.SWAP_RECOVER, good_side=Side.S_VOL)) is Refusal.OUTDATED
+    await pair.b.do(PairVerb.SWAP_RECOVER, good_side=Side.P_VOL)
+    await pair.until(PairState.PAIR)
+    assert await pair.b.read(FETCHED) == "acknowledged"
+    await check_equal(pair)
+
+
+async def test_swap_after_a_split_out_of_copy_fetches_what_the_s_vol_has_lost(pair: VolatilePair) -> None:
+    await split_before_the_last_flush(pair)
+    await pair.b.do(PairVerb.SWAP_RESYNC)
+    await pair.until(PairState.PAIR)
+    assert await pair.b.read(FETCHED) == "acknowledged"
+    await check_equal(pair)
+
+
+async def test_swap_after_a_split_of_equal_halves_takes_what_the_s_vol_has_written(pair: VolatilePair) -> None:
+    await pair.mirror()
+    assert await pair.a.write(FETCHED, "mirrored")
+    await pair.a.do(PairVerb.SPLIT, s_vol_writable=True)
+    await pair.until(PairState.PSUS)
+    await pair.lose_power("b")
+    assert await pair.b.write(FETCHED, "by the S-VOL")
+    await pair.b.do(PairVerb.SWAP_RESYNC)
+    await pair.until(PairState.PAIR)
+    assert await pair.b.read(FETCHED) == "by the S-VOL"
+    await check_equal(pair)
+
+
+async def test_swap_of_a_group_after_a_split_out_of_copy_does_not_discard_either(group: Group) -> None:
+    a, b = group.a.members["data"], group.b.members["data"]
+    volume = b.disk.volume = VolatileVolume()
+    await group.start()
+    await group.suspend()
+    assert await a.write(FETCHED, "old")
+    volume.hold_flush.clear()
+    await a.do(PairVerb.RESYNC)
+    await group.quiet()
+    assert a.half.state is PairState.COPY and not len(a.half.marks)
+    assert await a.write(FETCHED, "acknowledged")
+    splitting = asyncio.create_task(group.a.do(PairVerb.SPLIT, s_vol_writable=True))
+    await group.quiet()
+    volume.hold_flush.set()
+    await splitting
+    assert len(a.half.marks) == 0
+    assert await b.write(LEFT, "elsewhere")
+    assert await refusal(group.b.do(PairVerb.SWAP_RESYNC)) is Refusal.BOTH_WRITTEN
