@@ -43,6 +43,12 @@ class Ledger:
         """What an array durably knows."""
         return self._records[pair, serial]
 
+    def whole(self, pair: str) -> bool:
+        """True once the P-VOL has durably everything: its halves have been equal since the latest epoch began."""
+        value = self.truth(pair)
+        record = self._records.get((pair, value.p_serial), PairRecord())
+        return record.decided == value and record.equal
+
     def forced(self, pair: str, serial: str) -> None:
         """An operator takes a pair over by force: from here on the word counts as the other array's vote."""
         self._words.add((pair, serial))

@@ -204,8 +204,9 @@ class Registers:
                 for block in self._image[pair].blocks():
                     block.flushed(number)
 
-    def lost_power(self, serial: str, truth: Callable[[str], PairEpoch]) -> None:
-        """An array's page cache is gone. Of the S-VOL that must not matter, unless it has what nobody else has."""
+    def lost_power(self, serial: str, truth: Callable[[str], PairEpoch], whole: Callable[[str], bool]) -> None:
+        """An array's page cache is gone. Of the S-VOL that must not matter, unless it has what nobody else has: after a
+        swap, until the P-VOL is ``whole``."""
         for pair, side in self._side:
             if side != serial:
                 continue
@@ -215,7 +216,7 @@ class Registers:
                     block.lost_power()
             register = self._side[pair, serial]
             diverged = len({id(self._side[pair, other]) for other in self._serials}) > 1
-            if value.p_serial in ("", serial) or diverged or value.source is Side.S_VOL:
+            if value.p_serial in ("", serial) or diverged or (value.source is Side.S_VOL and not whole(pair)):
                 for block in register.blocks():
                     block.lost_power()
                 for write in self._writes.values():

@@ -210,7 +210,7 @@ class World:
         self.wall_offset += seconds
 
     def _lost_power(self, serial: str) -> None:
-        self.registers.lost_power(serial, self.ledger.truth)
+        self.registers.lost_power(serial, self.ledger.truth, self.ledger.whole)
 
     def _where(self, pair: str, serial: str) -> object:
         """What makes reads there promise the latest data; None if they do not, or nobody knows."""

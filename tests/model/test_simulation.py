@@ -13,10 +13,11 @@ import target.array
 from scripts.simulation.groups import DATA, LOG, Groups
 from scripts.simulation.journal import Journal
 from scripts.simulation.ledger import Ledger
+from scripts.simulation.registers import Outcome, Registers
 from scripts.simulation.variants import VARIANTS, variant
 from scripts.simulation.world import Result, run_seed
 from storage_model.pair import PairEpoch, PairRecord
-from storage_model.pair_state import PairState
+from storage_model.pair_state import PairState, Side
 
 ROOT = Path(__file__).parents[2]
 
@@ -65,6 +66,29 @@ def test_known_bad_variant_is_caught(name: str) -> None:
             if results[-1].violations:
                 return
     pytest.fail(f"not caught by {len(results)} seeds")
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_the_s_vols_loss_of_power_excuses_an_unflushed_write_only_while_it_has_what_the_p_vol_lacks(whole: bool) -> None:
+    registers = Registers(Journal(), ("1", "2"), ("data",), lambda pair, serial: serial, lambda pair, serial: True)
+    created = PairEpoch(1, "1", PairState.COPY)
+    swapped = PairEpoch(3, "2", PairState.COPY, Side.S_VOL)
+    registers.decided("data", PairEpoch(), created)
+    registers.decided("data", replace(created, epoch=2, state=PairState.PSUS), swapped)
+    registers.end_write(registers.begin_write("data", "2", range(1), 7), Outcome.ACKNOWLEDGED)
+    registers.lost_power("1", lambda pair: swapped, lambda pair: whole)
+    (read,) = registers.begin_read("data", "2", range(1))
+    assert sorted(read.seen) == ([7] if whole else [0, 7])
+
+
+def test_a_p_vol_is_whole_from_pair_on() -> None:
+    ledger, swapped = Ledger(Journal(), ("1", "2"), ("data",)), PairEpoch(3, "2", PairState.COPY, Side.S_VOL)
+    ledger.saved("1", "data", PairRecord(accepted=swapped))
+    ledger.saved("2", "data", PairRecord(swapped, PairState.COPY))
+    assert ledger.truth("data") == swapped and not ledger.whole("data")
+    for state in (PairState.PAIR, PairState.PSUE):
+        ledger.saved("2", "data", PairRecord(swapped, state, equal=True))
+        assert ledger.whole("data")
 
 
 def test_image_of_two_moments_is_found() -> None:
