@@ -128,7 +128,6 @@ class Array:
                 self._add_unit(volume, pairs.get(volume.name))
             self._make_groups()
             for control in self._controls.values():
-                await control.half.marks.save()
                 await control.start()
                 self._publish(control.half)
             if self._link is not None and config.remote_copy is not None:
@@ -261,9 +260,9 @@ class Array:
         file = BitmapFile(self._state_dir / f"{pair.name}.bitmap")
         self._bitmaps.append(file)
         record = self._store.load_pair(pair.name)
-        if not file.load(bitmap) and record.state is not PairState.SMPL:
+        paired = record.state is not PairState.SMPL
+        if not file.load(bitmap, paired=paired) and paired:
             log.warning("pair %s: its bitmap is missing, so every region counts as different", pair.name)
-            bitmap.mark_all()
         marks = RegionMarks(bitmap, file)
         half = PairHalf(identity, volume, record, marks, self._store, self._link, self._publish)
         half.pace = self._pace_of(pair.copy_rate)

@@ -245,9 +245,10 @@ class SimulatedBitmapFile:
         self._name = "/".join(place.parts)
         self._writer = _Writer(place.disk, 0.001)
 
-    def load(self, bitmap: DifferentialBitmap) -> bool:
+    def load(self, bitmap: DifferentialBitmap, *, paired: bool) -> bool:
         saved = self._disk.bitmaps.get(self._name)
         if saved is None:
+            assert not paired, "no bitmap is ever lost here"
             self._disk.bitmaps[self._name] = bytearray(len(bitmap.to_bytes()))
             return False
         bitmap.load(bytes(saved))

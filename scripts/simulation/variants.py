@@ -156,7 +156,7 @@ def _open_to_all(original: Method) -> Method:
 
 
 def _forgotten(original: Method) -> Method:
-    return lambda self, bitmap: True
+    return lambda self, bitmap, **named: True
 
 
 def _unmarked(original: Method) -> Method:

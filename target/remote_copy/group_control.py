@@ -94,7 +94,7 @@ class GroupControl:
             peer = self._halves[addressed].peer
             if peer is None:
                 raise PairRefused(Refusal.PEER_UNREACHABLE)
-            written = [half.identity.name for half in halves if half.role is PairRole.S_VOL and len(half.marks) > 0]
+            written = [half.identity.name for half in halves if half.role is PairRole.S_VOL and half.written]
             doubts_before = [half.swap_in_doubt for half in halves]
             if request.verb in SWAPS:
                 for half in halves:
@@ -143,7 +143,7 @@ class GroupControl:
                 replace(asked, s_vol_written=pair in written, fence=fence),
                 other_serial=identity.peer_serial if request.serial == identity.serial else identity.serial,
                 quorum=identity.quorum,
-                p_vol_written=len(half.marks) > 0,
+                p_vol_written=half.written,
             )
 
         return group_epochs(self.name, self._group.records, addressed, request, value)

@@ -107,7 +107,7 @@ class PairChanges:
             self.check_wanted(request)
             if half.peer is None:
                 raise PairRefused(Refusal.PEER_UNREACHABLE)
-            request = replace(request, s_vol_written=half.role is PairRole.S_VOL and len(half.marks) > 0)
+            request = replace(request, s_vol_written=half.role is PairRole.S_VOL and half.written)
             doubt_before = half.swap_in_doubt
             if request.verb in (PairVerb.SWAP_RESYNC, PairVerb.SWAP_RECOVER):
                 half.swap_in_doubt = half.record.decided.epoch  # until it is known what became of it
@@ -190,7 +190,7 @@ class PairChanges:
             request,
             other_serial=_other(half, request.serial),
             quorum=half.identity.quorum,
-            p_vol_written=len(half.marks) > 0,
+            p_vol_written=half.written,
         )
 
     def _check_now(self, request: PairRequest, value: PairEpoch) -> None:

@@ -177,9 +177,19 @@ class PairHalf:
         return self.split_brain and (bool(self.record.decided.outdated) or not self.connected)
 
     @property
+    def written(self) -> bool:
+        """True if this half may have what the other one lacks.
+
+        After a split out of COPY that is also what was copied or mirrored but not flushed at the other array, which may
+        have lost its power since; one out of PAIR flushes first.
+        """
+        marks = self.marks
+        return len(marks) > 0 or (not self.record.equal and len(marks.bitmap) > 0)
+
+    @property
     def wrote_outdated(self) -> bool:
         """True at a half that a forced takeover left behind, if it has data of its own: nothing of it is merged."""
-        return self.record.decided.outdated == self.identity.serial and len(self.marks) > 0
+        return self.record.decided.outdated == self.identity.serial and self.written
 
     @property
     def doubtful_owner(self) -> bool:

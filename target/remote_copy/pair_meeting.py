@@ -51,7 +51,7 @@ class PairMeeting:
             table = self._reservations.told()
             parts.append(table)
         self._told = decided.epoch, half.state, table
-        written = int(len(half.marks) > 0)
+        written = int(half.written)
         half.link.send(
             Frame(
                 FrameType.PAIR_STATUS, offer.ldev, length_bytes=half.state, flags=written, payload=encode_parts(*parts)

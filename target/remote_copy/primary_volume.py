@@ -137,16 +137,25 @@ class PrimaryVolume:
         regions = half.marks.bitmap.regions(offset_bytes, length_bytes)
         if not half.marks.begin_marked(regions):
             await half.marks.begin(regions)
-        await self._write_both(offset_bytes, length_bytes, data, fua, regions)
+        # Until all is fetched a mark means that the S-VOL is right, whichever array fails: so its medium has to be, and
+        # not its page cache. This half's medium need not: what it loses is fetched again.
+        await self._write_both(offset_bytes, length_bytes, data, fua, regions, durable_there=half.fetching)
 
     async def _write_both(
-        self, offset_bytes: int, length_bytes: int, data: Buffer | None, fua: bool, regions: range
+        self,
+        offset_bytes: int,
+        length_bytes: int,
+        data: Buffer | None,
+        fua: bool,
+        regions: range,
+        *,
+        durable_there: bool = False,
     ) -> None:
         """The regions are marked; their marks of this write end with it."""
         half, direct = self._half, self._direct
         equal = False
         try:
-            flags = (_FUA if fua else 0) | (_ZEROS if data is None else 0)
+            flags = (_FUA if fua or durable_there else 0) | (_ZEROS if data is None else 0)
             frame = self._frame(FrameType.WRITE, offset_bytes, length_bytes, flags, b"" if data is None else data)
             answer = half.link.request(frame)  # on its way while the local half is written
             if data is None:

@@ -1,5 +1,7 @@
 """The S-VOL's data path: apply what the P-VOL's array sends, and say so. [C]"""
 
+from asyncio import Lock
+
 from storage_model.differential_bitmap import REGION_BYTES
 from storage_model.pair_state import PairRole, PairState
 from storage_model.spec.copy_frames import MAX_READ_LENGTH, Answer, Frame, FrameType, WriteFlag
@@ -15,6 +17,8 @@ class SecondaryVolume:
 
     def __init__(self, half: PairHalf) -> None:
         self._half = half
+        self._keeping = Lock()
+        self._kept_epoch = -1
         self._direct = half.volume if isinstance(half.volume, DirectVolume) else None
 
     def write_now(self, frame: Frame) -> bool:
@@ -74,6 +78,7 @@ class SecondaryVolume:
         if frame.type is FrameType.READ:
             if frame.length_bytes > MAX_READ_LENGTH:
                 raise MediumFailure(f"READ of {frame.length_bytes} bytes at once")
+            await self._keep_source(frame.epoch)
             if frame.flags & _ZEROS and not any(
                 extent.mapped for extent in await half.volume.block_status(frame.offset_bytes, frame.length_bytes)
             ):
@@ -82,11 +87,23 @@ class SecondaryVolume:
             return Frame(FrameType.ANSWER, payload=data)
         if frame.flags & _ZEROS:
             await half.volume.unmap(frame.offset_bytes, frame.length_bytes)
+            if frame.flags & _FUA:
+                await half.volume.flush()
         elif len(frame.payload) != frame.length_bytes:
             raise MediumFailure(f"WRITE of {frame.length_bytes} bytes that carries {len(frame.payload)}")
         else:
             await half.volume.write(frame.offset_bytes, frame.payload, fua=frame.flags & _FUA != 0)
         return Frame(FrameType.ANSWER)
+
+    async def _keep_source(self, epoch: int) -> None:
+        """The P-VOL fetches: what its hosts have read must be here still when this array has lost its page cache.
+
+        What is mirrored meanwhile has FUA, so that one flush is enough for an epoch.
+        """
+        async with self._keeping:
+            if self._kept_epoch != epoch:
+                await self._half.volume.flush()
+                self._kept_epoch = epoch
 
     async def _take_over_state(self, state: PairState, epoch: int) -> bool:
         """False when this half cannot follow: it has been suspended meanwhile, and the P-VOL has to know."""

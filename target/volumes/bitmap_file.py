@@ -13,6 +13,7 @@ from pathlib import Path
 from storage_model.differential_bitmap import PAGE_BYTES, DifferentialBitmap
 from storage_model.errors import UserError
 from storage_model.volume import MediumFailure
+from target.volumes.directory_sync import sync_parent_directory
 
 
 class BitmapFile:
@@ -20,24 +21,38 @@ class BitmapFile:
 
     def __init__(self, path: Path) -> None:
         self._thread = ThreadPoolExecutor(1, "bitmap")
-        try:
-            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise UserError(f"{path}: {error.strerror}") from None
         self._path = path
+        self._file = -1
 
-    def load(self, bitmap: DifferentialBitmap) -> bool:
-        """Take over what was saved; False if nothing was, because the file is new."""
-        saved = os.pread(self._file, os.fstat(self._file).st_size, 0)
-        if not saved:
-            os.posix_fallocate(self._file, 0, len(bitmap.to_bytes()))  # a full disk must not come between
-            os.fsync(self._file)
-            return False
+    def load(self, bitmap: DifferentialBitmap, *, paired: bool) -> bool:
+        """Take over what was saved; False if there was nothing: then every region of a pair counts as different.
+
+        That is on the medium before the file has its name: a start that ends here leaves none behind that says less.
+        """
         try:
-            bitmap.load(saved)
+            saved = self._path.read_bytes() if self._path.exists() else b""
+            if not saved:
+                if paired:
+                    bitmap.mark_all()
+                self._create(bitmap.to_bytes())
+            self._file = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
+            bitmap.load(saved or bitmap.to_bytes())
+        except OSError as error:
+            raise UserError(f"{self._path}: {error.strerror}") from None
         except ValueError as error:
             raise UserError(f"{self._path}: {error}; the volume's size must not change while it is paired") from None
-        return True
+        return bool(saved)
+
+    def _create(self, bits: bytes) -> None:
+        """Written out, not left as a hole: a full disk must not come between a mark and its page."""
+        new = self._path.with_name(self._path.name + ".new")
+        file = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        with open(file, "wb") as stream:
+            stream.write(bits)
+            stream.flush()
+            os.fsync(stream.fileno())
+        new.replace(self._path)
+        sync_parent_directory(self._path)
 
     async def save(self, pages: Mapping[int, bytes]) -> None:
         """Durable on return; raises MediumFailure: a write whose mark cannot be kept must not be made."""
@@ -56,4 +71,5 @@ class BitmapFile:
     def close(self) -> None:
         """Waits for what is under way."""
         self._thread.shutdown()
-        os.close(self._file)
+        if self._file >= 0:
+            os.close(self._file)

@@ -207,3 +207,26 @@ async def test_end_of_a_copy_says_in_the_log_what_it_cost(pair: Pair, caplog: py
     await pair.a.do(PairVerb.RESYNC)
     await pair.until(PairState.PAIR)
     assert "pair quorum0: copied 1 regions, 65536 bytes sent, 0 fetched, in 0.000 s" in caplog.text
+
+
+@pytest.mark.parametrize("turns", [4, 6, 9, 12])
+async def test_last_flush_that_a_change_overtakes_suspends_no_epoch(pair: Pair, turns: int) -> None:
+    """The other array calls it stale: behind its vote, with which the copy that flushes is over."""
+    await pair.arm()
+    await write_regions(pair.a, 3)
+    primary = pair.b.control.primary
+    forget_equal, begun = primary.forget_equal, asyncio.Event()
+
+    async def forget_late() -> None:
+        begun.set()
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        await forget_equal()
+
+    primary.forget_equal = forget_late  # type: ignore[method-assign]
+    await pair.b.claim()
+    await begun.wait()
+    pair.wire.carried.clear()
+    await pair.b.control.released(pair.b.nexus())
+    await pair.until(PairState.PSUS)
+    assert PairState.PSUE not in [record.state for site in (pair.a, pair.b) for record in site.disk.records]
