@@ -183,7 +183,9 @@ def _after_takeover(status: PairStatus, peer: PairStatus | None) -> list[str]:
         lines.append(f"{name}: promoted by a forced takeover: the half at array {status.peer_serial} is outdated")
     if flags & StatusFlag.SPLIT_BRAIN:
         joins = [each for each in (status, peer) if each is not None and each.flags & _JOINS]
-        lines.append(f"{name}: SPLIT BRAIN: both halves have data that the other lacks: {_way_out(status, bool(joins))}")
+        lines.append(
+            f"{name}: SPLIT BRAIN: both halves have data that the other lacks: {_way_out(status, bool(joins))}"
+        )
     return lines
 
 
