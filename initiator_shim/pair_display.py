@@ -197,8 +197,8 @@ def _way_out(status: PairStatus, joins: bool) -> str:
     if joins:
         return "resync --good p or --good s"
     return (
-        f"if array {status.peer_serial} shows its half as outdated, resync --good p or --good s once they are connected;"
-        " if it was changed by force there, too, delete --force at an array that has the pair ends it at both, the data"
+        f"if array {status.peer_serial} shows its half as outdated, resync --good p or --good s once they are"
+        " connected; if it was changed by force there, too, delete --force at an array that has the pair ends it at both, the data"
         " stay; then create at the array that has the good data"
     )
 

@@ -241,8 +241,8 @@ def _owner(text: str | None) -> ITNexus | None:
     match = re.fullmatch(r"(.+?),i,0x([0-9a-fA-F]{12})(?:,t,0x([0-9a-fA-F]{1,4}))?", text)
     if match is None:
         raise UserError(
-            f"--owner {text}: not an initiator port, IQN,i,0xISID with 12 hexadecimal digits, or one and a portal group,"
-            " IQN,i,0xISID,t,0xTAG with up to 4"
+            f"--owner {text}: not an initiator port, IQN,i,0xISID with 12 hexadecimal digits, or one and a portal"
+            " group, IQN,i,0xISID,t,0xTAG with up to 4"
         )
     tag = int(match[3] or "1", 16)
     if not tag:
