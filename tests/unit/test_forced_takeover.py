@@ -1,13 +1,18 @@
 """A forced takeover: the operator's word in place of the other array's vote, and the half that is left behind."""
 
+import asyncio
+
 import pytest
 
 from storage_model.pair import Owner, PairEpoch, PairRecord, PairRefused, PairRequest, forced_epoch
 from storage_model.pair_state import FenceLevel, PairRole, PairState, PairVerb, Refusal, Side
 from storage_model.spec.copy_frames import FrameType
-from storage_model.spec.pair_cdb import StatusFlag
+from storage_model.spec.pair_cdb import PairControlOut, PairOut, StatusFlag, encode_claim
+from storage_model.spec.scsi_task import ScsiStatus
 from tests.unit.pair_in_memory import Pair, Site, is_type, refusal
+from tests.unit.reserving_hosts import Answer, Host
 
+RESERVE_6 = bytes((0x16, 0, 0, 0, 0, 0))
 AFTER = StatusFlag.OUTDATED | StatusFlag.PEER_OUTDATED | StatusFlag.SPLIT_BRAIN
 
 
@@ -107,7 +112,9 @@ async def test_a_p_vol_that_its_fence_level_holds_back_takes_writes_again() -> N
     await pair.stop()
 
 
-async def test_both_by_force_are_never_joined() -> None:
+@pytest.mark.parametrize("deleted_at", ["wrong", "good"])
+async def test_both_by_force_are_never_joined(deleted_at: str) -> None:
+    """The way out that display, log and README tell: delete by force at one array, create at the good one."""
     pair = await cut_pair()
     a, b = pair.a, pair.b
     await a.do(PairVerb.TAKEOVER)
@@ -118,13 +125,16 @@ async def test_both_by_force_are_never_joined() -> None:
     for site in (a, b):
         assert flags(site) & StatusFlag.SPLIT_BRAIN and not site.half.connected
         assert site.half.role is PairRole.P_VOL
-        assert await refusal(site.do(PairVerb.RECOVER, good_side=Side.P_VOL)) is not None
-    await a.do(PairVerb.DELETE, force=True)  # told to B, whose data stay where they are
+        assert await refusal(site.do(PairVerb.RECOVER, good_side=Side.P_VOL)) is Refusal.PEER_UNREACHABLE
+        assert await refusal(site.do(PairVerb.RECOVER, good_side=Side.S_VOL)) is Refusal.PEER_UNREACHABLE
+    await (a if deleted_at == "wrong" else b).do(PairVerb.DELETE, force=True)  # told to the other one
     await pair.until(PairState.SMPL)
+    assert (await a.medium(100), await b.medium(200)) == ("a's", "b's"), "both volumes keep what they have"
     await b.do(PairVerb.CREATE)
     await pair.until(PairState.PAIR)
     assert (await a.medium(100), await a.medium(200)) == ("", "b's")
-    a.disk.records.clear()  # two values of one epoch are what force does; they were told as a split brain
+    assert not flags(a) and not flags(b)
+    forget_two_values(pair)
     await pair.stop()
 
 
@@ -186,6 +196,31 @@ async def test_a_half_left_behind_that_an_operator_insists_on_does_not_demote_th
     await pair.stop()
 
 
+async def test_deleted_by_force_at_one_array_and_taken_over_at_the_other() -> None:
+    pair = await cut_pair()
+    a, b = pair.a, pair.b
+    await a.do(PairVerb.DELETE, force=True)
+    await b.do(PairVerb.TAKEOVER)
+    assert await b.write(200, "b's")
+    await pair.wire.connect()
+    await pair.quiet()
+    assert flags(a) & flags(b) & StatusFlag.SPLIT_BRAIN
+    assert await refusal(a.do(PairVerb.DELETE, force=True)) is Refusal.NOT_PAIRED
+    await b.do(PairVerb.DELETE, force=True)
+    await pair.quiet()
+    await b.do(PairVerb.CREATE)
+    await pair.until(PairState.PAIR)
+    assert await a.medium(200) == "b's"
+    assert not flags(a) and not flags(b)
+    forget_two_values(pair)
+    await pair.stop()
+
+
+def forget_two_values(pair: Pair) -> None:
+    """Two values of one epoch are what force does; they were told as a split brain."""
+    pair.a.disk.records.clear()
+
+
 async def test_a_vote_that_may_be_decided_at_the_other_array_does_not_meet_the_forced_epoch() -> None:
     pair = Pair(quorum=False)
     await pair.start()
@@ -245,3 +280,74 @@ def test_an_epoch_with_an_outdated_half_can_be_read_back() -> None:
     plain = PairEpoch(9, "b", PairState.PSUE)
     assert "outdated" not in plain.encode(), "as arrays wrote it before there was a forced takeover"
     assert PairEpoch.decode(plain.encode()) == plain
+
+
+# ---------------------------------------------------------------------------------- the unit reserved for the new owner
+
+
+async def order_for(site: Site, verb: PairOut, owner: Host) -> Answer:
+    """As ``pairctl --owner`` gives it, by a nexus of its own."""
+    claim = encode_claim(owner.nexus)
+    return await Host(site, site.nexus("pairctl"), 1).answer(
+        PairControlOut(verb, parameter_list_length=len(claim)).encode(), claim
+    )
+
+
+async def two_hosts_at_b(pair: Pair) -> tuple[Host, Host]:
+    hosts = Host(pair.b, pair.b.nexus("owner"), 2), Host(pair.b, pair.b.nexus("other"), 3)
+    for host in (Host(pair.b, pair.b.nexus("pairctl"), 1), *hosts):
+        host.log_in()
+    return hosts
+
+
+async def test_a_refused_takeover_leaves_no_reservation() -> None:
+    pair = Pair()
+    await pair.start()
+    await pair.arm()
+    owner, other = await two_hosts_at_b(pair)
+    assert await order_for(pair.b, PairOut.TAKEOVER, owner) == (5, 0x8014)
+    assert await order_for(pair.b, PairOut.SPLIT, owner) == (5, 0x2400), "a claim does not belong there"
+    assert await other.answer(RESERVE_6) is ScsiStatus.GOOD
+    await pair.stop()
+
+
+async def test_a_refused_takeover_takes_no_reservation_away() -> None:
+    pair = Pair()
+    await pair.start()
+    await pair.arm()
+    owner, other = await two_hosts_at_b(pair)
+    assert await owner.answer(RESERVE_6) is ScsiStatus.GOOD
+    assert await order_for(pair.b, PairOut.TAKEOVER, owner) == (5, 0x8014)
+    assert await other.answer(RESERVE_6) is ScsiStatus.RESERVATION_CONFLICT
+    await pair.stop()
+
+
+async def test_a_takeover_that_is_refused_late_takes_no_reservation_away_that_came_meanwhile() -> None:
+    pair = await cut_pair_of_quorum()
+    owner, other = await two_hosts_at_b(pair)
+    pair.b.disk.running.clear()  # its vote waits for the medium
+    takeover = asyncio.create_task(order_for(pair.b, PairOut.TAKEOVER, owner))
+    await pair.quiet()
+    assert await owner.answer(RESERVE_6) is ScsiStatus.GOOD
+    pair.b.impatient.set()
+    assert await takeover == (2, 0x8012)
+    assert await other.answer(RESERVE_6) is ScsiStatus.RESERVATION_CONFLICT
+    pair.b.disk.running.set()
+    await pair.stop()
+
+
+async def test_a_takeover_reserves_the_unit_for_its_owner() -> None:
+    pair = await cut_pair_of_quorum()
+    owner, other = await two_hosts_at_b(pair)
+    assert await order_for(pair.b, PairOut.TAKEOVER, owner) is ScsiStatus.GOOD
+    assert await other.answer(RESERVE_6) is ScsiStatus.RESERVATION_CONFLICT
+    await pair.stop()
+
+
+async def cut_pair_of_quorum() -> Pair:
+    pair = Pair(FenceLevel.DATA)
+    await pair.start()
+    await pair.arm()
+    pair.wire.cut()
+    await pair.quiet()
+    return pair
