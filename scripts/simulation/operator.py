@@ -19,8 +19,7 @@ from storage_model.spec.pair_cdb import PairControlOut, PairOption, PairOut, Pai
 
 _SECONDS = 5.0
 _GOOD = {PairRole.P_VOL: PairOption.GOOD_P_VOL, PairRole.S_VOL: PairOption.GOOD_S_VOL}
-
-
+_AFTER_FORCE = StatusFlag.OUTDATED | StatusFlag.PEER_OUTDATED | StatusFlag.SPLIT_BRAIN
 _RESULTS = {int(result): result.name for result in TakeoverResult}
 _AT_THE_P_VOL = 0.1  # there it only opens what the fence level holds back
 
@@ -50,6 +49,8 @@ class Habits:
     """To mean the whole group, where a pair is spoken of."""
     force: float
     """To take over by force where the other array cannot be reached."""
+    split_brain: float
+    """And at both arrays, or at one that is outdated; only if it is above 0."""
 
 
 class Operator:
@@ -71,7 +72,7 @@ class Operator:
         self._ledger = ledger
         self._pairs = pairs
         self._forced: dict[str, str] = {}
-        """Where, until the pair is seen to mirror again: only a fool takes over at both arrays."""
+        """Where, until the pair is seen to mirror again: only in some worlds an operator takes over at both arrays."""
         self._habits = habits
         self._clients: dict[str, Client] = {}
 
@@ -95,7 +96,11 @@ class Operator:
         if status.state in (PairState.COPY, PairState.PAIR) and status.flags & StatusFlag.LINK_UP:
             self._forced.pop(pair, None)
         apart = not status.flags & StatusFlag.LINK_UP and status.state in (PairState.PSUS, PairState.PSUE)
-        force = self._habits.force * (1.0 if status.role is PairRole.S_VOL else _AT_THE_P_VOL)
+        at_the_p_vol = max(_AT_THE_P_VOL, self._habits.split_brain)
+        force = self._habits.force * (1.0 if status.role is PairRole.S_VOL else at_the_p_vol)
+        if self._is_split_brain(status) and status.role is PairRole.P_VOL and not status.flags & StatusFlag.LINK_UP:
+            await self._give_up(array, pair)
+            return
         if apart and not self.calm and force and self._random.random() < force:
             await self._force(array, pair)
             return
@@ -111,7 +116,8 @@ class Operator:
                 await self._disturb(array, pair, status)
 
     async def _do(self, array: str, pair: str, command: PairControlOut, *, alone: bool = False) -> None:
-        if not alone and _fits_a_group(command) and self._random.random() < self._habits.group:
+        named = self._habits.split_brain > 0 and command.options  # for a pair that is to be decided by itself
+        if not alone and not named and _fits_a_group(command) and self._random.random() < self._habits.group:
             command = replace(command, options=command.options | PairOption.GROUP)
         words = f"{command.service_action.name} {command.options!r}"
         self._journal.note("operator", "asks", array, pair, words)
@@ -123,16 +129,35 @@ class Operator:
         units = await find_pairs(self._clients[array], _SECONDS)
         if self._random.random() < 0.5:
             units = [unit for unit in units if unit.status.pair_name == pair]
-        if any(self._forced.get(name, array) != array for name in self._pairs):
+        if any(self._forced.get(name, array) != array for name in self._pairs) and not self._may_part():
             return
+        incomplete = self._may_part()
         for unit in units:
             self._forced[unit.status.pair_name] = array
-            self._ledger.forced(unit.status.pair_name, SERIALS[array])
+            self._ledger.forced(unit.status.pair_name, SERIALS[array], incomplete=incomplete)
         tell = partial(self._journal.note, "operator", "is told:")
-        results = await take_over(self._clients[array], units, _SECONDS, tell, force=True)
+        results = await take_over(self._clients[array], units, _SECONDS, tell, force=True, incomplete=incomplete)
         self._journal.note("operator", "has taken over at", array, results)
         for number in results.values():
             self._journal.outcomes[f"operator TAKEOVER {_RESULTS.get(number, 'refused')}"] += 1
+
+    def _may_part(self) -> bool:
+        return self._habits.split_brain > 0 and self._random.random() < self._habits.split_brain
+
+    def _is_split_brain(self, status: PairStatus) -> bool:
+        return self._habits.split_brain > 0 and StatusFlag.SPLIT_BRAIN in status.flags
+
+    async def _give_up(self, array: str, pair: str) -> None:
+        """``pairctl delete --force``, where the arrays cannot be joined: another look creates the pair anew."""
+        self._ledger.given_up(pair, SERIALS[array])
+        await self._do(array, pair, PairControlOut(PairOut.DELETE, PairOption.FORCE), alone=True)
+
+    async def _choose(self, array: str, pair: str, verb: PairOut, status: PairStatus) -> None:
+        """Of what a forced takeover has left: not before a side is named, any side, may it be resynced."""
+        if self._random.random() < 0.5:
+            await self._do(array, pair, PairControlOut(verb), alone=True)
+        else:
+            await self._name(array, pair, verb, status, self._random.choice((PairRole.P_VOL, PairRole.S_VOL)))
 
     async def _name(self, array: str, pair: str, verb: PairOut, status: PairStatus, good: PairRole) -> None:
         """A side is named by its present role; the verb holds for the epoch in which that was seen."""
@@ -146,6 +171,9 @@ class Operator:
             return
         swap = status.role is PairRole.S_VOL and self._random.random() < 0.3
         verb = PairOut.SWAP_RESYNC if swap and status.owner is None else PairOut.RESYNC
+        if self._habits.split_brain > 0 and status.flags & _AFTER_FORCE:
+            await self._choose(array, pair, verb, status)
+            return
         try:
             await self._do(array, pair, PairControlOut(verb, PairOption.GOOD_P_VOL, expected_epoch=status.epoch))
         except PairRefused as refused:

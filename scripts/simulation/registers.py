@@ -128,7 +128,8 @@ class Read:
 
 class Registers:
     """Of all pairs. ``where`` tells the role and epoch of an array's half, as far as it runs; ``mirrors`` whether it is
-    the P-VOL of a pair in PAIR."""
+    the P-VOL of a pair in PAIR. ``strict``: after a forced takeover an operator has to name the good
+    side, even if it is the one that was taken over."""
 
     def __init__(
         self,
@@ -137,11 +138,14 @@ class Registers:
         pairs: tuple[str, ...],
         where: Callable[[str, str], object],
         mirrors: Callable[[str, str], bool],
+        *,
+        strict: bool = False,
     ) -> None:
         self._journal = journal
         self._serials = serials
         self._where = where
         self._mirrors = mirrors
+        self._strict = strict
         self._side = {(pair, serial): _Register() for pair in pairs for serial in serials}
         self._writes: dict[int, Write] = {}
         self._acknowledged = {(pair, serial): 0 for pair in pairs for serial in serials}
@@ -149,6 +153,8 @@ class Registers:
         self._image = {pair: _Register() for pair in pairs}
         """Of the S-VOL, if mirroring stopped now and it is whole: what was acknowledged, and whatever was under way."""
         self._named: list[tuple[float, str, str]] = []
+        self._parted: set[str] = set()
+        """Pairs whose halves both have writes of their own, by force, until an operator has named the good one."""
         self._numbers = 0
         self.checked = 0
 
@@ -259,6 +265,14 @@ class Registers:
         """An operator names the array whose data is good."""
         self._named.append((self._journal.clock(), pair, serial))
 
+    def parted(self, pair: str) -> None:
+        """See ``Ledger.parted``."""
+        self._parted.add(pair)
+
+    def incomplete(self, pair: str, serial: str) -> None:
+        """See ``Ledger.incomplete``: what it has may be of any time."""
+        self._side[pair, serial] = _Register(anything=True)
+
     def mirroring(self, pair: str, serial: str) -> None:
         """COPY has become PAIR: the S-VOL has everything."""
         self._image[pair] = self._side[pair, serial].copy()
@@ -268,15 +282,20 @@ class Registers:
         self._decisions[pair] += 1
         p_vol, s_vol = self._roles(before if before.state is not PairState.SMPL else value)
         old = dict(self._side)
+        if value.outdated:  # what an operator has said before was not about this
+            self._named = [word for word in self._named if word[1] != pair]
         if value.state is PairState.SMPL:
-            self._side[pair, s_vol] = _Register(anything=True)
+            if pair not in self._parted:  # else each half keeps what it has
+                self._side[pair, s_vol] = _Register(anything=True)
         elif before.state is PairState.SMPL:
+            self._parted.discard(pair)
             self._side[pair, s_vol] = self._side[pair, p_vol]
         elif value.outdated and not before.outdated:
             if self._side[pair, p_vol] is self._side[pair, s_vol]:
                 self._side[pair, s_vol] = self._image[pair].copy()
         elif value.state is PairState.COPY and self._side[pair, p_vol] is not self._side[pair, s_vol]:
             good = self._good(pair, before, value)
+            self._parted.discard(pair)
             self._side[pair, p_vol] = self._side[pair, s_vol] = good
         elif value.state is PairState.PSUS and value.s_vol_writable and not before.s_vol_writable:
             self._side[pair, s_vol] = self._side[pair, p_vol].copy()
@@ -302,12 +321,16 @@ class Registers:
         since = self._journal.clock() - NAMED_SECONDS
         named = {serial for when, name, serial in self._named if name == pair and when >= since}
         allowed = {p_vol} | named
-        if before.outdated:
-            allowed = {p_vol} | {serial for serial in named if serial != before.outdated}
+        if pair in self._parted or (before.outdated and self._strict):
+            allowed = named
+        elif before.outdated:
+            allowed = {p_vol} | named
         elif new_p_vol != p_vol:
             written = {serial for serial in (p_vol, s_vol) if self._acknowledged[pair, serial]}
             allowed = named | (written if len(written) == 1 else set() if written else {p_vol, s_vol})
-        if chosen not in allowed:
+        if chosen not in allowed and pair in self._parted:
+            self._journal.violated(f"{pair}: epoch {value.epoch} ends a split brain of which nobody has named a side")
+        elif chosen not in allowed:
             self._journal.violated(f"{pair}: epoch {value.epoch} discards writes that were acknowledged at {p_vol}")
         register = self._side[pair, chosen]
         if not before.outdated and not self._acknowledged[pair, p_vol] and not self._acknowledged[pair, s_vol]:

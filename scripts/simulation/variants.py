@@ -20,6 +20,7 @@ from target.remote_copy.half_group import HalfGroup
 from target.remote_copy.pair_control import PairControl
 from target.remote_copy.pair_decision import PairDecision
 from target.remote_copy.pair_half import MIRRORED, PairHalf, moved_inside
+from target.remote_copy.pair_meeting import PairMeeting
 from target.remote_copy.pair_reservations import PairReservations
 from target.remote_copy.primary_volume import PrimaryVolume
 from target.remote_copy.region_marks import RegionMarks
@@ -125,6 +126,27 @@ def _nothing_to_do_in_pair(original: Method) -> Method:
         return int(await original(self, request))
 
     return request
+
+
+def _merged(original: Method) -> Method:
+    async def request(self: Any, request: PairRequest) -> int:
+        record = self.half.record
+        unnamed = request.verb in (PairVerb.RESYNC, PairVerb.SWAP_RESYNC) and request.claim is None
+        if unnamed and record.decided.outdated and record.state is PairState.PSUE:
+            verb = PairVerb.RECOVER if request.verb is PairVerb.RESYNC else PairVerb.SWAP_RECOVER
+            request = replace(request, verb=verb, good_side=Side.P_VOL)
+        return int(await original(self, request))
+
+    return request
+
+
+def _always_reconcilable(original: Method) -> Method:
+    def reconcilable(self: Any, told: Any) -> bool:
+        original(self, told)
+        self._half.split_brain = False
+        return True
+
+    return reconcilable
 
 
 def _told_before_durable(original: Method) -> Method:
@@ -236,6 +258,8 @@ VARIANTS: dict[str, tuple[Patch, ...]] = {
     "doubt-forgotten": ((PairReservations, "_show", _doubt_forgotten),),
     "outdated-half-is-good": ((storage_model.pair, "_resynced", _outdated_is_good),),
     "takeover-without-outdated": ((storage_model.pair, "forced_epoch", _taken_over_unmarked),),
+    "split-brain-not-seen": ((PairMeeting, "reconcilable", _always_reconcilable),),
+    "split-brain-merged": ((PairControl, "request", _merged),),
     "incomplete-half-taken-over": ((storage_model.pair, "forced_epoch", _complete_or_not),),
     "fault-suspends-one-of-a-group": ((HalfGroup, "suspend", _suspended_alone),),
     "group-saved-one-by-one": ((SimulatedMetadata, "save_pairs", _one_by_one),),

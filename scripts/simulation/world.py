@@ -29,7 +29,7 @@ from scripts.simulation.registers import Registers
 from scripts.simulation.reservers import Fencing
 from scripts.simulation.tables import Tables
 from storage_model.pair import PairRecord
-from storage_model.pair_state import FenceLevel, PairRole, PairState
+from storage_model.pair_state import FenceLevel, PairRole, PairState, Side
 from target.remote_copy.pair_half import MIRRORED
 
 _HEALING_SECONDS = 120.0
@@ -44,6 +44,7 @@ class Features:
     pairs: tuple[str, ...]
     group: tuple[str, ...]
     force: float
+    split_brain: float
     tardy: float | None
     """Writes that are late are those that a preemption must not leave behind."""
 
@@ -61,7 +62,8 @@ class Features:
             group = random.choice((("data0", LOG), pairs))
         elif reserved and apart:
             group = ()
-        return cls(fencing if reserved else None, pairs, group, force, tardy if reserved else None)
+        split_brain = random.choice((0.3, 1.0)) if force and not reserved and random.random() < 0.5 else 0.0
+        return cls(fencing if reserved else None, pairs, group, force, split_brain, tardy if reserved else None)
 
 
 @dataclass
@@ -110,8 +112,12 @@ class World:
         )
         a, b = self.arrays
         self.ledger = Ledger(self.journal, serials, features.pairs)
-        self.registers = Registers(self.journal, serials, features.pairs, self._where, self._mirrors)
+        self.registers = Registers(
+            self.journal, serials, features.pairs, self._where, self._mirrors, strict=features.split_brain > 0
+        )
         self.ledger.decided.append(self.registers.decided)
+        self.ledger.parted.append(self.registers.parted)
+        self.ledger.incomplete.append(self.registers.incomplete)
         self.tables = Tables(self.journal, serials, ("data0",))
         self.ledger.decided.append(self.tables.decided)
         self.copies = Copies(self.journal, (a, b), features.pairs)
@@ -181,6 +187,7 @@ class World:
             repair=random.choice((0.3, 1.0)),
             group=0.3,
             force=force,
+            split_brain=self.features.split_brain,
         )
         if LOG in self.features.pairs:  # of a group that is never whole nothing can be seen
             habits = replace(habits, think=0.05, split=0.1, writable=0.0, delete=0.0, repair=1.0, group=0.9)
@@ -218,10 +225,13 @@ class World:
         control = array.controls.get(pair)
         if control is None or control.half.role is PairRole.S_VOL:
             return None
+        truth = self.ledger.truth(pair)
         if control.half.role is PairRole.P_VOL:
-            return control.half.role
+            # Until it hears that the other half's data is good, it serves its own, in the place of which that will be.
+            unheard = control.half.record.decided.epoch < truth.epoch and truth.source is Side.S_VOL
+            return None if unheard and truth.p_serial == serial else control.half.role
         epoch = control.half.record.decided.epoch
-        return epoch if epoch == self.ledger.truth(pair).epoch else None  # it may be half of a pair already
+        return epoch if epoch == truth.epoch else None  # it may be half of a pair already
 
     def _mirrors(self, pair: str, serial: str) -> bool:
         """The P-VOL of a pair in COPY or PAIR: what is acknowledged is at both arrays."""
