@@ -117,6 +117,8 @@ class PairRecord:
     everything, from a copy that broke off, where only the epoch's ``source`` does; in PSUS, a pair that was split when
     it was equal, whose S-VOL is a whole image of that moment. ``withdrawn``: nexuses of this array, the oldest first,
     that were refused or have released since they claimed: a claim of theirs that is yet decided must not own the pair.
+    ``swap_in_doubt``: an S-VOL that a split had opened for writes has asked for a swap out of this epoch, and told
+    whether it had writes of its own; until it is known what becomes of that it takes none.
     """
 
     decided: PairEpoch = PairEpoch()
@@ -124,6 +126,7 @@ class PairRecord:
     accepted: PairEpoch | None = None
     equal: bool = False
     withdrawn: tuple[ITNexus, ...] = ()
+    swap_in_doubt: bool = False
 
 
 @dataclass(frozen=True, slots=True)

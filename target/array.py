@@ -426,9 +426,18 @@ class Array:
         return [control.half for control in self._controls.values()]
 
     def _link_opened(self, hello: Hello) -> None:
-        if self._store is not None and hello.identity != self._peer_identity:
-            self._peer_identity = hello.identity
-            self._meeting = asyncio.create_task(self._store.save_peer(hello.serial, hello.identity))
+        if self._store is None or hello.identity == self._peer_identity:
+            self._meet(hello)
+        else:
+            self._meeting = asyncio.create_task(self._meet_anew(hello, self._store))
+
+    async def _meet_anew(self, hello: Hello, store: MetadataStore) -> None:
+        """Durable first: after a vote and a crash, another one by this serial number would pass for this one."""
+        await store.save_peer(hello.serial, hello.identity)
+        self._peer_identity, self._meeting = hello.identity, None
+        self._meet(hello)
+
+    def _meet(self, hello: Hello) -> None:
         offers = {offer.name: offer for offer in hello.pairs}
         for name, control in self._controls.items():
             if control.group is None:
@@ -441,6 +450,9 @@ class Array:
             group.link_opened(offers)
 
     async def _link_lost(self, reason: str) -> None:
+        if self._meeting is not None:  # the pairs hear of the link before they hear of its loss
+            await asyncio.wait([self._meeting])
+            self._meeting = None
         await asyncio.gather(*(control.link_lost(reason) for control in self._controls.values()))
 
     def _write_now(self, frame: Frame) -> bool:
@@ -448,6 +460,8 @@ class Array:
         return control is not None and control.secondary.write_now(frame)
 
     async def _received(self, frame: Frame) -> None:
+        if self._meeting is not None:
+            await asyncio.shield(self._meeting)
         control = self._by_ldev.get(frame.pair)
         if control is not None:
             await control.receive(frame)

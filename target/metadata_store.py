@@ -24,14 +24,15 @@ from storage_model.volume import MediumFailure
 
 log = logging.getLogger("pairvol.array")
 
-_SCHEMA_VERSION = 4
-_READABLE_VERSIONS = (0, 1, 2, 3, _SCHEMA_VERSION)
+_SCHEMA_VERSION = 5
+_READABLE_VERSIONS = (0, 1, 2, 3, 4, _SCHEMA_VERSION)
 """0 is a new file. 1 had no reservations: it gets the table, as every table that is missing is made. 2 did not say
 which file they were made on: they count for the one that has the volume's name now. 3 forgot withdrawals, and had no
-reservations of pairs."""
+reservations of pairs. 4 forgot that a swap was in doubt."""
 _UPGRADES = (
     ((2,), "ALTER TABLE persistent_reservation ADD COLUMN file TEXT;"),
     ((1, 2, 3), "ALTER TABLE pair ADD COLUMN withdrawn TEXT NOT NULL DEFAULT '[]';"),
+    ((1, 2, 3, 4), "ALTER TABLE pair ADD COLUMN swap_in_doubt INTEGER NOT NULL DEFAULT 0;"),
 )
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS pair (
@@ -40,7 +41,8 @@ CREATE TABLE IF NOT EXISTS pair (
     state    TEXT NOT NULL,  -- SMPL, COPY, PAIR, PSUS or PSUE
     accepted TEXT,           -- this array's vote for the next epoch, while it is undecided
     equal    INTEGER NOT NULL, -- 1: the halves have been equal since the epoch began
-    withdrawn TEXT NOT NULL DEFAULT '[]' -- nexuses that must not own the pair, as JSON
+    withdrawn TEXT NOT NULL DEFAULT '[]', -- nexuses that must not own the pair, as JSON
+    swap_in_doubt INTEGER NOT NULL DEFAULT 0 -- 1: a swap out of this epoch was asked for, its outcome is unknown
 ) STRICT;
 -- identity: drawn once; tells this array from another with the same serial number, and from itself without its memory
 CREATE TABLE IF NOT EXISTS array (serial TEXT PRIMARY KEY, identity TEXT NOT NULL) STRICT;
@@ -129,14 +131,14 @@ class MetadataStore:
 
     def load_pair(self, name: str) -> PairRecord:
         """The record of a pair; of a new one, the empty record. Called before the array serves."""
-        query = "SELECT decided, state, accepted, equal, withdrawn FROM pair WHERE name = ?"
+        query = "SELECT decided, state, accepted, equal, withdrawn, swap_in_doubt FROM pair WHERE name = ?"
         row = self._database.execute(query, (name,)).fetchone()
         if row is None:
             return PairRecord()
-        decided, state, accepted, equal, withdrawn = row
+        decided, state, accepted, equal, withdrawn, doubt = row
         try:
-            vote = PairEpoch.decode(accepted) if accepted else None
-            return PairRecord(PairEpoch.decode(decided), PairState[state], vote, bool(equal), decode_nexuses(withdrawn))
+            value, vote = PairEpoch.decode(decided), PairEpoch.decode(accepted) if accepted else None
+            return PairRecord(value, PairState[state], vote, bool(equal), decode_nexuses(withdrawn), bool(doubt))
         except (ValueError, KeyError) as error:
             raise UserError(f"the metadata of pair {name} cannot be read: {error}") from None
 
@@ -230,8 +232,16 @@ class MetadataStore:
 
 def _pair_work(name: str, record: PairRecord) -> list[_Statement]:
     accepted = record.accepted.encode() if record.accepted is not None else None
-    row = name, record.decided.encode(), record.state.name, accepted, record.equal, encode_nexuses(record.withdrawn)
-    work: list[_Statement] = [("INSERT OR REPLACE INTO pair VALUES (?, ?, ?, ?, ?, ?)", row)]
+    row = (
+        name,
+        record.decided.encode(),
+        record.state.name,
+        accepted,
+        record.equal,
+        encode_nexuses(record.withdrawn),
+        record.swap_in_doubt,
+    )
+    work: list[_Statement] = [("INSERT OR REPLACE INTO pair VALUES (?, ?, ?, ?, ?, ?, ?)", row)]
     if record.state is PairState.SMPL:  # in one with it: the next pair of this name must not find them
         work.append(("DELETE FROM pair_reservation WHERE name = ?", (name,)))
     return work

@@ -307,6 +307,7 @@ class SimulatedMetadata:
                 None if record.accepted is None else PairEpoch.decode(record.accepted.encode()),
                 record.equal,
                 decode_nexuses(encode_nexuses(record.withdrawn)),
+                record.swap_in_doubt,
             )
             for name, record in records.items()
         }

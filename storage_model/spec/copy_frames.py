@@ -69,7 +69,8 @@ class FrameType(IntEnum):
     """The P-VOL's array tells the state of the pair inside the epoch (``length`` is the PairState)."""
     PAIR_STATUS = 22
     """Either array tells what it knows of the pair when the link comes up; payload: the epoch decided, the differing
-    regions, and where both know persistent reservations of a pair, the ReservationEntry in force."""
+    regions, and where both know persistent reservations of a pair, the ReservationEntry in force; ``flags``:
+    :class:`ToldFlag`."""
     READY = 23
     """May the receiver's volume become half of a pair? Asked before the vote, which cannot be taken back."""
     DIGEST = 24
@@ -104,6 +105,17 @@ class WriteFlag(IntFlag):
     """The range becomes a hole; there is no payload."""
 
 
+class ToldFlag(IntFlag):
+    """Flags of PAIR_STATUS."""
+
+    NONE = 0
+    WRITTEN = 1
+    """There are regions that differ: in a half left behind by a takeover by force, data of its own."""
+    VOTE_IS_FREE = 2
+    """The sender has voted for nothing that it does not know to be decided, and will not vote for what it was asked for
+    over an earlier connection."""
+
+
 class Answer(IntEnum):
     """How a request ended at the peer."""
 
@@ -112,8 +124,8 @@ class Answer(IntEnum):
     MEDIUM_FAILURE = 2
     SPACE_EXHAUSTED = 3
     REFUSED = 4
-    """REQUEST, GROUP_REQUEST, READY: the payload names the Refusal. PROPOSE, PROPOSE_GROUP: no vote. RESERVE_OUT,
-    RESERVATION: in JSON, why."""
+    """REQUEST, GROUP_REQUEST, READY: the payload names the Refusal, and of the first two tells whether the vote is free
+    (:attr:`ToldFlag.VOTE_IS_FREE`). PROPOSE, PROPOSE_GROUP: no vote. RESERVE_OUT, RESERVATION: in JSON, why."""
     NO_SUCH_PAIR = 5
 
 

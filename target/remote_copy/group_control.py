@@ -6,7 +6,7 @@ leads itself and of no others, and whoever votes waits for nobody: so neither wa
 """
 
 import logging
-from asyncio import Task, create_task, current_task, gather
+from asyncio import Task, create_task, current_task, gather, shield
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -19,10 +19,9 @@ from storage_model.pair_state import TRANSITIONS, PairRole, PairState, PairVerb,
 from storage_model.spec.copy_frames import Answer, Frame, FrameType, PairOffer
 from storage_model.spec.group_frames import decode_group_request, encode_group_request
 from target.remote_copy.background_tasks import BackgroundTasks
-from target.remote_copy.copy_link import LinkDown
 from target.remote_copy.group_decision import GroupDecision
 from target.remote_copy.half_group import Closed, GroupStore, HalfGroup
-from target.remote_copy.pair_changes import DECISION_SECONDS, FORWARD_SECONDS, Within
+from target.remote_copy.pair_changes import DECISION_SECONDS, FORWARD_SECONDS, Within, answer_to
 from target.remote_copy.pair_control import PairControl
 from target.remote_copy.pair_half import MIRRORED
 from target.remote_copy.pair_messages import PairTold, refusal_of, refused_frame
@@ -91,22 +90,18 @@ class GroupControl:
         # The S-VOLs' own writes stop first: which side has the good data must not change while the swap is decided.
         async with Closed([half.gate for half in halves]):
             self._controls[addressed].changes.check_wanted(request)
+            if request.verb in SWAPS:
+                await self._group.save_swap_doubt(values)
+                epoch = self._halves[addressed].record.decided.epoch
+                request = replace(request, expected_epoch=request.expected_epoch or epoch)  # see PairChanges
             peer = self._halves[addressed].peer
             if peer is None:
                 raise PairRefused(Refusal.PEER_UNREACHABLE)
             written = [half.identity.name for half in halves if half.role is PairRole.S_VOL and half.written]
-            doubts_before = [half.swap_in_doubt for half in halves]
-            if request.verb in SWAPS:
-                for half in halves:
-                    half.swap_in_doubt = half.record.decided.epoch  # until it is known what became of it
-            payload = encode_group_request(request, written)
-            try:
-                reply = await halves[0].link.request(Frame(FrameType.GROUP_REQUEST, peer.ldev, payload=payload))
-            except LinkDown as error:
-                raise PairRefused(Refusal.NO_VOTE, str(error)) from None
-            if reply.flags != Answer.DONE and refusal_of(reply).refusal is not Refusal.NO_VOTE:
-                for half, before in zip(halves, doubts_before, strict=True):
-                    half.swap_in_doubt = before
+            frame = Frame(FrameType.GROUP_REQUEST, peer.ldev, payload=encode_group_request(request, written))
+            asking = create_task(answer_to(frame, halves, lambda: self._group.save_no_swap_doubt(values)))
+            self._tasks.keep(asking)
+            reply = await shield(asking)
         if reply.flags != Answer.DONE:
             raise refusal_of(reply)
         return reply.epoch
@@ -264,7 +259,8 @@ class GroupControl:
         try:
             return Frame(FrameType.ANSWER, epoch=await self._request_led(addressed, request, written))
         except PairRefused as error:
-            return refused_frame(error)
+            free = all(control.decision.vote_is_free for control in self._controls.values())
+            return refused_frame(error, vote_is_free=free)
 
     async def _compare(self, told: Mapping[str, PairTold]) -> None:
         """At reconnection: adopt as one what the other array has decided, suspend alike, repeat what is in doubt."""
@@ -272,6 +268,8 @@ class GroupControl:
             agreed = [pair for pair, control in self._controls.items() if control.meeting.reconcilable(told[pair])]
             values, void = self._news({pair: told[pair].decided for pair in agreed})
             await self._decision.enter(values, {pair: each.marks for pair, each in told.items()}, void)
+            undoubted = [pair for pair in agreed if self._controls[pair].meeting.ends_swap_doubt(told[pair])]
+            await self._group.save_no_swap_doubt(undoubted)
             for pair in agreed:
                 self._controls[pair].meeting.met(told[pair])
                 half = self._halves[pair]

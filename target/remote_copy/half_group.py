@@ -4,7 +4,7 @@ Locks and gates are taken in one order, by pair name (see ``storage_model.group_
 """
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from typing import Protocol
@@ -13,7 +13,7 @@ from storage_model.group_register import lock_order
 from storage_model.pair import PairRecord
 from storage_model.pair_state import PairRole, PairState
 from storage_model.volume import VolumeError
-from target.remote_copy.pair_half import MIRRORED, PairHalf, moved_inside
+from target.remote_copy.pair_half import MIRRORED, PairHalf, moved_inside, swap_doubted
 from target.remote_copy.write_gate import WriteGate
 
 log = logging.getLogger("pairvol.pair")
@@ -70,6 +70,18 @@ class HalfGroup:
             for pair, record in records.items():  # without a wait: nobody sees a part of it
                 self.halves[pair].put(record)
             return records
+
+    async def save_swap_doubt(self, pairs: Collection[str]) -> None:
+        """See :meth:`PairHalf.save_swap_doubt`."""
+        await self.save(lambda records: {pair: swap_doubted(records[pair]) for pair in pairs})
+
+    async def save_no_swap_doubt(self, pairs: Collection[str]) -> None:
+        """See :meth:`PairHalf.save_no_swap_doubt`."""
+
+        def no_doubt(records: Records) -> Records:
+            return {pair: self.halves[pair].no_swap_doubted(records[pair]) for pair in pairs}
+
+        await self.save(no_doubt, must_be_durable=False)
 
     async def suspend(self, faulty: PairHalf, reason: str) -> None:
         """Every pair that is mirroring from here, if the faulty one still is: see :meth:`PairHalf.suspend`.

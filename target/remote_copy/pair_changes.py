@@ -4,12 +4,13 @@ How a change is then decided is in ``pair_decision``.
 """
 
 import logging
-from asyncio import Task, create_task, current_task
-from collections.abc import Awaitable, Callable
+from asyncio import Task, create_task, current_task, shield
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import TypeVar
 
+from storage_model.group_request import SWAPS
 from storage_model.pair import PairEpoch, PairRefused, PairRequest, next_epoch
 from storage_model.pair_state import PairRole, PairVerb, Refusal
 from storage_model.spec.copy_frames import Answer, Frame, FrameType
@@ -18,7 +19,7 @@ from target.remote_copy.copy_link import LinkDown
 from target.remote_copy.pair_decision import PairDecision
 from target.remote_copy.pair_half import MIRRORED, PairHalf
 from target.remote_copy.pair_meeting import PairMeeting
-from target.remote_copy.pair_messages import refusal_of
+from target.remote_copy.pair_messages import leaves_no_doubt, refusal_of
 from target.remote_copy.pair_reservations import PairReservations
 
 log = logging.getLogger("pairvol.pair")
@@ -105,18 +106,17 @@ class PairChanges:
         await half.gate.close()
         try:
             self.check_wanted(request)
+            if request.verb in SWAPS:
+                await half.save_swap_doubt()
+                # Of this epoch it is said whether the S-VOL was written, and of no later one.
+                request = replace(request, expected_epoch=request.expected_epoch or half.record.decided.epoch)
             if half.peer is None:
                 raise PairRefused(Refusal.PEER_UNREACHABLE)
             request = replace(request, s_vol_written=half.role is PairRole.S_VOL and half.written)
-            doubt_before = half.swap_in_doubt
-            if request.verb in (PairVerb.SWAP_RESYNC, PairVerb.SWAP_RECOVER):
-                half.swap_in_doubt = half.record.decided.epoch  # until it is known what became of it
             frame = Frame(FrameType.REQUEST, half.peer.ldev, payload=request.encode().encode())
-            reply = await half.link.request(frame)
-            if reply.flags != Answer.DONE and refusal_of(reply).refusal is not Refusal.NO_VOTE:
-                half.swap_in_doubt = doubt_before
-        except LinkDown as error:
-            raise PairRefused(Refusal.NO_VOTE, str(error)) from None
+            asking = create_task(answer_to(frame, [half], half.save_no_swap_doubt))
+            self._tasks.keep(asking)
+            reply = await shield(asking)
         finally:
             half.gate.open()
         if reply.flags != Answer.DONE:
@@ -196,6 +196,8 @@ class PairChanges:
     def _check_now(self, request: PairRequest, value: PairEpoch) -> None:
         """The last moment: after the vote there is no way back."""
         self.check_wanted(request)
+        if request.serial != self._half.identity.serial:
+            self.check_connected()  # it may not count on what was asked for over a connection that is gone
         if self._half.state not in MIRRORED and self._value_of(request) != value:
             raise PairRefused(Refusal.BUSY, "a write came first")  # it was inside the gate already, and not yet marked
         if value.state in MIRRORED:
@@ -250,6 +252,25 @@ class PairChanges:
         unpairs = request.verb is PairVerb.DELETE and not request.force
         if (claims or unpairs) and self._reservations is not None and self._reservations.in_use:
             raise PairRefused(Refusal.RESERVED)
+
+
+async def answer_to(frame: Frame, halves: Sequence[PairHalf], no_doubt: Callable[[], Awaitable[None]]) -> Frame:
+    """The other array's answer to a request; raises PairRefused if the link goes down before.
+
+    For a task of its own: what it says of a swap in doubt counts also when nobody waits for it any more.
+    """
+    for half in halves:
+        half.asked += 1
+    try:
+        reply = await halves[0].link.request(frame)
+    except LinkDown as error:
+        raise PairRefused(Refusal.NO_VOTE, str(error)) from None
+    finally:
+        for half in halves:
+            half.asked -= 1
+    if leaves_no_doubt(reply):
+        await no_doubt()
+    return reply
 
 
 def _other(half: PairHalf, serial: str) -> str:

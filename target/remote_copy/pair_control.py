@@ -100,7 +100,7 @@ class PairControl:
     @property
     def about_to_change(self) -> bool:
         """True from before this half's vote until it is decided: what is only allowed without a pair must not begin."""
-        return self.decision.coming is not None or self.half.register.in_doubt
+        return not self.decision.vote_is_free
 
     @property
     def epoch(self) -> int:
@@ -289,7 +289,7 @@ class PairControl:
                 raise PairRefused(Refusal.BUSY)
             return Frame(FrameType.ANSWER, epoch=await self.changes.lead(request))
         except PairRefused as error:
-            return refused_frame(error)
+            return refused_frame(error, vote_is_free=self.decision.vote_is_free)
 
     def _ready(self) -> Frame:
         try:

@@ -50,6 +50,11 @@ class PairDecision:
         self.coming: PairEpoch | None = None
         """What is being made durable at this moment, as a vote or as a decision."""
 
+    @property
+    def vote_is_free(self) -> bool:
+        """False from before this half's vote until it is decided."""
+        return self.coming is None and not self._half.register.in_doubt
+
     async def decide(self, value: PairEpoch, check_wanted: Callable[[], None]) -> None:
         """Have ``value`` decided by both arrays, and act on it. Raises PairRefused; then it may be in doubt.
 

@@ -117,8 +117,8 @@ class PairHalf:
         """What the other array says of its outdated half, or its decided epoch, cannot be reconciled with this half."""
         self.heard_apart = 0
         """The number of such an epoch: what this array decides alone to end it must count at both."""
-        self.swap_in_doubt: int | None = None
-        """The epoch out of which a swap was asked of the other array, if its outcome is not known here."""
+        self.asked = 0
+        """Requests to swap that the other array has yet to answer: ``record.swap_in_doubt`` holds at least as long."""
         self.withdrawn = dict.fromkeys(record.withdrawn)
         """Nexuses that must not own the pair, even if a claim of theirs is yet decided: durable with the next save."""
         self.busy: Callable[[], bool] = lambda: False
@@ -216,6 +216,18 @@ class PairHalf:
         await self._save(lambda record: moved_inside(record, epoch, (PairState.COPY,), PairState.PAIR))
         return self.state is PairState.PAIR and self.record.decided.epoch == epoch
 
+    async def save_swap_doubt(self) -> None:
+        """A swap is about to be asked for; durable on return."""
+        await self._save(swap_doubted)
+
+    async def save_no_swap_doubt(self) -> None:
+        """Nothing can come any more of what was asked for, and answered. If it cannot be saved it holds in memory."""
+        await self._save(self.no_swap_doubted, must_be_durable=False)
+
+    def no_swap_doubted(self, record: PairRecord) -> PairRecord:
+        """The record, unless something was asked for meanwhile."""
+        return record if self.asked else replace(record, swap_in_doubt=False)
+
     def withdraw(self, nexus: ITNexus) -> None:
         """A request of its that timed out may still be on its way, here or at the other array: until it claims anew."""
         self.withdrawn[nexus] = None
@@ -309,7 +321,7 @@ class PairHalf:
     def s_vol_open(self) -> bool:
         """True at an S-VOL that a split opened for writes, unless a swap may have been decided without them."""
         decided = self.record.decided
-        return self.state is PairState.PSUS and decided.s_vol_writable and self.swap_in_doubt != decided.epoch
+        return self.state is PairState.PSUS and decided.s_vol_writable and not self.record.swap_in_doubt
 
     def _may_update_quorum(self, nexus: ITNexus) -> bool:
         decided = self.record.decided
@@ -325,7 +337,7 @@ class PairHalf:
             (StatusFlag.QUORUM, identity.quorum),
             (StatusFlag.LINK_UP, self.connected),
             (StatusFlag.S_VOL_WRITABLE, decided.s_vol_writable),
-            (StatusFlag.IN_DOUBT, self.register.in_doubt),
+            (StatusFlag.IN_DOUBT, self.register.in_doubt or self.record.swap_in_doubt),
             (StatusFlag.OUTDATED, decided.outdated == identity.serial),
             (StatusFlag.PEER_OUTDATED, decided.outdated == identity.peer_serial),
             (StatusFlag.SPLIT_BRAIN, self._split_brain_stands or self.wrote_outdated),
@@ -381,6 +393,12 @@ def moved_inside(record: PairRecord, epoch: int, states: tuple[PairState, ...], 
     if record.decided.epoch != epoch or record.state not in states:
         return record
     return replace(record, state=to, equal=record.equal or to is PairState.PAIR)
+
+
+def swap_doubted(record: PairRecord) -> PairRecord:
+    """A swap is asked of the other array: from now on an S-VOL that a split has opened takes no writes."""
+    opened = record.state is PairState.PSUS and record.decided.s_vol_writable
+    return replace(record, swap_in_doubt=True) if opened else record
 
 
 def decided_record(record: PairRecord, value: PairEpoch) -> PairRecord:

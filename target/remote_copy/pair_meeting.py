@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from storage_model.pair import PairRefused
 from storage_model.pair_state import PairState
-from storage_model.spec.copy_frames import Frame, FrameType, PairOffer, encode_parts
+from storage_model.spec.copy_frames import Frame, FrameType, PairOffer, ToldFlag, encode_parts
 from target.remote_copy.pair_decision import PairDecision
 from target.remote_copy.pair_half import PairHalf
 from target.remote_copy.pair_messages import PairTold
@@ -35,7 +35,7 @@ class PairMeeting:
         self._reservations = reservations
         self._resolved = resolved
         self.offer: PairOffer | None = None
-        self._told = half.record.decided.epoch, half.state, b""  # in the last PAIR_STATUS
+        self._told = half.record.decided.epoch, half.state, b"", True  # in the last PAIR_STATUS
 
     def tell(self) -> None:
         """Tell the other array, if it is there, what is known by now. Of a group it waits for every pair's."""
@@ -43,19 +43,19 @@ class PairMeeting:
             self._tell(self.offer)
 
     def _tell(self, offer: PairOffer) -> None:
-        """PAIR_STATUS; its flag says that this outdated half has data of its own."""
+        """PAIR_STATUS; its flags say that this outdated half has data of its own, and whether the vote is free."""
         half = self._half
         decided = half.record.decided
         parts, table = [decided.encode().encode(), self._decision.packed_marks()], b""
         if self._reservations is not None and offer.reservations:
             table = self._reservations.told()
             parts.append(table)
-        self._told = decided.epoch, half.state, table
-        written = int(half.written)
+        free = self._decision.vote_is_free
+        self._told = decided.epoch, half.state, table, free
+        flags = ToldFlag.WRITTEN if half.written else ToldFlag.NONE
+        flags |= ToldFlag.VOTE_IS_FREE if free else ToldFlag.NONE
         half.link.send(
-            Frame(
-                FrameType.PAIR_STATUS, offer.ldev, length_bytes=half.state, flags=written, payload=encode_parts(*parts)
-            )
+            Frame(FrameType.PAIR_STATUS, offer.ldev, length_bytes=half.state, flags=flags, payload=encode_parts(*parts))
         )
 
     def _tell_again(self) -> None:
@@ -64,15 +64,15 @@ class PairMeeting:
 
     @property
     def told_the_past(self) -> bool:
-        """True when, as the link opened, an epoch or a suspension was yet to become durable, or this array, which an
-        operator's word lets go on alone, has changed the table of reservations since."""
-        epoch, state, table = self._told
+        """True when, as the link opened, an epoch or a suspension was yet to become durable, or a vote that failed to,
+        or this array, which an operator's word lets go on alone, has changed the table of reservations since."""
+        epoch, state, table, free = self._told
         half = self._half
         decided = half.record.decided
         suspended = half.state is PairState.PSUE and state is not PairState.PSUE
         alone = decided.outdated == half.identity.peer_serial
         changed = alone and self._reservations is not None and table not in (b"", self._reservations.told())
-        return epoch < decided.epoch or suspended or changed
+        return epoch < decided.epoch or suspended or changed or (self._decision.vote_is_free and not free)
 
     async def compare(self, told: PairTold) -> None:
         """At reconnection: adopt what the other array knows to be decided, repeat what is in doubt, suspend alike."""
@@ -85,6 +85,8 @@ class PairMeeting:
                 await self._decision.carry_out(half.register.heard_decided(told.decided), told.marks)
                 if told.decided.epoch == half.record.decided.epoch and told.state is PairState.PSUE:
                     await half.suspend("it broke off while the arrays could not reach each other")
+                if self.ends_swap_doubt(told):
+                    await half.save_no_swap_doubt()
                 self.met(told)
                 self._tell_again()
                 await self.adopt_reservations(told)
@@ -97,6 +99,10 @@ class PairMeeting:
             finally:
                 half.gate.open()
         self._resolved()
+
+    def ends_swap_doubt(self, told: PairTold) -> bool:
+        """True if nothing comes any more of a swap that was asked for over an earlier connection."""
+        return told.vote_is_free and told.decided == self._half.record.decided
 
     def met(self, told: PairTold) -> None:
         """This half agrees with what the other array has told: they are connected."""

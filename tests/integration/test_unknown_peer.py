@@ -24,6 +24,10 @@ from storage_model.spec.copy_frames import (
     encode_parts,
 )
 from storage_model.spec.pair_cdb import PairOut, StatusFlag
+from storage_model.volume import MediumFailure
+from target.array import Array
+from target.config import parse_config
+from target.metadata_store import MetadataStore
 from tests.eventually import eventually
 from tests.integration.array_process import READY_SECONDS
 from tests.integration.pair_of_arrays import BLOCK, SERIALS, ArrayUnderTest, PairSpec, free_port, pair_of_arrays
@@ -246,6 +250,75 @@ async def test_a_new_connection_of_the_peer_takes_the_place_of_the_old_one(tmp_p
                     await array.until_linked()
                     return
             assert asyncio.get_running_loop().time() < give_up_at
+
+
+IN_PROCESS = """
+[array]
+serial = "30096"
+state_dir = "{0}"
+portals = ["127.0.0.1:0"]
+[[volumes]]
+name = "v"
+lun = 0
+ldev = 1
+file = "v.img"
+size = "4MiB"
+[remote_copy]
+listen = "127.0.0.1:{1}"
+peer = "127.0.0.1:1"
+peer_serial = "30095"
+[[pairs]]
+name = "data"
+volume = "v"
+"""
+
+
+@pytest.mark.parametrize("ends", ["saved", "failed", "link lost"])
+async def test_whom_it_meets_is_durable_before_it_tells_what_it_knows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ends: str
+) -> None:
+    saving, go_on = asyncio.Event(), asyncio.Event()
+    save_peer = MetadataStore.save_peer
+
+    async def slowly(store: MetadataStore, serial: str, identity: str) -> None:
+        saving.set()
+        await go_on.wait()
+        if ends == "failed" and not store.load_peer("tried"):
+            await save_peer(store, "tried", "once")
+            raise MediumFailure("the metadata cannot be written")
+        await save_peer(store, serial, identity)
+
+    monkeypatch.setattr(MetadataStore, "save_peer", slowly)
+    port = free_port()
+    array = Array(parse_config(IN_PROCESS.format(tmp_path, port), "array.toml"))
+    await array.start()
+    (half,) = array._halves()
+    status = Frame(FrameType.PAIR_STATUS, 1, payload=encode_parts(PairEpoch().encode().encode(), b""))
+    try:
+        async with Stranger.connection(port) as peer:
+            peer.send(hello_of(pairs=OFFER), status)
+            assert (await peer.receive()).type is FrameType.HELLO
+            await saving.wait()
+            assert not half.connected and not peer.frames
+            if ends != "link lost":
+                go_on.set()
+            if ends == "saved":
+                assert (await peer.receive()).type is FrameType.PAIR_STATUS
+                await eventually(lambda: half.connected, what="the pair connected")
+            if ends == "failed":
+                assert "a medium of the other array failed" in await peer.refusal()
+        go_on.set()
+        await eventually(lambda: not half.link.up and not half.connected, what="the link down")
+
+        async def met() -> bool:
+            async with Stranger.connection(port) as again:
+                again.send(hello_of(pairs=OFFER), status)
+                return [(await again.receive()).type for _ in range(2)] == [FrameType.HELLO, FrameType.PAIR_STATUS]
+
+        await eventually(met, what="the other array met")
+    finally:
+        go_on.set()
+        await array.stop()
 
 
 # -------------------------------------------------------------------------------------------------- two real arrays

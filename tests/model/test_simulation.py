@@ -74,7 +74,9 @@ def test_known_bad_variant_is_caught(name: str) -> None:
 
 
 @pytest.mark.parametrize("whole", [False, True])
-def test_the_s_vols_loss_of_power_excuses_an_unflushed_write_only_while_it_has_what_the_p_vol_lacks(whole: bool) -> None:
+def test_the_s_vols_loss_of_power_excuses_an_unflushed_write_only_while_it_has_what_the_p_vol_lacks(
+    whole: bool,
+) -> None:
     registers = Registers(Journal(), ("1", "2"), ("data",), lambda pair, serial: serial, lambda pair, serial: True)
     created = PairEpoch(1, "1", PairState.COPY)
     swapped = PairEpoch(3, "2", PairState.COPY, Side.S_VOL)

@@ -449,6 +449,15 @@ class Pair:
         for _ in range(400):
             await asyncio.sleep(0)
 
+    async def proposed(self) -> None:
+        """Until the next PROPOSE has arrived."""
+        before = len(self.wire.carried)
+        for _ in range(400):
+            await asyncio.sleep(0)
+            if any(frame.type is FrameType.PROPOSE for frame in self.wire.carried[before:]):
+                return
+        raise AssertionError("nothing was proposed")
+
     async def until(self, state: PairState) -> None:
         await self.quiet()
         assert (self.a.half.state, self.b.half.state) == (state, state)

@@ -8,7 +8,7 @@ import pytest
 
 from storage_model.errors import UserError
 from storage_model.nexus import ITNexus
-from storage_model.pair import Owner, PairEpoch, PairRecord
+from storage_model.pair import Owner, PairEpoch, PairRecord, encode_nexuses
 from storage_model.pair_reservation import (
     ReservationEffects,
     ReservationEntry,
@@ -30,6 +30,7 @@ RECORDS = [
     PairRecord(EPOCH, PairState.PSUE, PairEpoch(8)),
     PairRecord(PairEpoch(0xFFFFFFFF), PairState.SMPL),
     PairRecord(EPOCH, PairState.PSUS, withdrawn=(OWNER.nexus, ITNexus("iqn.2026-11.org.pairvol:host-b", bytes(6)))),
+    PairRecord(EPOCH, PairState.PSUS, swap_in_doubt=True),
 ]
 
 
@@ -190,7 +191,7 @@ async def test_metadata_of_version_1_are_taken_over(path: Path) -> None:
         with MetadataStore(path, "30095") as store:
             assert store.identity == "cafe" and store.load_peer("30096") == "beef"
             assert store.load_pair("quorum0") == PairRecord(EPOCH, PairState.PAIR, equal=True)
-            assert store._database.execute("PRAGMA user_version").fetchone() == (4,)
+            assert store._database.execute("PRAGMA user_version").fetchone() == (5,)
             await store.save_reservation("data0", RESERVED)
     with MetadataStore(path, "30095") as store:
         assert store.load_reservation("data0") == KEPT
@@ -217,6 +218,23 @@ async def test_metadata_of_version_3_are_taken_over(path: Path) -> None:
     with MetadataStore(path, "30095") as store:
         assert store.load_pair("quorum0") == record
         assert store.load_pair_reservation("quorum0") == reserved
+
+
+async def test_metadata_of_version_4_are_taken_over(path: Path) -> None:
+    """As they were written while a swap in doubt was kept in memory only."""
+    database = sqlite3.connect(path)
+    with database:
+        database.executescript(VERSION_1.replace("user_version = 1", "user_version = 4"))
+        database.execute("ALTER TABLE pair ADD COLUMN withdrawn TEXT NOT NULL DEFAULT '[]'")
+        row = ("quorum0", EPOCH.encode(), "PSUS", None, 1, encode_nexuses((OWNER.nexus,)))
+        database.execute("INSERT INTO pair VALUES (?, ?, ?, ?, ?, ?)", row)
+    database.close()
+    record = PairRecord(EPOCH, PairState.PSUS, equal=True, withdrawn=(OWNER.nexus,))
+    with MetadataStore(path, "30095") as store:
+        assert store.load_pair("quorum0") == record
+        await store.save_pair("quorum0", replace(record, swap_in_doubt=True))
+    with MetadataStore(path, "30095") as store:
+        assert store.load_pair("quorum0") == replace(record, swap_in_doubt=True)
 
 
 async def test_upgrade_that_is_broken_off_leaves_the_old_version(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
