@@ -126,7 +126,7 @@ class _Writer:
 
 
 class SimulatedVolume:
-    """Implements ``storage_model.volume.Volume``."""
+    """Implements ``storage_model.volume.Volume``, and of ``DirectVolume`` the writes: about every other one."""
 
     def __init__(self, disk: Disk, name: str, size_bytes: int) -> None:
         self._disk = disk
@@ -153,6 +153,22 @@ class SimulatedVolume:
 
     async def write(self, offset_bytes: int, data: Any, *, fua: bool = False) -> None:
         await self._write(offset_bytes, bytes(data), fua=fua)
+
+    def write_now(self, offset_bytes: int, data: Any) -> bool:
+        disk, count = self._disk, len(data)
+        waits = disk.stalled_until > asyncio.get_running_loop().time() or disk.tardy
+        if waits or disk.failing or count >= REGION_BYTES or number_of(bytes(data[:BLOCK])) & 1:
+            return False
+        self._put(offset_bytes, bytes(data))
+        self._count += 1
+        self._unflushed.append((self._count, offset_bytes, bytes(data)))
+        return True
+
+    def read_now(self, offset_bytes: int, length_bytes: int) -> None:
+        """Reads always wait."""
+
+    def lend_now(self, offset_bytes: int, length_bytes: int) -> None:
+        """There is no file."""
 
     async def unmap(self, offset_bytes: int, length_bytes: int) -> None:
         await self._write(offset_bytes, bytes(length_bytes), fua=False)
