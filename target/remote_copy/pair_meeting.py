@@ -124,8 +124,9 @@ class PairMeeting:
         half.split_brain = True
         half.heard_apart = max(half.heard_apart, decided.epoch)
         log.error(
-            "pair %s: split brain: both arrays changed it by force, epoch %d here and %d there. pairctl delete --force at"
-            " an array that has the pair ends it at both, the data stay; then create at the array that has the good data",
+            "pair %s: split brain: both arrays changed it by force, epoch %d here and %d there. pairctl delete --force"
+            " at an array that has the pair ends it at both, the data stay; then create at the array that has the good"
+            " data",
             half.identity.name,
             mine.epoch,
             decided.epoch,
