@@ -144,8 +144,8 @@ def _reservation_is_kept() -> Patches:
 
 
 def _claim_reserves_nothing() -> Patches:
-    async def hold_for(lu: LogicalUnit, claim: ITNexus) -> bool:
-        return True
+    async def hold_for(lu: LogicalUnit, claim: ITNexus) -> pair_commands._Hold:
+        return pair_commands._Hold.BEFORE
 
     return [(pair_commands, "_hold_for", hold_for)]
 

@@ -3,6 +3,8 @@
 An abnormal end is CHECK CONDITION with a sense code of its own per reason, see ``storage_model.pair_state.Refusal``.
 """
 
+from enum import Enum
+
 from storage_model.errors import CheckCondition
 from storage_model.nexus import ITNexus
 from storage_model.pair import PairRefused, PairRequest
@@ -61,11 +63,17 @@ async def pair_control_out(context: CommandContext) -> TaskOutcome:
         return TaskOutcome(transfer_length_bytes=command.parameter_list_length)
     if lu.pair is None:
         raise _abnormal_end(Refusal.NOT_CONFIGURED)
-    if claim is not None and not await _hold_for(lu, claim):
+    request = _request(command, claim, lu.pair.status().serial)
+    hold = _Hold.BEFORE if claim is None else await _hold_for(lu, claim)
+    if hold is _Hold.CONFLICT:
         return reservation_conflict(context)
     try:
-        await lu.pair.request(_request(command, claim, lu.pair.status().serial))
+        await lu.pair.request(request)
     except PairRefused as refused:
+        if request.verb is PairVerb.TAKEOVER and hold is _Hold.NEW and lu.reservation.holder is claim:
+            # Nobody would give it back. Of a RESERVE that has come since, the holder is another object; a RESYNC's claim
+            # stands for its host's RESERVE, and WITHDRAW gives that back.
+            lu.reservation.drop(claim)
         raise _abnormal_end(refused.refusal) from None
     return TaskOutcome(transfer_length_bytes=command.parameter_list_length)
 
@@ -104,16 +112,27 @@ async def _withdraw(lu: LogicalUnit, claim: ITNexus | None) -> None:
         await lu.pair.withdraw(claim)
 
 
-async def _hold_for(lu: LogicalUnit, claim: ITNexus) -> bool:
-    """The claimant's RESERVE was GOOD here (112); false when another nexus holds the unit by now.
+class _Hold(Enum):
+    """How the unit comes to be reserved for a claimant."""
+
+    CONFLICT = "another nexus holds it"
+    BEFORE = "it was, or nothing can be held"
+    NEW = "by the claim"
+
+
+async def _hold_for(lu: LogicalUnit, claim: ITNexus) -> _Hold:
+    """The claimant's RESERVE was GOOD here (112), unless another nexus holds the unit by now.
 
     The WITHDRAW of an older attempt may have come late, after that RESERVE, and have given back what is still wanted:
     a host that is told GOOD must find the unit reserved. What the claimant's own session sends later comes after this.
     """
     if claim not in lu.unit_attentions.known:
-        return True  # not logged in: nothing could be held for it, and nobody would ever give it back
+        return _Hold.BEFORE  # not logged in: nothing could be held for it, and nobody would ever give it back
     async with lu.reservation_journal.lock:
-        return lu.reservation.reserve(claim)
+        held = lu.reservation.holder == claim
+        if not lu.reservation.reserve(claim):
+            return _Hold.CONFLICT
+        return _Hold.BEFORE if held else _Hold.NEW
 
 
 def _request(command: PairControlOut, claim: ITNexus | None, serial: str) -> PairRequest:

@@ -1,13 +1,18 @@
 """A forced takeover: the operator's word in place of the other array's vote, and the half that is left behind."""
 
+import asyncio
+
 import pytest
 
 from storage_model.pair import Owner, PairEpoch, PairRecord, PairRefused, PairRequest, forced_epoch
 from storage_model.pair_state import FenceLevel, PairRole, PairState, PairVerb, Refusal, Side
 from storage_model.spec.copy_frames import FrameType
-from storage_model.spec.pair_cdb import StatusFlag
+from storage_model.spec.pair_cdb import PairControlOut, PairOut, StatusFlag, encode_claim
+from storage_model.spec.scsi_task import ScsiStatus
 from tests.unit.pair_in_memory import Pair, Site, is_type, refusal
+from tests.unit.reserving_hosts import Answer, Host
 
+RESERVE_6 = bytes((0x16, 0, 0, 0, 0, 0))
 AFTER = StatusFlag.OUTDATED | StatusFlag.PEER_OUTDATED | StatusFlag.SPLIT_BRAIN
 
 
@@ -187,3 +192,74 @@ def test_an_epoch_with_an_outdated_half_can_be_read_back() -> None:
     plain = PairEpoch(9, "b", PairState.PSUE)
     assert "outdated" not in plain.encode(), "as arrays wrote it before there was a forced takeover"
     assert PairEpoch.decode(plain.encode()) == plain
+
+
+# ----------------------------------------------------------------------------------- the unit reserved for the new owner
+
+
+async def order_for(site: Site, verb: PairOut, owner: Host) -> Answer:
+    """As ``pairctl --owner`` gives it, by a nexus of its own."""
+    claim = encode_claim(owner.nexus)
+    return await Host(site, site.nexus("pairctl"), 1).answer(
+        PairControlOut(verb, parameter_list_length=len(claim)).encode(), claim
+    )
+
+
+async def two_hosts_at_b(pair: Pair) -> tuple[Host, Host]:
+    hosts = Host(pair.b, pair.b.nexus("owner"), 2), Host(pair.b, pair.b.nexus("other"), 3)
+    for host in (Host(pair.b, pair.b.nexus("pairctl"), 1), *hosts):
+        host.log_in()
+    return hosts
+
+
+async def test_a_refused_takeover_leaves_no_reservation() -> None:
+    pair = Pair()
+    await pair.start()
+    await pair.arm()
+    owner, other = await two_hosts_at_b(pair)
+    assert await order_for(pair.b, PairOut.TAKEOVER, owner) == (5, 0x8014)
+    assert await order_for(pair.b, PairOut.SPLIT, owner) == (5, 0x2400), "a claim does not belong there"
+    assert await other.answer(RESERVE_6) is ScsiStatus.GOOD
+    await pair.stop()
+
+
+async def test_a_refused_takeover_takes_no_reservation_away() -> None:
+    pair = Pair()
+    await pair.start()
+    await pair.arm()
+    owner, other = await two_hosts_at_b(pair)
+    assert await owner.answer(RESERVE_6) is ScsiStatus.GOOD
+    assert await order_for(pair.b, PairOut.TAKEOVER, owner) == (5, 0x8014)
+    assert await other.answer(RESERVE_6) is ScsiStatus.RESERVATION_CONFLICT
+    await pair.stop()
+
+
+async def test_a_takeover_that_is_refused_late_takes_no_reservation_away_that_came_meanwhile() -> None:
+    pair = await cut_pair_of_quorum()
+    owner, other = await two_hosts_at_b(pair)
+    pair.b.disk.running.clear()  # its vote waits for the medium
+    takeover = asyncio.create_task(order_for(pair.b, PairOut.TAKEOVER, owner))
+    await pair.quiet()
+    assert await owner.answer(RESERVE_6) is ScsiStatus.GOOD
+    pair.b.impatient.set()
+    assert await takeover == (2, 0x8012)
+    assert await other.answer(RESERVE_6) is ScsiStatus.RESERVATION_CONFLICT
+    pair.b.disk.running.set()
+    await pair.stop()
+
+
+async def test_a_takeover_reserves_the_unit_for_its_owner() -> None:
+    pair = await cut_pair_of_quorum()
+    owner, other = await two_hosts_at_b(pair)
+    assert await order_for(pair.b, PairOut.TAKEOVER, owner) is ScsiStatus.GOOD
+    assert await other.answer(RESERVE_6) is ScsiStatus.RESERVATION_CONFLICT
+    await pair.stop()
+
+
+async def cut_pair_of_quorum() -> Pair:
+    pair = Pair(FenceLevel.DATA)
+    await pair.start()
+    await pair.arm()
+    pair.wire.cut()
+    await pair.quiet()
+    return pair
