@@ -43,6 +43,10 @@ exit status:
   228  the pair is not in a state for it (EX_INVSTP)
 volchk, evtwait and takeover answer by their exit status (pairctl VERB --help), with 242 in the place of 2.
 """
+_BY_FORCE = (
+    "also where the pair has an owner or registered hosts, or its S-VOL alone is complete; it ends at both arrays, at this"
+    " one alone only while the other cannot be reached"
+)
 _VOLCHK = """\
 exit status:
   1  SMPL, 2  P-VOL, 3  S-VOL
@@ -197,7 +201,7 @@ def _add_changes(verbs: Verbs) -> None:
     way.add_argument("-rw", dest="writable", action="store_true", help="open the S-VOL for writes")
     way.add_argument("-S", dest="simplex", action="store_true", help="end the pair: back to SMPL, as delete does")
     split.set_defaults(writable=False)
-    split.add_argument("--force", action="store_true", help="with -S: at this array alone")
+    split.add_argument("--force", action="store_true", help=f"with -S: {_BY_FORCE}")
     resync = _add_verb(verbs, "resync", "resynchronise: PSUS to COPY (pairresync)")
     swaps = resync.add_mutually_exclusive_group()
     swaps.add_argument("--swap", "-swaps", action="store_true", help="given at the S-VOL: exchange the roles")
@@ -208,7 +212,7 @@ def _add_changes(verbs: Verbs) -> None:
     resync.add_argument("--force", action="store_true", help="with --good: even if that half was never complete")
     _add_peer(resync, "with -swapp: the S-VOL's array, which is told")
     delete = _add_verb(verbs, "delete", "end the pair: back to SMPL (pairsplit -S)")
-    delete.add_argument("--force", action="store_true", help="at this array alone, when the other cannot be reached")
+    delete.add_argument("--force", action="store_true", help=_BY_FORCE)
 
 
 def _add_takeover(takeover: argparse.ArgumentParser) -> None:

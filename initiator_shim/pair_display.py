@@ -156,7 +156,7 @@ def remarks(shown: Sequence[PairUnit], all_units: Sequence[PairUnit], *, peer_as
             lines.append(f"{unit.status.pair_name}: the array asked with --peer has no such pair")
         elif not _peer_known(unit.status):
             lines.append(_out_of_touch(unit, unit.status.peer_serial in in_touch))
-        lines += _after_takeover(unit.status)
+        lines += _after_takeover(unit.status, unit.peer)
     if any(unit.peer is None for unit in shown):
         hint = "" if peer_asked else "; --peer asks the other array"
         lines.append(f"(R) as array {shown[0].status.serial} sees it{hint}")
@@ -170,8 +170,11 @@ def _out_of_touch(unit: PairUnit, link_up: bool) -> str:
     return f"{name}: the link to array {peer} is down{'' if unit.peer else ', or the pair is not configured there'}"
 
 
-def _after_takeover(status: PairStatus) -> list[str]:
-    """What a forced takeover left behind, until a resync names the good side."""
+def _after_takeover(status: PairStatus, peer: PairStatus | None) -> list[str]:
+    """What a forced takeover left behind, until a resync names the good side.
+
+    Of two forced takeovers, one at each array, neither half is outdated, and no resync joins them.
+    """
     flags, name = status.flags, status.pair_name
     lines = []
     if flags & StatusFlag.OUTDATED:
@@ -179,8 +182,23 @@ def _after_takeover(status: PairStatus) -> list[str]:
     if flags & StatusFlag.PEER_OUTDATED:
         lines.append(f"{name}: promoted by a forced takeover: the half at array {status.peer_serial} is outdated")
     if flags & StatusFlag.SPLIT_BRAIN:
-        lines.append(f"{name}: SPLIT BRAIN: both halves have data that the other lacks: resync --good p or --good s")
+        joins = [each for each in (status, peer) if each is not None and each.flags & _JOINS]
+        lines.append(f"{name}: SPLIT BRAIN: both halves have data that the other lacks: {_way_out(status, bool(joins))}")
     return lines
+
+
+_JOINS = StatusFlag.LINK_UP | StatusFlag.OUTDATED
+
+
+def _way_out(status: PairStatus, joins: bool) -> str:
+    """True of what is known: not connected, this array cannot tell whether the other one was changed by force, too."""
+    if joins:
+        return "resync --good p or --good s"
+    return (
+        f"if array {status.peer_serial} shows its half as outdated, resync --good p or --good s once they are connected;"
+        " if it was changed by force there, too, delete --force at an array that has the pair ends it at both, the data"
+        " stay; then create at the array that has the good data"
+    )
 
 
 def advice(verb: str, refusal: Refusal | None) -> str:

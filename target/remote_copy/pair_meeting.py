@@ -113,8 +113,8 @@ class PairMeeting:
             return True
         half.split_brain = True
         log.error(
-            "pair %s: split brain: both arrays changed it by force in epoch %d. Delete it (--force) at both, create it"
-            " anew from the good side",
+            "pair %s: split brain: both arrays changed it by force in epoch %d. pairctl delete --force at an array that"
+            " has the pair ends it at both, the data stay; then create at the array that has the good data",
             half.identity.name,
             mine.epoch,
         )

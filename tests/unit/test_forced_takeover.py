@@ -112,7 +112,9 @@ async def test_a_p_vol_that_its_fence_level_holds_back_takes_writes_again() -> N
     await pair.stop()
 
 
-async def test_both_by_force_are_never_joined() -> None:
+@pytest.mark.parametrize("deleted_at", ["wrong", "good"])
+async def test_both_by_force_are_never_joined(deleted_at: str) -> None:
+    """The way out that display, log and README tell: delete by force at one array, create at the good one."""
     pair = await cut_pair()
     a, b = pair.a, pair.b
     await a.do(PairVerb.TAKEOVER)
@@ -123,14 +125,42 @@ async def test_both_by_force_are_never_joined() -> None:
     for site in (a, b):
         assert flags(site) & StatusFlag.SPLIT_BRAIN and not site.half.connected
         assert site.half.role is PairRole.P_VOL
-        assert await refusal(site.do(PairVerb.RECOVER, good_side=Side.P_VOL)) is not None
-    await a.do(PairVerb.DELETE, force=True)  # told to B, whose data stay where they are
+        assert await refusal(site.do(PairVerb.RECOVER, good_side=Side.P_VOL)) is Refusal.PEER_UNREACHABLE
+        assert await refusal(site.do(PairVerb.RECOVER, good_side=Side.S_VOL)) is Refusal.PEER_UNREACHABLE
+    await (a if deleted_at == "wrong" else b).do(PairVerb.DELETE, force=True)  # told to the other one
     await pair.until(PairState.SMPL)
+    assert (await a.medium(100), await b.medium(200)) == ("a's", "b's"), "both volumes keep what they have"
     await b.do(PairVerb.CREATE)
     await pair.until(PairState.PAIR)
     assert (await a.medium(100), await a.medium(200)) == ("", "b's")
-    a.disk.records.clear()  # two values of one epoch are what force does; they were told as a split brain
+    assert not flags(a) and not flags(b)
+    forget_two_values(pair)
     await pair.stop()
+
+
+async def test_deleted_by_force_at_one_array_and_taken_over_at_the_other() -> None:
+    pair = await cut_pair()
+    a, b = pair.a, pair.b
+    await a.do(PairVerb.DELETE, force=True)
+    await b.do(PairVerb.TAKEOVER)
+    assert await b.write(200, "b's")
+    await pair.wire.connect()
+    await pair.quiet()
+    assert flags(a) & flags(b) & StatusFlag.SPLIT_BRAIN
+    assert await refusal(a.do(PairVerb.DELETE, force=True)) is Refusal.NOT_PAIRED
+    await b.do(PairVerb.DELETE, force=True)
+    await pair.quiet()
+    await b.do(PairVerb.CREATE)
+    await pair.until(PairState.PAIR)
+    assert await a.medium(200) == "b's"
+    assert not flags(a) and not flags(b)
+    forget_two_values(pair)
+    await pair.stop()
+
+
+def forget_two_values(pair: Pair) -> None:
+    """Two values of one epoch are what force does; they were told as a split brain."""
+    pair.a.disk.records.clear()
 
 
 async def test_a_vote_that_may_be_decided_at_the_other_array_does_not_meet_the_forced_epoch() -> None:

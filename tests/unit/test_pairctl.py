@@ -337,6 +337,26 @@ def test_what_a_forced_takeover_left_is_remarked() -> None:
     assert as_json(PairUnit(1, outdated))["split_brain"] is True
 
 
+def test_two_forced_takeovers_are_not_sent_to_a_resync_that_is_refused() -> None:
+    apart = replace(CUT_OFF, flags=StatusFlag.CONFIGURED | StatusFlag.PEER_OUTDATED | StatusFlag.SPLIT_BRAIN)
+    for peer in (None, apart):
+        text = remarks([PairUnit(1, apart, peer)], [], peer_asked=True)
+        assert "delete --force at an array that has the pair ends it at both, the data stay; then create" in text
+        assert "if array 30096 shows its half as outdated, resync --good p or --good s once they are connected" in text
+    outdated = replace(S_VOL, flags=StatusFlag.CONFIGURED | StatusFlag.OUTDATED | StatusFlag.SPLIT_BRAIN)
+    text = remarks([PairUnit(1, apart, outdated)], [], peer_asked=True)
+    assert text.endswith("lacks: resync --good p or --good s\n")
+
+
+@pytest.mark.parametrize("verb", ["delete", "split"])
+def test_by_force_does_not_mean_at_this_array_alone(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main([verb, "--help"])
+    help_text = " ".join(capsys.readouterr().out.split())
+    assert "also where the pair has an owner or registered hosts" in help_text
+    assert "it ends at both arrays, at this one alone only while the other cannot be reached" in help_text
+
+
 def test_progress_of_a_copy() -> None:
     copy = replace(P_VOL, state=PairState.COPY, copy_percent=50, differing_bytes=8 << 20)
     progress = CopyProgress()
