@@ -1,6 +1,7 @@
 """``pairctl``'s command line. [IO]"""
 
 import argparse
+import math
 from pathlib import PurePath
 from typing import NoReturn, TypeAlias
 
@@ -39,13 +40,13 @@ exit status:
   2    wrong arguments, no such pair, or the array cannot be reached
   3    wait: the state was not reached in time
   130  Ctrl-C
-  221  the array rejects the command (CCI's EX_CMDRJE): 221 command rejected, 228 invalid state
-  228  the pair is not in a state for it (EX_INVSTP)
+  221  the array rejects the command (CCI's EX_CMDRJE, command rejected)
+  228  the pair is not in a state for it (EX_INVSTP, invalid state)
 volchk, evtwait and takeover answer by their exit status (pairctl VERB --help), with 242 in the place of 2.
 """
 _BY_FORCE = (
-    "also where the pair has an owner or registered hosts, or its S-VOL alone is complete; it ends at both arrays, at this"
-    " one alone only while the other cannot be reached"
+    "also where the pair has an owner or registered hosts, or its S-VOL alone is complete; it ends at both arrays, at"
+    " this one alone only while the other cannot be reached"
 )
 _VOLCHK = """\
 exit status:
@@ -165,11 +166,11 @@ def argument_parser(failure_status: int = USER_ERROR) -> argparse.ArgumentParser
     volchk.add_argument("--json", action="store_true", help="a JSON object instead of a line")
     evtwait = _add_verb(verbs, "evtwait", "wait until the pairs are in a state (pairevtwait)", _EVTWAIT)
     evtwait.add_argument("-s", dest="state", required=True, metavar="STATE", help=f"one of {', '.join(STATES)}")
-    evtwait.add_argument("-t", dest="timeout", type=float, default=60.0, metavar="N", help="seconds (default 60)")
+    evtwait.add_argument("-t", dest="timeout", type=_seconds, default=60.0, metavar="N", help="seconds (default 60)")
     wait = verbs.add_parser("wait", help="wait until the pair is in a state: evtwait, with the exit status of pairctl")
     wait.add_argument("name", metavar="NAME", help="a pair or a group")
     wait.add_argument("state", metavar="STATE", help=f"one of {', '.join(STATES)}")
-    wait.add_argument("--timeout", type=float, default=60.0, metavar="S", help="seconds (default %(default)s)")
+    wait.add_argument("--timeout", type=_seconds, default=60.0, metavar="S", help="seconds (default %(default)s)")
     wait.set_defaults(verb="wait", group=None, pair=None)
     _add_copies(verbs)
     _add_watch(_add_verb(verbs, "watch", "show how far the pairs are with copying, until none copies"))
@@ -222,7 +223,10 @@ def _add_takeover(takeover: argparse.ArgumentParser) -> None:
         "--incomplete", action="store_true", help="with --force: even if this half is outdated or was never complete"
     )
     takeover.add_argument(
-        "--owner", metavar="IQN,i,0xISID", help="with --force, of a quorum pair: the initiator port that shall own it"
+        "--owner",
+        metavar="IQN,i,0xISID[,t,0xTAG]",
+        help="with --force, of a quorum pair: the initiator port that shall own it, and the portal group of this array"
+        " that it is logged in to (0x1)",
     )
     takeover.add_argument("--json", action="store_true", help="a JSON list, one object for each pair")
 
@@ -237,9 +241,20 @@ def _add_copies(verbs: Verbs) -> None:
 
 
 def _add_watch(watch: argparse.ArgumentParser) -> None:
-    watch.add_argument("--interval", type=float, default=1.0, metavar="S", help="seconds (default %(default)s)")
+    watch.add_argument("--interval", type=_seconds, default=1.0, metavar="S", help="seconds (default %(default)s)")
     watch.add_argument("--follow", action="store_true", help="go on until Ctrl-C")
     watch.add_argument("--json", action="store_true", help="one JSON object a line, for each pair that has changed")
+
+
+def _seconds(text: str) -> float:
+    """An argument's type: a span of time. NaN is neither over nor to come; nobody means infinity."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not (math.isfinite(seconds) and seconds >= 0):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds, 0 or more")
+    return seconds
 
 
 def _add_session(parser: argparse.ArgumentParser, array: str, timeout_seconds: float | str) -> None:
@@ -254,7 +269,7 @@ def _add_session(parser: argparse.ArgumentParser, array: str, timeout_seconds: f
     )
     parser.add_argument(
         "--timeout-seconds",
-        type=float,
+        type=_seconds,
         default=timeout_seconds,
         metavar="S",
         help=f"for each command to the array{default}",

@@ -183,7 +183,9 @@ def _after_takeover(status: PairStatus, peer: PairStatus | None) -> list[str]:
         lines.append(f"{name}: promoted by a forced takeover: the half at array {status.peer_serial} is outdated")
     if flags & StatusFlag.SPLIT_BRAIN:
         joins = [each for each in (status, peer) if each is not None and each.flags & _JOINS]
-        lines.append(f"{name}: SPLIT BRAIN: both halves have data that the other lacks: {_way_out(status, bool(joins))}")
+        lines.append(
+            f"{name}: SPLIT BRAIN: both halves have data that the other lacks: {_way_out(status, bool(joins))}"
+        )
     return lines
 
 
@@ -195,8 +197,8 @@ def _way_out(status: PairStatus, joins: bool) -> str:
     if joins:
         return "resync --good p or --good s"
     return (
-        f"if array {status.peer_serial} shows its half as outdated, resync --good p or --good s once they are connected;"
-        " if it was changed by force there, too, delete --force at an array that has the pair ends it at both, the data"
+        f"if array {status.peer_serial} shows its half as outdated, resync --good p or --good s once they are"
+        " connected; if it was changed by force there, too, delete --force at an array that has the pair ends it at both, the data"
         " stay; then create at the array that has the good data"
     )
 

@@ -238,10 +238,16 @@ async def _take_over(session: IscsiSession, given: argparse.Namespace) -> int:
 def _owner(text: str | None) -> ITNexus | None:
     if text is None:
         return None
-    match = re.fullmatch(r"(.+),i,0x([0-9a-fA-F]{12})", text)
+    match = re.fullmatch(r"(.+?),i,0x([0-9a-fA-F]{12})(?:,t,0x([0-9a-fA-F]{1,4}))?", text)
     if match is None:
-        raise UserError(f"--owner {text}: not an initiator port, IQN,i,0xISID with 12 hexadecimal digits")
-    return ITNexus(match[1], bytes.fromhex(match[2]))
+        raise UserError(
+            f"--owner {text}: not an initiator port, IQN,i,0xISID with 12 hexadecimal digits, or one and a portal"
+            " group, IQN,i,0xISID,t,0xTAG with up to 4"
+        )
+    tag = int(match[3] or "1", 16)
+    if not tag:
+        raise UserError(f"--owner {text}: there is no portal group 0")
+    return ITNexus(match[1], bytes.fromhex(match[2]), tag)
 
 
 def _confirm(given: argparse.Namespace) -> None:
@@ -281,6 +287,10 @@ def _check_beforehand(given: argparse.Namespace) -> None:
         chosen_name(given)
     if given.verb in ("wait", "evtwait"):
         parse_state(given.state)
+    if given.verb == "split" and given.force and not given.simplex:
+        raise UserError("split: --force belongs to -S")
+    if given.verb == "resync" and given.force and given.good is None:
+        raise UserError("resync: --force belongs to --good")
     if given.verb == "resync" and given.swapp and not given.peer:
         raise UserError("resync -swapp: --peer must name the S-VOL's array")
     if given.verb == "rate":

@@ -71,8 +71,8 @@ async def pair_control_out(context: CommandContext) -> TaskOutcome:
         await lu.pair.request(request)
     except PairRefused as refused:
         if request.verb is PairVerb.TAKEOVER and hold is _Hold.NEW and lu.reservation.holder is claim:
-            # Nobody would give it back. Of a RESERVE that has come since, the holder is another object; a RESYNC's claim
-            # stands for its host's RESERVE, and WITHDRAW gives that back.
+            # Nobody would give it back. Of a RESERVE that has come since, the holder is another object; a RESYNC's
+            # claim stands for its host's RESERVE, and WITHDRAW gives that back.
             lu.reservation.drop(claim)
         raise _abnormal_end(refused.refusal) from None
     return TaskOutcome(transfer_length_bytes=command.parameter_list_length)

@@ -224,7 +224,7 @@ def test_an_epoch_with_an_outdated_half_can_be_read_back() -> None:
     assert PairEpoch.decode(plain.encode()) == plain
 
 
-# ----------------------------------------------------------------------------------- the unit reserved for the new owner
+# ---------------------------------------------------------------------------------- the unit reserved for the new owner
 
 
 async def order_for(site: Site, verb: PairOut, owner: Host) -> Answer:

@@ -25,7 +25,7 @@ from initiator_shim.pair_display import (
 from initiator_shim.pair_exit_codes import refusal_number, volchk_status
 from initiator_shim.pair_progress import CopyProgress, copying, fitting, readable_bytes, redraw, work
 from initiator_shim.pair_takeover import Plan, TakeoverImpossible, TakeoverResult, Way, plan_takeover, takeover_number
-from initiator_shim.pairctl import main
+from initiator_shim.pairctl import _owner, main
 from storage_model.errors import UserError
 from storage_model.nexus import ITNexus
 from storage_model.pair_state import FenceLevel, PairRole, PairState, Refusal
@@ -428,7 +428,9 @@ def test_every_flag_has_help(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as exited:
         main(["--help"])
     assert exited.value.code == 0
-    assert "221 command rejected, 228 invalid state" in capsys.readouterr().out
+    text = capsys.readouterr().out
+    assert "  221  the array rejects the command (CCI's EX_CMDRJE, command rejected)\n" in text
+    assert "  228  the pair is not in a state for it (EX_INVSTP, invalid state)\n" in text
 
 
 @pytest.mark.parametrize(
@@ -441,6 +443,14 @@ def test_every_flag_has_help(capsys: pytest.CaptureFixture[str]) -> None:
         (["split"], "split: one of NAME, -g GROUP and -d PAIR"),
         (["split", "p", "-g", "g"], "split: one of NAME, -g GROUP and -d PAIR"),
         (["resync", "p", "-swapp"], "--peer must name the S-VOL's array"),
+        (["split", "p", "--force"], "split: --force belongs to -S"),
+        (["pairsplit", "-g", "g", "-rw", "--force"], "split: --force belongs to -S"),
+        (["resync", "p", "--force"], "resync: --force belongs to --good"),
+        (
+            ["takeover", "p", "--force", "--owner", "iqn.x,i,0x800000000001,t,0x10000"],
+            "a portal group, IQN,i,0xISID,t,",
+        ),
+        (["takeover", "p", "--force", "--owner", "iqn.x,i,0x800000000001,t,0x0"], "there is no portal group 0"),
         (["volchk"], "volchk: one of NAME, -g GROUP and -d PAIR"),
         (["-a", "iscsi://127.0.0.1:1", "volchk", "p"], "cannot connect to 127.0.0.1:1"),
         (["evtwait", "p", "-s", "PAIRED"], "STATE PAIRED"),
@@ -466,6 +476,30 @@ def test_wrong_arguments_are_no_answer(arguments: str, capsys: pytest.CaptureFix
         main(arguments.split())
     assert exited.value.code == 242
     assert capsys.readouterr().err.startswith("usage: ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status"),
+    [
+        ("evtwait p -s PAIR -t nan", 242),
+        ("evtwait p -s PAIR -t -1", 242),
+        ("wait p PAIR --timeout inf", 2),
+        ("watch p --interval -5", 2),
+        ("watch p --interval nan", 2),
+        ("display --timeout-seconds -3", 2),
+        ("--timeout-seconds nan takeover p", 242),
+    ],
+)
+def test_what_is_no_span_of_time(arguments: str, status: int, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exited:
+        main(arguments.split())
+    assert exited.value.code == status
+    assert capsys.readouterr().err.endswith("is not a number of seconds, 0 or more\n")
+
+
+@pytest.mark.parametrize(("tag", "port"), [("", 1), (",t,0x2", 2), (",t,0x00fF", 255)])
+def test_the_owner_is_named_with_its_portal_group(tag: str, port: int) -> None:
+    assert _owner("iqn.x,i,0x800000000001" + tag) == ITNexus("iqn.x", bytes.fromhex("800000000001"), port)
 
 
 def test_a_takeover_by_force_asks_for_the_name(
