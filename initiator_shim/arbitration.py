@@ -11,7 +11,7 @@ from typing import Protocol
 from initiator_shim.pair_client import CommandPort, PairRefused, pair_control, report_pair_status
 from initiator_shim.session_errors import SessionError
 from storage_model.nexus import ITNexus
-from storage_model.pair_state import PairRole, Refusal
+from storage_model.pair_state import PairRole, PairState, Refusal
 from storage_model.spec.pair_cdb import PairControlOut, PairOut, PairStatus, StatusFlag, encode_claim
 
 WITHDRAW_SECONDS = 1.0
@@ -32,7 +32,7 @@ class Deadline(Protocol):
 class Decision:
     """What the host is told, and why. ``given_back`` is False when WITHDRAW could not be confirmed either.
 
-    ``epoch`` is the one won, or the latest that was seen; 0 when none was.
+    ``epoch`` is the one won, or the latest that was seen; 0 when none was. Of an owner it is the one that it has won.
     """
 
     won: bool
@@ -86,7 +86,7 @@ async def _decide(
                 return Decision(False, epoch, _NOT_WANTED)
             if status.role is PairRole.SMPL:
                 return Decision(False, epoch, "the quorum volume is not paired")
-            if again and status.owner != nexus:
+            if again and not _owns(nexus, status):
                 return Decision(False, epoch, f"the pair changed meanwhile; {_owner(status)}")
             try:
                 await _claim(port, nexus, lun, status, deadline)
@@ -120,11 +120,18 @@ def _left(deadline: Deadline) -> float:
 
 
 def _won(nexus: ITNexus, status: PairStatus) -> Decision:
-    if status.owner == nexus:
-        return Decision(True, status.epoch, "already the owner")
+    if _owns(nexus, status):
+        # In PSUS the array decides a new epoch for it, or without the other array votes for that epoch alone.
+        armed = "; the next epoch is decided for it as well, or voted for, so that nobody else can win that"
+        return Decision(True, status.epoch, "already the owner" + (armed if status.state is PairState.PSUS else ""))
     # The verb was conditional on the epoch that we read, so that ours is the next.
     how = "resync of the P-VOL" if status.role is PairRole.P_VOL else "swap resync of the S-VOL"
     return Decision(True, status.epoch + 1, f"the {how} was decided")
+
+
+def _owns(nexus: ITNexus, status: PairStatus) -> bool:
+    """A host with paths to both arrays may be the same nexus at each, and the owner at one of them."""
+    return status.owner == nexus and status.owner_serial == status.serial
 
 
 def _owner(status: PairStatus) -> str:

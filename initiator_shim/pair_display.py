@@ -182,10 +182,8 @@ def _after_takeover(status: PairStatus, peer: PairStatus | None) -> list[str]:
     if flags & StatusFlag.PEER_OUTDATED:
         lines.append(f"{name}: promoted by a forced takeover: the half at array {status.peer_serial} is outdated")
     if flags & StatusFlag.SPLIT_BRAIN:
-        joins = [each for each in (status, peer) if each is not None and each.flags & _JOINS]
-        lines.append(
-            f"{name}: SPLIT BRAIN: both halves have data that the other lacks: {_way_out(status, bool(joins))}"
-        )
+        joins = any(each is not None and each.flags & _JOINS for each in (status, peer))
+        lines.append(f"{name}: SPLIT BRAIN: both halves have data that the other lacks: {_way_out(status, joins)}")
     return lines
 
 
@@ -193,13 +191,13 @@ _JOINS = StatusFlag.LINK_UP | StatusFlag.OUTDATED
 
 
 def _way_out(status: PairStatus, joins: bool) -> str:
-    """True of what is known: not connected, this array cannot tell whether the other one was changed by force, too."""
+    """Not connected, this array cannot tell whether the other one was changed by force as well."""
     if joins:
         return "resync --good p or --good s"
     return (
         f"if array {status.peer_serial} shows its half as outdated, resync --good p or --good s once they are"
-        " connected; if it was changed by force there, too, delete --force at an array that has the pair ends it at both, the data"
-        " stay; then create at the array that has the good data"
+        " connected; if it was changed by force there, too, delete --force at an array that has the pair ends it at"
+        " both, the data stay; then create at the array that has the good data"
     )
 
 

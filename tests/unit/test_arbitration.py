@@ -37,11 +37,13 @@ def status(
     epoch: int = 6,
     owner: ITNexus | None = None,
     flags: StatusFlag = StatusFlag.QUORUM | StatusFlag.LINK_UP | StatusFlag.CONFIGURED,
+    owner_serial: str = "",
 ) -> PairStatus:
     return PairStatus(
         role=role, state=state, fence=FenceLevel.DATA, flags=flags, copy_percent=100, epoch=epoch, ldev=10,
-        peer_ldev=11, differing_bytes=0, size_bytes=1 << 20, serial="30095", peer_serial="30096",
-        owner_serial="30096" if owner else "", owner=owner, pair_name="quorum0", group_name="qgrp", volume_name="q",
+        peer_ldev=11, differing_bytes=0, size_bytes=1 << 20, serial="30095", peer_serial="30096", owner=owner,
+        owner_serial=owner_serial or ("30095" if owner == HOST else "30096" if owner else ""),
+        pair_name="quorum0", group_name="qgrp", volume_name="q",
     )  # fmt: skip
 
 
@@ -160,6 +162,20 @@ async def test_the_owner_gets_good_again() -> None:
     decision = await decide(array)
     assert decision.won and decision.epoch == 6
     assert array.log == [("REPORT", 0), ("RESYNC", 6)]
+
+
+@pytest.mark.parametrize("linked", [StatusFlag.LINK_UP, StatusFlag.NONE])
+async def test_the_owner_of_an_armed_pair_is_told_no_more_than_is_known(linked: StatusFlag) -> None:
+    """In PSUS without the other array its GOOD rests on a vote alone: that epoch is not won yet."""
+    flags = StatusFlag.QUORUM | StatusFlag.CONFIGURED | linked
+    decision = await decide(ScriptedArray([status(owner=HOST, flags=flags)]))
+    assert decision.won and decision.epoch == 6
+    assert "already the owner; the next epoch is decided for it as well, or voted for" in decision.reason
+
+
+async def test_the_same_nexus_at_the_other_array_wins_here_anew() -> None:
+    decision = await decide(ScriptedArray([status(PairRole.S_VOL, owner=HOST, owner_serial="30096")]))
+    assert (decision.epoch, decision.reason) == (7, "the swap resync of the S-VOL was decided")
 
 
 async def test_a_moved_epoch_is_tried_again_by_its_owner() -> None:
