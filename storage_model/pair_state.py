@@ -42,7 +42,7 @@ class FenceLevel(IntEnum):
     NEVER = 1
     """It succeeds; the pair goes PSUE and the region is remembered."""
     DATA = 2
-    """It fails, and goes on failing until the pair is mirrored again or split."""
+    """It fails, and goes on failing until the pair is mirrored again, deleted, or its half taken over by force."""
     STATUS = 3
     """It fails only if the other array cannot be told that the pair is suspended."""
 

@@ -99,13 +99,14 @@ def _many(options: argparse.Namespace) -> int:
             told = time.monotonic()
             print(f"{done} of {count} seeds", flush=True)
     seconds = time.monotonic() - begun
-    cut = f" of {count}, for want of time" if done < count else ""
-    print(f"{done} seeds{cut}, {events} events in {seconds:.1f} s: {events / seconds:.0f} events a second")
+    print(f"{done} seeds, {events} events in {seconds:.1f} s: {events / seconds:.0f} events a second")
     print(
         f"{checked} blocks read and checked, {explained} answers by tables of reservations; "
         + ", ".join(f"{kind} {n}" for kind, n in sorted(outcomes.items()))
     )
     print("faults: " + ", ".join(f"{kind} {number}" for kind, number in sorted(faults.items())), flush=True)
+    if done < count:
+        print(f"CUT SHORT: {done} of {count} seeds were run, then --minutes {options.minutes:g} were over", flush=True)
     return 0
 
 
