@@ -77,7 +77,22 @@ class Suspension(Protocol):
 
 
 class PairHalf:
-    """State by attribute; who may change what is said at each."""
+    """State by attribute; who may change what is said at each.
+
+    Four things may be in doubt, until the other array has been heard:
+
+    ======================  ================================================  ======================================
+    what                    true while                                        what it keeps from happening
+    ======================  ================================================  ======================================
+    ``register.in_doubt``   a vote of this half is out                        another change of the pair
+    ``doubtful_owner``      that vote moves the ownership or the P-VOL        writes, but to an opened S-VOL that is
+                                                                              no quorum volume
+    ``doubtful_role``       it moves the P-VOL, or a decision yet to be       reads at the P-VOL, which might be stale
+                            saved here does
+    ``swap_in_doubt``       this half, the S-VOL's, has asked for a swap      writes to an S-VOL that a split opened
+                            out of the present epoch, and got no answer
+    ======================  ================================================  ======================================
+    """
 
     def __init__(
         self,
