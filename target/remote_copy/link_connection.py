@@ -26,6 +26,8 @@ ANSWER_SECONDS = 10.0
 RECEIVE_BUFFER_BYTES = 256 << 10
 _HANDLERS_LIMIT = 1024
 """Frames of the peer in the making; beyond that the connection is not read."""
+_HELD_BYTES_LIMIT = 64 << 20
+"""The same for what they hold of payload: each may be as long as MAX_PAYLOAD_LENGTH."""
 _RECEIVES_AT_A_TIME = 8
 _TRANSPORT_BYTES = 64 << 10
 """Of what the socket does not take, the transport gets so much, which it copies: it waits for the socket."""
@@ -186,8 +188,10 @@ class LinkConnection(asyncio.BufferedProtocol):
             return
         if frame.request:
             frame.request = self._owner.asked(self, frame.request)
-        self._owner.spawn(self._owner.received(frame), self, at_once=frame.type is FrameType.WRITE)
-        if len(self._owner.tasks) > _HANDLERS_LIMIT and self._transport is not None:
+        owner = self._owner
+        owner.spawn(owner.received(frame), self, len(frame.payload), at_once=frame.type is FrameType.WRITE)
+        crowded = len(owner.tasks) > _HANDLERS_LIMIT or owner.held_bytes > _HELD_BYTES_LIMIT
+        if crowded and self._transport is not None:
             self._transport.pause_reading()
 
     def request(self, frame: Frame) -> Awaitable[Frame]:
@@ -215,9 +219,15 @@ class LinkConnection(asyncio.BufferedProtocol):
         data = [] if self._tls is not None else self._link.data_to_send(time.monotonic())
         if data:
             self._send(self._transport, data)
-        if self._tls is None and not self._transport.is_reading() and len(self._owner.tasks) < _HANDLERS_LIMIT // 2:
-            self._transport.resume_reading()
         self._schedule()
+
+    def read_on(self) -> None:
+        """A handler has ended: if there were too many, there may be few enough now."""
+        transport, owner = self._transport, self._owner
+        if self._tls is not None or transport is None or transport.is_reading() or transport.is_closing():
+            return
+        if len(owner.tasks) < _HANDLERS_LIMIT // 2 and owner.held_bytes < _HELD_BYTES_LIMIT // 2:
+            transport.resume_reading()
 
     def _send(self, transport: asyncio.Transport, data: list[Buffer]) -> None:
         """Straight from where it is into the socket; a transport would copy all that the socket does not take."""

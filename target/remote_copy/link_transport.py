@@ -73,7 +73,10 @@ class LinkTransport:
         self._asked: dict[int, tuple[LinkConnection, int]] = {}  # by our number: where a request came from, and its own
         self._numbers = itertools.count()
         self.connections: dict[LinkConnection, str] = {}  # the oldest first, with the address at the other end
-        self.tasks: set[asyncio.Task[None]] = set()
+        self.tasks: dict[asyncio.Task[None], int] = {}
+        """With the payload that each of them holds, in bytes."""
+        self.held_bytes = 0
+        """Of all tasks."""
         self.receive_buffer = memoryview(bytearray(RECEIVE_BUFFER_BYTES))
         """Of every connection: what is in it is dealt with before the next one receives."""
 
@@ -232,21 +235,28 @@ class LinkTransport:
         log.log(level, "link to array %s refused: %s", self.hello.peer_serial, reason)
         self._refusal = reason
 
-    def spawn(self, coroutine: Awaitable[None], connection: "LinkConnection", *, at_once: bool) -> None:
-        """Run the handler of a frame to its end; ``at_once``: it hardly ever waits, and then needs no task."""
+    def spawn(self, coroutine: Awaitable[None], connection: "LinkConnection", held: int, *, at_once: bool) -> None:
+        """Run the handler of a frame with ``held`` bytes of payload to its end; ``at_once``: it hardly ever waits, and
+        then needs no task."""
         run = self._run(coroutine, connection)
         if not at_once:
-            _ = self._keep(asyncio.create_task(run))
+            _ = self._keep(asyncio.create_task(run), held)
         elif (task := eager.start(run, _nothing)) is not None:
-            _ = self._keep(task)
+            _ = self._keep(task, held)
 
     def _start(self, coroutine: Awaitable[None], connection: "LinkConnection") -> asyncio.Task[None]:
         return self._keep(asyncio.create_task(self._run(coroutine, connection)))
 
-    def _keep(self, task: asyncio.Task[None]) -> asyncio.Task[None]:
-        self.tasks.add(task)
-        task.add_done_callback(self.tasks.discard)
+    def _keep(self, task: asyncio.Task[None], held: int = 0) -> asyncio.Task[None]:
+        self.tasks[task] = held
+        self.held_bytes += held
+        task.add_done_callback(self._ended)
         return task
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self.held_bytes -= self.tasks.pop(task)
+        if self._connection is not None:
+            self._connection.read_on()
 
     async def _run(self, coroutine: Awaitable[None], connection: "LinkConnection") -> None:
         try:

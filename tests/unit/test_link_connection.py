@@ -184,6 +184,24 @@ async def test_with_too_many_handlers_nothing_is_read(length: int, monkeypatch: 
 
 
 @pytest.mark.parametrize("with_tls", [False, True])
+async def test_with_too_many_bytes_in_handlers_nothing_is_read(
+    with_tls: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And it is read again as soon as enough of them have ended, not when a timer of the link looks."""
+    monkeypatch.setattr(link_connection, "_HELD_BYTES_LIMIT", 3 * MEBIBYTE)
+    async with two_ends(certificates(tmp_path) if with_tls else None) as (a, b):
+        b.let.clear()
+        answers = [a.transport.request(write_frame(bytes(MEBIBYTE))) for _ in range(20)]
+        await eventually(lambda: not b.stream.is_reading(), what="a pause")
+        assert len(b.handled) == 4 and b.transport.held_bytes == 4 * MEBIBYTE
+        monkeypatch.setattr(LinkConnection, "_on_timer", lambda connection: None)
+        b.let.set()
+        assert [len(answer.payload) for answer in await asyncio.gather(*answers)] == [MEBIBYTE] * 20
+        await eventually(b.stream.is_reading, what="the end of the last handler")
+        assert not b.transport.held_bytes
+
+
+@pytest.mark.parametrize("with_tls", [False, True])
 async def test_long_payload_is_not_received_by_way_of_the_buffer(
     with_tls: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
