@@ -70,7 +70,8 @@ async def pair_control_out(context: CommandContext) -> TaskOutcome:
     try:
         await lu.pair.request(request)
     except PairRefused as refused:
-        if request.verb is PairVerb.TAKEOVER and hold is _Hold.NEW and lu.reservation.holder is claim:
+        taken = request.verb is PairVerb.TAKEOVER and hold is _Hold.NEW
+        if claim is not None and taken and lu.reservation.holder is claim:
             # Nobody would give it back. Of a RESERVE that has come since, the holder is another object; a RESYNC's
             # claim stands for its host's RESERVE, and WITHDRAW gives that back.
             lu.reservation.drop(claim)
