@@ -20,8 +20,8 @@ from scripts.pair_cost.copies import (
 )
 from scripts.pair_cost.reserve import reserve_times
 
-_COPY_BYTES, _LOAD_BYTES, _DELTA_BYTES = 512 * MEBIBYTE, 512 * MEBIBYTE, 4096 * MEBIBYTE
-_WRITES = 3000
+_COPY_BYTES, _LOAD_BYTES, _DELTA_BYTES = 512 * MEBIBYTE, 1024 * MEBIBYTE, 4096 * MEBIBYTE
+_WRITES = 2000
 """Few enough for a resync of ``_LOAD_BYTES`` to last longer."""
 _RESERVES = 60
 """For each repetition."""

@@ -32,8 +32,9 @@ from storage_model.errors import PairvolError, UserError
 _USAGE, _INTERRUPTED = 2, 130
 _EPILOG = """\
 Two arrays are started on loopback. `write`: a volume in PAIR beside one in SMPL at the same array. `copy`: the initial
-copy beside iperf3 and nbdcopy, durable on the disk, and in memory (/dev/shm), where no disk limits either. `load`: host writes while a resync goes on. `resync`: time and bytes of a resync after
-a share of a sparse volume has changed (--size). `reserve`: from RESERVE to GOOD of a quorum volume, through two shims.
+copy beside iperf3 and nbdcopy, durable on the disk, and in memory (/dev/shm), where no disk limits either. `load`: host
+writes while a resync goes on. `resync`: time and bytes of a resync after a share of a sparse volume has changed
+(--size). `reserve`: from RESERVE to GOOD of a quorum volume, through two shims.
 
 exit status: 0 measured; 1 a measure could not be made; 2 wrong arguments; 130 interrupted
 """

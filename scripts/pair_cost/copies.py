@@ -22,7 +22,7 @@ MEBIBYTE = 1 << 20
 SHARES = (0.001, 0.01, 0.1, 1.0)
 """Of a volume, that have changed before a resync."""
 _LIMIT_SECONDS = 300.0
-_MEMORY = Path("/dev/shm")  # noqa: S108 - in it, a directory of our own is made
+_MEMORY = Path("/dev/shm")
 
 
 @dataclass(frozen=True, slots=True)

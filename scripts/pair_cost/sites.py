@@ -28,7 +28,7 @@ P_VOL, S_VOL = ("a", PAIRED), ("b", PAIRED)
 _SERIALS = {"a": "30095", "b": "30096"}
 _COPIED = re.compile(r"copied (\d+) regions, (\d+) bytes sent, (\d+) fetched, in ([\d.]+) s")
 _POLL_SECONDS = 0.01
-_PATIENT_POLL_SECONDS = 0.05
+_PATIENT_POLL_SECONDS = 0.1
 """Of a copy, whose time is in the log: asked more often, the array would have the less of it for the copy."""
 _ANSWER_SECONDS = 10.0
 _COPY_SECONDS = 600.0

@@ -31,9 +31,12 @@ _FIRST_LDEV = {"array-a": 10, "array-b": 20}
 
 _LIMITS: tuple[tuple[Any, str, int], ...] = (
     (region_marks, "PASSING_LIMIT", 2),
-    (copy_task, "CHECKPOINT_REGIONS", 1),
-    (copy_task, "CHUNK_REGIONS", 1),
-    (copy_task, "RUN_REGIONS", 2),
+    (copy_task, "CHECKPOINT_SECONDS", 0.0),
+    (copy_task, "FLUSH_REGIONS", 1),
+    (copy_task, "UNFLUSHED_REGIONS", 1),
+    (copy_task, "CHUNK_REGIONS", 2),
+    (copy_task, "BUSY_CHUNK_REGIONS", 1),
+    (copy_task, "RUN_REGIONS", 3),
 )
 """Volumes of a few regions never reach these limits of the data path: so they may be small as well."""
 

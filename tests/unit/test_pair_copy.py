@@ -107,7 +107,7 @@ async def test_hole_that_is_written_before_its_turn_is_not_sent_as_a_hole(pair: 
 async def test_a_crash_in_mid_resync_repeats_only_what_was_left(
     pair: Pair, victim: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(copy_task, "CHECKPOINT_REGIONS", 1)
+    monkeypatch.setattr(copy_task, "CHECKPOINT_SECONDS", 0.0)
     await pair.arm()
     changed = range(0, REGIONS, 2)  # no neighbours: a frame each
     await write_regions(pair.a, *changed)
