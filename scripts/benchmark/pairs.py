@@ -1,5 +1,6 @@
 """Measures of two arrays with a pair between them: its copies, and RESERVE of a quorum volume."""
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -11,22 +12,33 @@ from scripts.pair_cost.copies import (
     MEBIBYTE,
     NBDCOPY,
     Copier,
+    Rates,
     delta_resyncs,
+    in_memory,
     initial_copies,
     writes_beside_resync,
 )
 from scripts.pair_cost.reserve import reserve_times
 
-_COPY_BYTES, _LOAD_BYTES, _DELTA_BYTES = 512 * MEBIBYTE, 512 * MEBIBYTE, 4096 * MEBIBYTE
-_WRITES = 3000
+_COPY_BYTES, _LOAD_BYTES, _DELTA_BYTES = 512 * MEBIBYTE, 1024 * MEBIBYTE, 4096 * MEBIBYTE
+_WRITES = 2000
 """Few enough for a resync of ``_LOAD_BYTES`` to last longer."""
 _RESERVES = 60
 """For each repetition."""
 
 
 def _initial_copy(other: Copier, directory: Path, root: Path, repetitions: int) -> Value:
-    """The ratio of bytes per second."""
-    found = initial_copies(directory, root, _COPY_BYTES, repetitions, other)
+    """The ratio of bytes per second, to new files on the disk, until they are durable."""
+    return _rates(initial_copies(directory, root, _COPY_BYTES, repetitions, other))
+
+
+def _initial_copy_in_memory(other: Copier, directory: Path, root: Path, repetitions: int) -> Value:
+    """The ratio of bytes per second where no disk limits anybody: over data, on a file system in memory."""
+    with in_memory(_COPY_BYTES) as memory:
+        return _rates(initial_copies(memory, root, _COPY_BYTES, repetitions, other, onto_data=True))
+
+
+def _rates(found: Sequence[Rates]) -> Value:
     ours, others = (median(getattr(rates, side) for rates in found) / 1e6 for side in ("ours", "other"))
     return Value(tuple(rates.ratio for rates in found), "×", f"{ours:,.0f} / {others:,.0f} MB/s")
 
@@ -60,6 +72,8 @@ PAIR_MEASURES = (
     SingleMeasure("pair-reserve", _reserve),
     SingleMeasure("pair-copy-vs-iperf3", partial(_initial_copy, IPERF3), quick=False),
     SingleMeasure("pair-copy-vs-nbdcopy", partial(_initial_copy, NBDCOPY), quick=False),
+    SingleMeasure("pair-copy-in-memory-vs-iperf3", partial(_initial_copy_in_memory, IPERF3), quick=False),
+    SingleMeasure("pair-copy-in-memory-vs-nbdcopy", partial(_initial_copy_in_memory, NBDCOPY), quick=False),
     SingleMeasure("pair-write-during-resync", _writes_during_resync, quick=False),
     SingleMeasure("pair-delta-resync", _delta_resync, quick=False),
 )

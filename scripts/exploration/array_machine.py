@@ -341,7 +341,7 @@ class ArrayMachine:
         nexus = decided.owner.nexus if decided.owner is not None else None
         valid = decided.owned_by(half.identity.serial, nexus) and not half.doubtful_owner
         # While a decision is made durable nobody writes: the gate is closed, and who waits there must look again.
-        valid &= not half.gate.closed or half.gate._inside > 0
+        valid &= not half.gate.closed or half.gate.inside > 0
         return View(
             image=self.image(with_pending=False),
             saving=None if self.saving is None else self.saving[0],

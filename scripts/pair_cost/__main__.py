@@ -21,6 +21,7 @@ from scripts.pair_cost.copies import (
     MEBIBYTE,
     NBDCOPY,
     delta_resyncs,
+    in_memory,
     initial_copies,
     writes_beside_resync,
 )
@@ -31,8 +32,9 @@ from storage_model.errors import PairvolError, UserError
 _USAGE, _INTERRUPTED = 2, 130
 _EPILOG = """\
 Two arrays are started on loopback. `write`: a volume in PAIR beside one in SMPL at the same array. `copy`: the initial
-copy beside iperf3 and nbdcopy. `load`: host writes while a resync goes on. `resync`: time and bytes of a resync after
-a share of a sparse volume has changed (--size). `reserve`: from RESERVE to GOOD of a quorum volume, through two shims.
+copy beside iperf3 and nbdcopy, durable on the disk, and in memory (/dev/shm), where no disk limits either. `load`: host
+writes while a resync goes on. `resync`: time and bytes of a resync after a share of a sparse volume has changed
+(--size). `reserve`: from RESERVE to GOOD of a quorum volume, through two shims.
 
 exit status: 0 measured; 1 a measure could not be made; 2 wrong arguments; 130 interrupted
 """
@@ -70,21 +72,21 @@ def write_cost(directory: Path, options: argparse.Namespace) -> dict[str, Any]:
 
 def copy_cost(directory: Path, options: argparse.Namespace) -> dict[str, Any]:
     """The initial copy of a volume full of data beside what the loopback and a plain copier of the same file do."""
-    found = {
-        other.name: initial_copies(directory, ROOT, options.copy_size, options.repeat, other)
-        for other in (NBDCOPY, IPERF3)
-    }
-    ours = median(rates.ours for every in found.values() for rates in every)
-    return {
-        "initial copy, MiB/s": round(ours / MEBIBYTE),
-        **{f"{name}, MiB/s": round(median(each.other for each in rates) / MEBIBYTE) for name, rates in found.items()},
-        **{
-            f"initial copy / {name} ({_wanted(f'pair-copy-vs-{name}')} wanted)": round(
-                median(each.ratio for each in rates), 3
-            )
-            for name, rates in reversed(found.items())
-        },
-    }
+    size, repetitions = options.copy_size, options.repeat
+    on_disk = {each.name: initial_copies(directory, ROOT, size, repetitions, each) for each in (NBDCOPY, IPERF3)}
+    with in_memory(size) as memory:
+        measure = partial(initial_copies, memory, ROOT, size, repetitions, onto_data=True)
+        found = {"disk": on_disk, "memory": {each.name: measure(each) for each in (NBDCOPY, IPERF3)}}
+    figures: dict[str, Any] = {}
+    for where, measure_of in (("disk", "pair-copy-vs-{}"), ("memory", "pair-copy-in-memory-vs-{}")):
+        ours = median(rates.ours for every in found[where].values() for rates in every)
+        figures[f"initial copy, {where}, MiB/s"] = round(ours / MEBIBYTE)
+        for name, rates in found[where].items():
+            figures[f"{name}, {where}, MiB/s"] = round(median(each.other for each in rates) / MEBIBYTE)
+            wanted = _wanted(measure_of.format(name))
+            ratio = median(each.ratio for each in rates)
+            figures[f"initial copy / {name}, {where} ({wanted} wanted)"] = round(ratio, 3)
+    return figures
 
 
 def load_cost(directory: Path, options: argparse.Namespace) -> dict[str, Any]:

@@ -2,10 +2,11 @@
 
 import asyncio
 import contextlib
+import os
 import re
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -22,9 +23,13 @@ from storage_model.spec.pair_cdb import PairControlOut, PairOption, PairOut, Pai
 PAIRED, SIMPLE = 0, 1
 """LUNs, and places among the URLs."""
 _NAMES = {PAIRED: "paired", SIMPLE: "simple"}
+P_VOL, S_VOL = ("a", PAIRED), ("b", PAIRED)
+"""The volumes of the pair: array and LUN."""
 _SERIALS = {"a": "30095", "b": "30096"}
 _COPIED = re.compile(r"copied (\d+) regions, (\d+) bytes sent, (\d+) fetched, in ([\d.]+) s")
 _POLL_SECONDS = 0.01
+_PATIENT_POLL_SECONDS = 0.1
+"""Of a copy, whose time is in the log: asked more often, the array would have the less of it for the copy."""
 _ANSWER_SECONDS = 10.0
 _COPY_SECONDS = 600.0
 _CONFIGURATION = """
@@ -80,7 +85,7 @@ class Sites:
 
     def until(self, state: PairState) -> None:
         """Until the pair is in that state."""
-        self._ask(lambda session: until(session, state, _COPY_SECONDS))
+        self._ask(lambda session: until(session, state, _COPY_SECONDS, _PATIENT_POLL_SECONDS))
 
     def copy(self, action: PairOut) -> Copied:
         """CREATE or RESYNC, to its end."""
@@ -123,13 +128,13 @@ async def logged_in(url: str, initiator: str, isid: bytes) -> AsyncIterator[Iscs
         raise BenchmarkError(str(error)) from None
 
 
-async def until(session: IscsiSession, state: PairState, seconds: float) -> None:
+async def until(session: IscsiSession, state: PairState, seconds: float, poll: float = _POLL_SECONDS) -> None:
     """Raises BenchmarkError when the pair is not in that state in time, or is in PSUE on its way to PAIR."""
     end = time.monotonic() + seconds
     while (now := (await _status(session)).state) is not state:
         if time.monotonic() > end or (now is PairState.PSUE and state is PairState.PAIR):
             raise BenchmarkError(f"the pair is in {now.name}, not in {state.name}")
-        await asyncio.sleep(_POLL_SECONDS)
+        await asyncio.sleep(poll)
 
 
 async def _status(session: IscsiSession) -> PairStatus:
@@ -138,19 +143,19 @@ async def _status(session: IscsiSession) -> PairStatus:
 
 @contextlib.contextmanager
 def two_sites(
-    directory: Path, root: Path, size_bytes: int, *, quorum: bool = False, full: bool = False
+    directory: Path, root: Path, size_bytes: int, *, quorum: bool = False, full: Collection[tuple[str, int]] = ()
 ) -> Iterator[Sites]:
     """Arrays of the checkout ``root``, started and linked; with the block they end, and their files go.
 
-    ``full``: the first array's volumes hold data from end to end, in the page cache, where they are sparse otherwise.
+    The volumes of ``full`` hold data from end to end, in the page cache and on the disk; the others are sparse.
     """
     ports = {name: free_port() for name in _SERIALS}
     with tempfile.TemporaryDirectory(prefix="sites-", dir=directory) as made, contextlib.ExitStack() as stack:
         place = Path(made)
-        if full:
-            (place / "state-a").mkdir()
-            for lun in _NAMES:
-                arrays.write_volume(_volume_file(place, "a", lun), size_bytes)
+        for name in _SERIALS:
+            (place / f"state-{name}").mkdir()
+        for name, lun in full:
+            fill(_volume_file(place, name, lun), size_bytes)
         b, a = (stack.enter_context(_array(place, root, name, ports, size_bytes, quorum)) for name in "ba")
         sites = Sites(a, b)
         end = time.monotonic() + READY_SECONDS
@@ -164,7 +169,7 @@ def two_sites(
 @contextlib.contextmanager
 def pair_and_simple(directory: Path, root: Path, size_bytes: int) -> Iterator[Server]:
     """The first array: a volume in PAIR and one in SMPL, full of data. Its ``relay`` is the S-VOL's array."""
-    with two_sites(directory, root, size_bytes, full=True) as sites:
+    with two_sites(directory, root, size_bytes, full=(P_VOL, ("a", SIMPLE))) as sites:
         sites.copy(PairOut.CREATE)
         yield replace(sites.a, relay=sites.b.pid)
 
@@ -184,6 +189,13 @@ def _array(
     )
     configuration.write_text(head + "".join(volumes))
     return arrays.array(place, root, ["--config", str(configuration)], name, log_level="info")
+
+
+def fill(file: Path, size_bytes: int) -> None:
+    """With random data, which is on the disk on return: what is measured next shares the disk with nobody."""
+    arrays.write_volume(file, size_bytes)
+    with file.open("rb") as volume:
+        os.fsync(volume.fileno())
 
 
 def _volume_file(place: Path, name: str, lun: int) -> Path:

@@ -31,11 +31,11 @@ REGIONS = {"quorum0": 2, "data0": 5, "log0": 1}
 _FIRST_LDEV = {"array-a": 10, "array-b": 20}
 
 
-_LIMITS: tuple[tuple[Any, str, int], ...] = (
-    (region_marks, "PASSING_LIMIT", 2),
-    (copy_task, "CHECKPOINT_REGIONS", 1),
-    (copy_task, "CHUNK_REGIONS", 1),
-    (copy_task, "RUN_REGIONS", 2),
+_LIMITS: tuple[tuple[tuple[Any, str, float], ...], ...] = (
+    ((region_marks, "PASSING_LIMIT", 2),),
+    ((copy_task, "CHECKPOINT_SECONDS", 0.0), (copy_task, "FLUSH_REGIONS", 1), (copy_task, "UNFLUSHED_REGIONS", 1)),
+    ((copy_task, "CHUNK_REGIONS", 1), (copy_task, "BUSY_CHUNK_REGIONS", 1)),
+    ((copy_task, "RUN_REGIONS", 2),),
 )
 """Volumes of a few regions never reach these limits of the data path: so they may be small as well."""
 
@@ -52,7 +52,7 @@ def substituted(random: Random) -> Iterator[None]:
         (initiator_shim.portal, "KernelPassage", _no_passage),
         (target.freed_memory.Trimming, "session_ended", lambda self: None),
     ]
-    parts += [limit for limit in _LIMITS if random.random() < 0.5]
+    parts += [limit for together in _LIMITS if random.random() < 0.5 for limit in together]
     with ExitStack() as undo:
         for owner, name, part in parts:
             undo.callback(setattr, owner, name, getattr(owner, name))

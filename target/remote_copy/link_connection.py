@@ -48,6 +48,7 @@ class LinkConnection(asyncio.BufferedProtocol):
         self._unsent: list[Buffer] = []  # what follows when the transport has nothing left
         self._unread = UnreadAnswers()
         self._space: memoryview | None = None  # where the transport receives instead, when it is a long payload
+        self._long = False  # the last receive was of a long payload: likely the next one, too, of which a header tells
         self._link = Link(owner.own_hello(), time.monotonic(), owner.known_peer(), owner.key)
         self._tls = owner.tls
         self._securing: asyncio.Task[None] | None = None
@@ -116,7 +117,12 @@ class LinkConnection(asyncio.BufferedProtocol):
 
     def get_buffer(self, sizehint: int) -> memoryview:
         self._space = self._link.receive_space()
-        return self._owner.receive_buffer if self._space is None else self._space
+        return self._buffer() if self._space is None else self._space
+
+    def _buffer(self) -> memoryview:
+        """Of a long payload nothing should come in here, for it would have to be copied."""
+        buffer = self._owner.receive_buffer
+        return buffer[: TAG_LENGTH + HEADER_LENGTH] if self._long else buffer
 
     def buffer_updated(self, nbytes: int) -> None:
         if self._tls is not None:
@@ -132,6 +138,7 @@ class LinkConnection(asyncio.BufferedProtocol):
         """Into the space, if there is one, and what is more than that into the buffer. Answers how many events."""
         now = time.monotonic()
         space, self._space = self._space, None
+        self._long = space is not None
         if space is None:
             events = self._link.receive_data(self._owner.receive_buffer[:nbytes], now)
         else:
@@ -158,7 +165,7 @@ class LinkConnection(asyncio.BufferedProtocol):
                 return
             self._space = self._link.receive_space()
             # Behind a long payload the next header as well, but not what follows: that may be the next long payload.
-            places = (buffer,) if self._space is None else (self._space, buffer[: TAG_LENGTH + HEADER_LENGTH])
+            places = (self._buffer(),) if self._space is None else (self._space, buffer[: TAG_LENGTH + HEADER_LENGTH])
             try:
                 nbytes = os.readv(self._descriptor, places)
             except OSError:  # there is nothing, or the connection is over: then the transport will tell

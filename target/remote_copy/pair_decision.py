@@ -199,14 +199,14 @@ class PairDecision:
         await self._tell(value.epoch, PairState.COPY)
         try:
             whole = await copy.run()
+            if whole and differing:
+                await self._primary.forget_equal()
         finally:
             said = copy.progress.line(half.pace.clock())
             left = f"; {len(half.marks)} of {differing} are left" if len(half.marks) else ""
             log.info("pair %s: %s%s", half.identity.name, said, left)
         if not whole:
             return
-        if differing:
-            await self._primary.forget_equal()
         async with half.changing:
             try:
                 if half.register.in_doubt or not await half.save_mirroring(value.epoch):

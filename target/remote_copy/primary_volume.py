@@ -114,7 +114,8 @@ class PrimaryVolume:
                 await half.suspend(f"the local volume fails: {error}")
 
     async def _forget_in_time(self) -> None:
-        if self._half.state in MIRRORED and not self._forgetting.locked():
+        """In COPY it is for the copy, whose own regions are many more and forgotten soon: no host waits for that."""
+        if self._half.state is PairState.PAIR and not self._forgetting.locked():
             await self.forget_equal()
 
     async def _flush_both(self) -> bool:

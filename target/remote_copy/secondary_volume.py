@@ -11,6 +11,9 @@ from target.remote_copy.verify_task import CHUNK_REGIONS, digests
 
 _ZEROS, _FUA = int(WriteFlag.ZEROS), int(WriteFlag.FUA)  # an operation on flags costs more than the rest of a write
 
+_PIECE_BYTES = 256 << 10
+"""What a volume writes without a thread, which would cost as much as its part of a long write."""
+
 
 class SecondaryVolume:
     """Frames of the data path, at the half while it is the S-VOL."""
@@ -91,6 +94,8 @@ class SecondaryVolume:
                 await half.volume.flush()
         elif len(frame.payload) != frame.length_bytes:
             raise MediumFailure(f"WRITE of {frame.length_bytes} bytes that carries {len(frame.payload)}")
+        elif len(frame.payload) > _PIECE_BYTES and not frame.flags & _FUA:
+            await self._write_pieces(frame.offset_bytes, memoryview(frame.payload))
         else:
             await half.volume.write(frame.offset_bytes, frame.payload, fua=frame.flags & _FUA != 0)
         return Frame(FrameType.ANSWER)
@@ -104,6 +109,10 @@ class SecondaryVolume:
             if self._kept_epoch != epoch:
                 await self._half.volume.flush()
                 self._kept_epoch = epoch
+
+    async def _write_pieces(self, offset_bytes: int, data: memoryview) -> None:
+        for start in range(0, len(data), _PIECE_BYTES):
+            await self._half.volume.write(offset_bytes + start, data[start : start + _PIECE_BYTES])
 
     async def _take_over_state(self, state: PairState, epoch: int) -> bool:
         """False when this half cannot follow: it has been suspended meanwhile, and the P-VOL has to know."""

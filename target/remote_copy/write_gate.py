@@ -6,10 +6,11 @@ from asyncio import Event
 class WriteGate:
     """Counts the writes inside; as many as the logical unit has tasks, and the copy task's window."""
 
-    __slots__ = ("_idle", "_inside", "_open", "closed")
+    __slots__ = ("_idle", "_open", "closed", "inside")
 
     def __init__(self) -> None:
-        self._inside = 0
+        self.inside = 0
+        """How many are; to be read only."""
         self.closed = 0
         """How many changes wait for, or have, the volume to themselves."""
         self._open = Event()
@@ -25,14 +26,14 @@ class WriteGate:
 
     def enter_now(self) -> None:
         """Pass the gate, which is not ``closed``."""
-        if not self._inside:
+        if not self.inside:
             self._idle.clear()
-        self._inside += 1
+        self.inside += 1
 
     def leave(self) -> None:
         """The write has ended, however it did."""
-        self._inside -= 1
-        if not self._inside:
+        self.inside -= 1
+        if not self.inside:
             self._idle.set()
 
     async def close(self) -> None:

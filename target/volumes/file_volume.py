@@ -24,6 +24,7 @@ from typing import Final, TypeVar
 from storage_model.errors import UserError
 from storage_model.volume import Buffer, Extent, FileRange, MediumFailure, SpaceExhausted, VolumeError
 from target.volumes.atomic_write_log import AtomicWriteLog, finish_atomic_write
+from target.volumes.file_extents import FileExtents
 from target.volumes.memory_file_system import lies_in_memory
 from target.volumes.page_cache import PageCache
 from target.volumes.worker_threads import WorkerThreads
@@ -43,8 +44,6 @@ _AFTER_STALL_SECONDS = 1.0
 _WITHIN_PAGE: Final = 4095
 _NOWAIT: Final = os.RWF_NOWAIT
 _ZERO_CHUNK_BYTES = 1 << 20
-MAXIMUM_EXTENTS = 4096
-"""``block_status`` stops after this many: an answer that ends early is continued by asking from its end."""
 
 _FALLOC_FL_KEEP_SIZE = 0x01
 _FALLOC_FL_PUNCH_HOLE = 0x02
@@ -77,6 +76,7 @@ class FileVolume:
         self._cache = PageCache(descriptor)
         self._can_tell_cached = not self._in_memory  # by RWF_NOWAIT, as far as is known
         self._write_in_threads_until = self._stalls_watched_until = 0.0  # of the monotonic clock
+        self._extents = FileExtents(descriptor, block_length)
         self._can_unmap = True
         self._atomic_log: AtomicWriteLog | None = None
 
@@ -134,9 +134,9 @@ class FileVolume:
 
     def read_now(self, offset_bytes: int, length_bytes: int) -> Buffer | None:
         """``DirectVolume``: when the page cache has all of it."""
-        if length_bytes > _DIRECT_BYTES or not self._can_tell_cached:
+        if length_bytes > _LENT_BYTES_MAX or not (self._can_tell_cached or self._in_memory):
             return None
-        if length_bytes >= _LONG_BYTES and self._cache.has(offset_bytes, length_bytes):
+        if self._in_memory or (length_bytes >= _LONG_BYTES and self._cache.has(offset_bytes, length_bytes)):
             try:
                 data = os.pread(self._descriptor, length_bytes, offset_bytes)
             except OSError:
@@ -231,10 +231,14 @@ class FileVolume:
             await self._in_thread(lambda: os.fdatasync(self._descriptor), writes=True)
 
     async def unmap(self, offset_bytes: int, length_bytes: int) -> None:
-        await self._in_thread(lambda: self._punch(offset_bytes, length_bytes), writes=True)
+        def punch() -> None:
+            with self._extents.changing():
+                self._punch(offset_bytes, length_bytes)
+
+        await self._in_thread(punch, writes=True)
 
     async def block_status(self, offset_bytes: int, length_bytes: int) -> Sequence[Extent]:
-        return await self._in_thread(lambda: self._extents(offset_bytes, length_bytes), writes=False)
+        return await self._in_thread(lambda: self._extents.of(offset_bytes, length_bytes), writes=False)
 
     async def close(self) -> None:
         """Flush and close; a second time does nothing. Waits for what is under way in threads."""
@@ -331,36 +335,6 @@ class FileVolume:
         zeros = memoryview(bytes(min(length_bytes, _ZERO_CHUNK_BYTES)))
         for done in range(0, length_bytes, _ZERO_CHUNK_BYTES):
             self._write_all(zeros[: length_bytes - done], offset_bytes + done, 0)
-
-    def _extents(self, offset_bytes: int, length_bytes: int) -> list[Extent]:
-        extents: list[Extent] = []
-        position, end = offset_bytes, offset_bytes + length_bytes
-        while position < end and len(extents) < MAXIMUM_EXTENTS:
-            data = self._seek(position, os.SEEK_DATA, end)
-            # A block that is partly allocated counts as mapped: a hole is only what is a hole from end to end.
-            data -= data % self._block_length
-            if data > position:
-                extents.append(Extent(position, data - position, mapped=False))
-                position = data
-                continue
-            hole = self._seek(position, os.SEEK_HOLE, end)
-            hole = min(-(-hole // self._block_length) * self._block_length, end)
-            if extents and extents[-1].mapped:  # the next data begins inside the block where the last ended
-                first = extents.pop().offset_bytes
-                extents.append(Extent(first, hole - first, mapped=True))
-            else:
-                extents.append(Extent(position, hole - position, mapped=True))
-            position = hole
-        return extents
-
-    def _seek(self, position: int, whence: int, end: int) -> int:
-        """The next data or hole, at most ``end``. The descriptor's own position is otherwise unused."""
-        try:
-            return min(os.lseek(self._descriptor, position, whence), end)
-        except OSError as error:
-            if error.errno == errno.ENXIO:  # no data after this
-                return end
-            raise
 
 
 def _sleeps_of_this_thread() -> int:

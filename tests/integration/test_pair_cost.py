@@ -22,18 +22,21 @@ def test_a_delta_resync_sends_what_has_changed(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_initial_copy_sends_every_byte_of_a_full_volume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The other copier has the same file."""
-    sources = []
+@pytest.mark.parametrize("onto_data", [False, True])
+def test_an_initial_copy_sends_every_byte_of_a_full_volume(tmp_path: Path, onto_data: bool) -> None:
+    """The other copier has the same file, and a target like ours."""
+    files = []
 
-    def rate(source: Path, directory: Path) -> float:
-        sources.append(source.read_bytes())
-        assert directory.is_relative_to(tmp_path)
+    def rate(source: Path, target: Path) -> float:
+        files.append((source.read_bytes(), target.read_bytes()))
+        assert target.is_relative_to(tmp_path)
         return 1.0
 
-    (rates,) = initial_copies(tmp_path, ROOT, SIZE_BYTES, 1, Copier("other", rate))
+    (rates,) = initial_copies(tmp_path, ROOT, SIZE_BYTES, 1, Copier("other", rate), onto_data=onto_data)
     assert rates.ratio == rates.ours > 0
-    assert len(sources[0]) == SIZE_BYTES and all(map(any, _regions(sources[0])))
+    ((source, target),) = files
+    assert len(source) == len(target) == SIZE_BYTES and all(map(any, _regions(source)))
+    assert source != target and any(target) is onto_data
     assert list(tmp_path.iterdir()) == []
 
 

@@ -133,7 +133,7 @@ async def test_hole_that_is_written_before_its_turn_is_not_sent_as_a_hole(pair: 
 async def test_a_crash_in_mid_resync_repeats_only_what_was_left(
     pair: Pair, victim: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(copy_task, "CHECKPOINT_REGIONS", 1)
+    monkeypatch.setattr(copy_task, "CHECKPOINT_SECONDS", 0.0)
     await pair.arm()
     changed = range(0, REGIONS, 2)  # no neighbours: a frame each
     await write_regions(pair.a, *changed)
@@ -230,3 +230,75 @@ async def test_last_flush_that_a_change_overtakes_suspends_no_epoch(pair: Pair, 
     await pair.b.control.released(pair.b.nexus())
     await pair.until(PairState.PSUS)
     assert PairState.PSUE not in [record.state for site in (pair.a, pair.b) for record in site.disk.records]
+
+
+async def test_the_copied_medium_is_flushed_all_along_and_marks_go_with_a_checkpoint(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Less than a second: flushes of the S-VOL, but no checkpoint before the end, so that the marks are still there."""
+    monkeypatch.setattr(copy_task, "FLUSH_REGIONS", 2)
+    await pair.arm()
+    changed = range(0, REGIONS, 2)  # no neighbours: a chunk each
+    await write_regions(pair.a, *changed)
+    turns, never = iter(range(4)), asyncio.Event()
+
+    async def spend(count: int) -> None:
+        if next(turns, None) is None:
+            await never.wait()
+
+    pair.a.half.spend = spend  # type: ignore[method-assign]
+    pair.wire.carried.clear()
+    await pair.a.do(PairVerb.RESYNC)
+    await pair.quiet()
+    assert len([frame for frame in pair.wire.carried if frame.type is FrameType.FLUSH]) >= 1
+    assert len(pair.a.half.marks) == len(changed) - 4
+    assert len(pair.a.half.marks.bitmap) == len(changed)
+    never.set()
+    await pair.until(PairState.PAIR)
+    assert len(pair.a.half.marks.bitmap) == 0 and await equal(pair)
+
+
+@pytest.mark.parametrize("ends", ["flushed", "cut"])
+async def test_copy_does_not_run_away_from_a_flush(pair: Pair, ends: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is copied beside it is limited, so that the next one does not take longer than the link waits for it."""
+    monkeypatch.setattr(copy_task, "UNFLUSHED_REGIONS", 1)
+    monkeypatch.setattr(copy_task, "CHUNK_REGIONS", 1)
+    monkeypatch.setattr(copy_task, "WINDOW", 1)
+    flushed = asyncio.Event()
+    flush = pair.b.disk.volume.flush
+
+    async def slow_flush() -> None:
+        await flushed.wait()
+        await flush()
+
+    await pair.arm()
+    await write_regions(pair.a, *range(REGIONS))
+    monkeypatch.setattr(pair.b.disk.volume, "flush", slow_flush)
+    await pair.a.do(PairVerb.RESYNC)
+    await pair.quiet()
+    assert REGIONS - 2 <= len(pair.a.half.marks) < REGIONS
+    if ends == "cut":
+        pair.wire.cut()
+    flushed.set()
+    await pair.until(PairState.PAIR if ends == "flushed" else PairState.PSUE)
+    assert pair.a.half.copying is not None and pair.a.half.copying.done()
+
+
+async def test_chunks_are_small_while_a_host_writes(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(copy_task, "CHUNK_REGIONS", 3)
+    monkeypatch.setattr(copy_task, "BUSY_CHUNK_REGIONS", 1)
+    await pair.arm()
+    await write_regions(pair.a, *range(REGIONS))
+    chunks: list[int] = []
+
+    async def spend(count: int) -> None:
+        chunks.append(count // REGION_BYTES)
+        if len(chunks) == 1:
+            pair.a.half.gate.enter_now()  # as a host's write does
+        if len(chunks) == 4:
+            pair.a.half.gate.leave()
+
+    pair.a.half.spend = spend  # type: ignore[method-assign]
+    await pair.a.do(PairVerb.RESYNC)
+    await pair.until(PairState.PAIR)
+    assert chunks == [3, 1, 1, 1, 3, 3]

@@ -87,7 +87,8 @@ def test_a_quick_run_has_every_bar_but_the_writes_of_growth_and_the_copies_of_pa
     quick = {each.name for each in comparisons() if each.quick} | {each.name for each in ALONE if each.quick}
     assert {bar.measure for bar in BARS if bar.measure not in quick} == {
         "growth-64-luns-write", "growth-1tib-write", "growth-64-sessions-write",
-        "pair-copy-vs-iperf3", "pair-copy-vs-nbdcopy", "pair-write-during-resync", "pair-delta-resync",
+        "pair-copy-vs-iperf3", "pair-copy-in-memory-vs-iperf3", "pair-copy-vs-nbdcopy",
+        "pair-copy-in-memory-vs-nbdcopy", "pair-write-during-resync", "pair-delta-resync",
     }  # fmt: skip
 
 
