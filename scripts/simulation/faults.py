@@ -10,6 +10,8 @@ from scripts.simulation.arrays import SimulatedArray
 from scripts.simulation.event_loop import Process, VirtualLoop
 from scripts.simulation.hosts import Host
 from scripts.simulation.network import Network
+from storage_model.pair import PairEpoch
+from storage_model.pair_state import PairState, Side
 
 Undo = Callable[[], None]
 
@@ -48,8 +50,8 @@ class Faults:
             "link slow": self._link_slow,
             "SAN cut": self._san_cut,
             "SAN reset": self._san_reset,
-            "array killed": lambda: self._array_down(power=False),
-            "array lost power": lambda: self._array_down(power=True),
+            "array killed": lambda: self._array_down(random.choice(arrays), power=False),
+            "array lost power": lambda: self._array_down(random.choice(arrays), power=True),
             "host lost power": self._host_down,
             "shim killed": self._shim_killed,
             "array paused": self._array_paused,
@@ -91,6 +93,16 @@ class Faults:
     def _strike(self, kind: str) -> None:
         if not self._over:
             self._kinds[kind]()
+
+    def fetching(self, pair: str, before: PairEpoch, value: PairEpoch) -> None:
+        """A swap was decided: the array that is fetched from may lose its power meanwhile."""
+        if value.state is PairState.COPY and value.source is Side.S_VOL and self._random.random() < 0.8:
+            (source,) = (array for array in self._arrays if array.serial != value.p_serial)
+            self._loop.call_later(0.8 * self._random.random(), self._darken, source, context=Context())
+
+    def _darken(self, array: SimulatedArray) -> None:
+        if not self._over:
+            self._array_down(array, power=True)
 
     def heal(self) -> None:
         """Undo everything at once; nothing happens any more."""
@@ -183,8 +195,7 @@ class Faults:
 
     # --------------------------------------------------------------------------------------------------------- crashes
 
-    def _array_down(self, *, power: bool) -> None:
-        array = self._random.choice(self._arrays)
+    def _array_down(self, array: SimulatedArray, *, power: bool) -> None:
         if array.name in self._busy:
             return
         array.kill(power=power)

@@ -93,8 +93,9 @@ class Operator:
                 self._journal.note("operator", "fails:", type(error).__name__)
 
     async def _act(self, array: str, pair: str, status: PairStatus) -> None:
-        if status.state in (PairState.COPY, PairState.PAIR) and status.flags & StatusFlag.LINK_UP:
-            self._forced.pop(pair, None)
+        mirrors = status.state in (PairState.COPY, PairState.PAIR) and status.flags & StatusFlag.LINK_UP
+        if mirrors and self._forced.get(pair) == array:  # the other one may not have heard of the takeover yet
+            del self._forced[pair]
         apart = not status.flags & StatusFlag.LINK_UP and status.state in (PairState.PSUS, PairState.PSUE)
         at_the_p_vol = max(_AT_THE_P_VOL, self._habits.split_brain)
         force = self._habits.force * (1.0 if status.role is PairRole.S_VOL else at_the_p_vol)

@@ -90,6 +90,12 @@ class _Register:
     def blocks(self) -> list[_Block]:
         return list(self._blocks.values())
 
+    def lost_power(self, kept: set[int]) -> None:
+        """But for the blocks in ``kept``."""
+        for lba, block in self._blocks.items():
+            if lba not in kept:
+                block.lost_power()
+
     def unite(self, other: "_Register") -> None:
         for lba in sorted({*self._blocks, *other._blocks}):
             for value in other.block(lba).allowed:
@@ -152,6 +158,8 @@ class Registers:
         self._decisions = dict.fromkeys(pairs, 0)
         self._image = {pair: _Register() for pair in pairs}
         """Of the S-VOL, if mirroring stopped now and it is whole: what was acknowledged, and whatever was under way."""
+        self._kept: dict[str, set[int]] = {}
+        """While a swap fetches: the blocks that its P-VOL has acknowledged, which the source's medium has as well."""
         self._named: list[tuple[float, str, str]] = []
         self._parted: set[str] = set()
         """Pairs whose halves both have writes of their own, by force, until an operator has named the good one."""
@@ -188,6 +196,8 @@ class Registers:
             block.writing.pop(write.value, None)
             if outcome is Outcome.ACKNOWLEDGED and not changed:
                 block.acknowledged(write.value, overlapping, self._next())
+                if write.decisions == self._decisions[write.pair]:
+                    self._kept.get(write.pair, set()).add(lba)
                 if self._mirrors(write.pair, write.serial):
                     image = self._image[write.pair].block(lba)
                     image.acknowledged(write.value, {**block.writing, **overlapping}, self._next())
@@ -212,7 +222,7 @@ class Registers:
 
     def lost_power(self, serial: str, truth: Callable[[str], PairEpoch], whole: Callable[[str], bool]) -> None:
         """An array's page cache is gone. Of the S-VOL that must not matter, unless it has what nobody else has: after a
-        swap, until the P-VOL is ``whole``."""
+        swap, until the P-VOL is ``whole``, what was acknowledged before."""
         for pair, side in self._side:
             if side != serial:
                 continue
@@ -222,11 +232,13 @@ class Registers:
                     block.lost_power()
             register = self._side[pair, serial]
             diverged = len({id(self._side[pair, other]) for other in self._serials}) > 1
-            if value.p_serial in ("", serial) or diverged or (value.source is Side.S_VOL and not whole(pair)):
-                for block in register.blocks():
-                    block.lost_power()
+            fetched = value.source is Side.S_VOL and not whole(pair)
+            alone = value.p_serial in ("", serial) or diverged
+            if alone or fetched:
+                register.lost_power(set() if alone else self._kept.get(pair, set()))
                 for write in self._writes.values():
-                    write.power_lost |= write.register is register
+                    kept = not alone and pair in self._kept and write.decisions == self._decisions[pair]
+                    write.power_lost |= write.register is register and not kept
 
     def _next(self) -> int:
         self._numbers += 1
@@ -276,6 +288,7 @@ class Registers:
     def mirroring(self, pair: str, serial: str) -> None:
         """COPY has become PAIR: the S-VOL has everything."""
         self._image[pair] = self._side[pair, serial].copy()
+        self._kept.pop(pair, None)
 
     def decided(self, pair: str, before: PairEpoch, value: PairEpoch) -> None:
         """See ``Ledger.decided``."""
@@ -299,7 +312,11 @@ class Registers:
             self._side[pair, p_vol] = self._side[pair, s_vol] = good
         elif value.state is PairState.PSUS and value.s_vol_writable and not before.s_vol_writable:
             self._side[pair, s_vol] = self._side[pair, p_vol].copy()
-        if value.state is PairState.COPY and value.source is Side.S_VOL:
+        fetches = value.state is PairState.COPY and value.source is Side.S_VOL
+        if not fetches or before.p_serial != value.p_serial:
+            self._kept.pop(pair, None)
+        if fetches:
+            self._kept.setdefault(pair, set())
             self._image[pair] = self._side[pair, self._roles(value)[1]].copy()  # whole from the beginning
         if value.state is not PairState.PSUS or before.state is not PairState.PSUS:
             for serial in self._serials:

@@ -47,6 +47,8 @@ class Features:
     split_brain: float
     tardy: float | None
     """Writes that are late are those that a preemption must not leave behind."""
+    fetched_in_the_dark: bool
+    """After many a swap the array that is fetched from loses its power before all is fetched."""
 
     @classmethod
     def drawn(cls, seed: int) -> "Features":
@@ -63,7 +65,8 @@ class Features:
         elif reserved and apart:
             group = ()
         split_brain = random.choice((0.3, 1.0)) if force and not reserved and random.random() < 0.5 else 0.0
-        return cls(fencing if reserved else None, pairs, group, force, split_brain, tardy if reserved else None)
+        dark = random.random() < 0.15
+        return cls(fencing if reserved else None, pairs, group, force, split_brain, tardy if reserved else None, dark)
 
 
 @dataclass
@@ -97,7 +100,7 @@ class World:
         self.wall_offset = 1.7e9
         serials = (SERIALS["array-a"], SERIALS["array-b"])
         fence, copy_rate = random.choice(tuple(FenceLevel)), random.choice((0, 0, 1 << 20, 1 << 18))
-        copy_rate = 0 if LOG in features.pairs else copy_rate
+        copy_rate = 1 << 16 if features.fetched_in_the_dark else 0 if LOG in features.pairs else copy_rate
         self.arrays = tuple(
             SimulatedArray(
                 name,
@@ -152,6 +155,8 @@ class World:
             random, self.loop, self.network, (a, b), self.hosts, self._jump, self._lost_power, apart=features.force > 0
         )
         self.ledger.decided.append(self.faults.decided)
+        if features.fetched_in_the_dark:
+            self.ledger.decided.append(self.faults.fetching)
         self.network.machine("operator")
         self._set_the_pace(features.tardy)
 
@@ -191,6 +196,8 @@ class World:
         )
         if LOG in self.features.pairs:  # of a group that is never whole nothing can be seen
             habits = replace(habits, think=0.05, split=0.1, writable=0.0, delete=0.0, repair=1.0, group=0.9)
+        if self.features.fetched_in_the_dark:  # few swaps have anything to fetch
+            habits = replace(habits, think=0.1, split=0.8, writable=0.0, swap=0.6, delete=0.0, repair=1.0)
         return habits
 
     def _saved(self, serial: str) -> Callable[[Mapping[str, PairRecord]], None]:

@@ -74,18 +74,25 @@ def test_known_bad_variant_is_caught(name: str) -> None:
 
 
 @pytest.mark.parametrize("whole", [False, True])
+@pytest.mark.parametrize("fetches", [False, True])
 def test_the_s_vols_loss_of_power_excuses_an_unflushed_write_only_while_it_has_what_the_p_vol_lacks(
-    whole: bool,
+    whole: bool, fetches: bool
 ) -> None:
+    """Nor then what the P-VOL has acknowledged while it fetched."""
     registers = Registers(Journal(), ("1", "2"), ("data",), lambda pair, serial: serial, lambda pair, serial: True)
     created = PairEpoch(1, "1", PairState.COPY)
     swapped = PairEpoch(3, "2", PairState.COPY, Side.S_VOL)
     registers.decided("data", PairEpoch(), created)
-    registers.decided("data", replace(created, epoch=2, state=PairState.PSUS), swapped)
-    registers.end_write(registers.begin_write("data", "2", range(1), 7), Outcome.ACKNOWLEDGED)
+    before = replace(created, epoch=2, state=PairState.PSUS)
+    registers.decided("data", created, before)
+    if fetches:
+        registers.decided("data", before, swapped)
+    registers.end_write(registers.begin_write("data", "2" if fetches else "1", range(1), 7), Outcome.ACKNOWLEDGED)
+    if not fetches:
+        registers.decided("data", before, swapped)
     registers.lost_power("1", lambda pair: swapped, lambda pair: whole)
     (read,) = registers.begin_read("data", "2", range(1))
-    assert sorted(read.seen) == ([7] if whole else [0, 7])
+    assert sorted(read.seen) == ([7] if whole or fetches else [0, 7])
 
 
 def test_a_p_vol_is_whole_from_pair_on() -> None:
