@@ -118,11 +118,10 @@ class World:
         self.registers = Registers(
             self.journal, serials, features.pairs, self._where, self._mirrors, strict=features.split_brain > 0
         )
-        self.ledger.decided.append(self.registers.decided)
         self.ledger.parted.append(self.registers.parted)
         self.ledger.incomplete.append(self.registers.incomplete)
         self.tables = Tables(self.journal, serials, ("data0",))
-        self.ledger.decided.append(self.tables.decided)
+        self.ledger.decided += [self.registers.decided, self.tables.decided]
         self.copies = Copies(self.journal, (a, b), features.pairs)
         for array in self.arrays:
             array.disk.saved = self._saved(array.serial)
