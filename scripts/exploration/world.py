@@ -274,7 +274,7 @@ class World:
 
     def _write(self, state: State, number: int) -> State:
         value = state.written + 1
-        under_way = {host.writing for host in state.hosts}
+        under_way = {host.writing for host in state.hosts if host.writing}
         earlier = tuple(other for other in state.possible if other not in under_way)
         state = self._host(state, number, writing=value, earlier=earlier)
         state = state._replace(written=value, possible=(*state.possible, value))
