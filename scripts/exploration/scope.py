@@ -28,6 +28,8 @@ class Budget:
     """An operator resyncs and names the P-VOL as the good side."""
     takeovers: int = 0
     """An operator at the S-VOL takes over by force, without the other array."""
+    openings: int = 0
+    """An operator at the P-VOL does, where a fault has stopped mirroring: it is as good as promoted there."""
     crashes: int = 0
     """Of an array; it starts again at once."""
     cuts: int = 0
@@ -121,6 +123,8 @@ _WHOLE = (
           Budget(reserves=1, takeovers=1, cuts=1), owner=0),
     Scope("takeovers", "cut off, an operator takes over by force at B; later another one tries it at A, left behind",
           (0, 1), Budget(reserves=1, takeovers=2, cuts=2), owner=0, state=PairState.PAIR),
+    Scope("both-by-force", "a vote is out, the link breaks, and operators take over by force at both arrays", (0,),
+          Budget(splits=1, takeovers=1, openings=2, cuts=1, recovers=1), state=PairState.PAIR),
     Scope("open-s-vol", "a host writes at the S-VOL, which is open for it, and an operator swaps without a claim", (1,),
           Budget(writes=1, swaps=1, cuts=1, crashes=1), s_vol_writable=True),
     Scope("open-s-vol-late", "as before, and arrays do not wait for the decision", (1,),

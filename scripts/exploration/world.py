@@ -41,11 +41,16 @@ _OPERATIONS = {
     "resync": ("resyncs", Command("RESYNC", 0, PairControlOut(PairOut.RESYNC).encode())),
     "swap": ("swaps", Command("SWAP RESYNC", 0, PairControlOut(PairOut.SWAP_RESYNC).encode())),
     "takeover": ("takeovers", Command("TAKEOVER", 0, PairControlOut(PairOut.TAKEOVER).encode())),
+    "opening": ("openings", Command("TAKEOVER", 0, PairControlOut(PairOut.TAKEOVER).encode())),
     "recover": (
         "recovers",
         Command("RESYNC, P-VOL good", 0, PairControlOut(PairOut.RESYNC, PairOption.GOOD_P_VOL).encode()),
     ),
 }
+
+
+_ROLES = {"takeover": PairRole.S_VOL, "opening": PairRole.P_VOL}
+"""Where alone an operation is of interest."""
 
 
 class Broken(Exception):
@@ -118,7 +123,7 @@ class World:
             for name, (kind, _) in _OPERATIONS.items():
                 if not left[PLACES[kind]] or OPERATOR in view.busy or view.starting:
                     continue
-                if name != "takeover" or view.role is PairRole.S_VOL:
+                if view.role is _ROLES.get(name, view.role):
                     yield ("operate", name, site)
 
     def _of_arrays(self, state: State) -> Iterator[Event]:
