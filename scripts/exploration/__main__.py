@@ -102,7 +102,8 @@ def _summary(outcomes: list[Outcome], seconds: float, *, own_bounds: bool) -> in
     """The last lines, and the exit status. A bound of ours within which no race ends would be a bound too small."""
     bad = [outcome.scope.name for outcome in outcomes if outcome.violation is not None]
     cut = [outcome.scope.name for outcome in outcomes if not outcome.complete and outcome.violation is None]
-    endless = [outcome.scope.name for outcome in outcomes if own_bounds and outcome.complete and not outcome.ends]
+    races = [outcome for outcome in outcomes if own_bounds and outcome.scope.budget.reserves]
+    endless = [outcome.scope.name for outcome in races if outcome.complete and not outcome.ends]
     if cut:
         _say(f"not complete to their bounds: {', '.join(cut)}")
     if endless:

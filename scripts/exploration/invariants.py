@@ -4,7 +4,7 @@ from scripts.exploration.array_machine import SERIALS, DiskImage, View, nexus_of
 from scripts.exploration.state import State
 from scripts.exploration.wording import epoch_words, owner_words
 from scripts.exploration.world import Broken, World
-from storage_model.pair import PairEpoch
+from storage_model.pair import PairEpoch, PairRecord
 from storage_model.pair_state import PairRole, PairState
 
 CHECKED = {
@@ -13,7 +13,8 @@ CHECKED = {
     "I3": "at most one valid owner at any instant; GOOD for one epoch to one host at most",
     "I4": "an acknowledged write is what the owner reads, and on both media in PAIR",
     "I5": "no write of a past epoch lands on the S-VOL",
-    "I10": "the P-VOL of an owner is never a copy that lacks acknowledged writes, nor one that a takeover left behind",
+    "I10": "the P-VOL of an owner is never a copy that lacks acknowledged writes, nor one that a takeover left"
+    " behind; who was promoted by an operator is not demoted by another one's takeover",
     "loser": "RESERVATION CONFLICT only after the local reservation was given back; no owner that was refused",
     "rest": "connected and at rest: both arrays agree, nothing is in doubt, nobody waits; no internal error anywhere",
 }
@@ -93,6 +94,8 @@ class Checker:
         for host, number in zip(state.hosts, self._world.scope.hosts, strict=True):
             if host.commands or host.answers or self._world.shim_view(state, number).arbitrating:
                 return
+        if _by_force(a.record, b.record):
+            return
         if a.record.decided != b.record.decided or a.record.accepted or b.record.accepted:
             raise Broken("rest: at rest and connected, the arrays do not agree, or an epoch is in doubt")
         if a.record.state is not b.record.state:
@@ -119,6 +122,8 @@ def _moved(site: int, before: View, after: View) -> str:
     serial = SERIALS[site]
     if old.decided.outdated == serial and new.decided.role_of(serial) is PairRole.P_VOL:
         return f"I10: array {name} is outdated and becomes the P-VOL, which no operator named good"
+    if old.decided.outdated == SERIALS[1 - site] and new.decided.outdated == serial:
+        return f"I10: array {name}, promoted by its operator, is left behind by {epoch_words(new.decided)}"
     vote = old.accepted
     if vote is None:
         return ""
@@ -137,7 +142,7 @@ def _moved(site: int, before: View, after: View) -> str:
 def _both(a: View, b: View) -> str:
     """I1 to I3, for both arrays at one instant."""
     one, other = a.image.record, b.image.record
-    if one.decided.epoch == other.decided.epoch and one.decided != other.decided:
+    if one.decided.epoch == other.decided.epoch and one.decided != other.decided and not _by_force(one, other):
         return f"I1: two values of one epoch: {epoch_words(one.decided)} at A, {epoch_words(other.decided)} at B"
     for site, mine, theirs in ((0, a, b), (1, b, a)):
         value = mine.record.decided
@@ -149,6 +154,11 @@ def _both(a: View, b: View) -> str:
     if a.owner is not None and b.owner is not None:
         return f"I3: {owner_words(a.owner)} and {owner_words(b.owner)} are both valid"
     return ""
+
+
+def _by_force(one: PairRecord, other: PairRecord) -> bool:
+    """Operators have promoted both: they stay apart, and their epochs with them."""
+    return {one.decided.outdated, other.decided.outdated} == set(SERIALS)
 
 
 def _voted(image: DiskImage, value: PairEpoch) -> bool:

@@ -28,6 +28,8 @@ class Budget:
     """An operator resyncs and names the P-VOL as the good side."""
     takeovers: int = 0
     """An operator at the S-VOL takes over by force, without the other array."""
+    openings: int = 0
+    """An operator at the P-VOL does, where a fault has stopped mirroring: it is as good as promoted there."""
     crashes: int = 0
     """Of an array; it starts again at once."""
     cuts: int = 0
@@ -68,6 +70,8 @@ class Scope:
     fence: FenceLevel = FenceLevel.DATA
     own_reserves: int = 1
     """How many RESERVEs one host sends at most."""
+    s_vol_writable: bool = False
+    """Split so that the S-VOL takes writes of its own."""
     hosts: tuple[int, ...] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -85,7 +89,7 @@ class Scope:
     def is_end(self, heard: Sequence[str]) -> bool:
         """Of a race, by what each host was told last: one has won, and another one has lost where several may reserve.
 
-        A bound that is reached before any race has ended would prove little.
+        A bound that is reached before any race has ended would prove little. Without a RESERVE there is none.
         """
         several = len(self.sites) > 1 and self.budget.reserves > 1
         return "GOOD" in heard and ("CONFLICT" in heard or not several)
@@ -95,7 +99,7 @@ class Scope:
         owner = None
         if self.owner is not None:
             owner = Owner(SERIALS[self.sites[self.owner]], nexus_of(self.owner, self.sites[self.owner]))
-        epoch = PairEpoch(FIRST_EPOCH, SERIALS[0], self.state, Side.P_VOL, self.fence, owner=owner)
+        epoch = PairEpoch(FIRST_EPOCH, SERIALS[0], self.state, Side.P_VOL, self.fence, self.s_vol_writable, owner)
         return DiskImage(PairRecord(epoch, self.state, equal=self.state is PairState.PAIR))
 
 
@@ -119,6 +123,12 @@ _WHOLE = (
           Budget(reserves=1, takeovers=1, cuts=1), owner=0),
     Scope("takeovers", "cut off, an operator takes over by force at B; later another one tries it at A, left behind",
           (0, 1), Budget(reserves=1, takeovers=2, cuts=2), owner=0, state=PairState.PAIR),
+    Scope("both-by-force", "a vote is out, the link breaks, and operators take over by force at both arrays", (0,),
+          Budget(splits=1, takeovers=1, openings=2, cuts=1, recovers=1), state=PairState.PAIR),
+    Scope("open-s-vol", "a host writes at the S-VOL, which is open for it, and an operator swaps without a claim", (1,),
+          Budget(writes=1, swaps=1, cuts=1, crashes=1), s_vol_writable=True),
+    Scope("open-s-vol-late", "as before, and arrays do not wait for the decision", (1,),
+          Budget(writes=1, swaps=2, impatient=1), s_vol_writable=True),
     Scope("forgotten", "a host at B is refused, and an array crashes", (1,),
           Budget(reserves=1, cuts=1, crashes=1)),
     Scope("cut", "Figure 12: the host at A owns the suspended pair, both want it, the link breaks", (0, 1),

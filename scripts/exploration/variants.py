@@ -25,8 +25,9 @@ from storage_model.spec.copy_frames import Frame, PairOffer
 from target.remote_copy import pair_changes
 from target.remote_copy.pair_control import PairControl
 from target.remote_copy.pair_decision import PairDecision
-from target.remote_copy.pair_half import MIRRORED, PairHalf
+from target.remote_copy.pair_half import MIRRORED, PairHalf, swap_doubted
 from target.remote_copy.pair_meeting import PairMeeting
+from target.remote_copy.pair_messages import PairTold
 from target.remote_copy.primary_volume import PrimaryVolume
 from target.remote_copy.region_marks import RegionMarks
 from target.scsi import pair_commands
@@ -35,6 +36,7 @@ from target.scsi.logical_unit import LogicalUnit
 _TAKEOVERS, _RACE, _CUT, _CRASH, _RELEASE, _SWAP, _IMPATIENT, _FORGOTTEN, _AGAIN, _WRITES = (
     SCOPES[name] for name in "takeovers race cut failure-crash release swap impatient forgotten again one-write".split()
 )
+_OPEN_S_VOL, _BOTH_BY_FORCE = SCOPES["open-s-vol"], SCOPES["both-by-force"]
 
 Patches = list[tuple[Any, str, Any]]
 
@@ -212,6 +214,22 @@ def _outdated_is_promoted() -> Patches:
     return [(pair_changes, "next_epoch", next_epoch)]
 
 
+def _swap_doubt_is_not_durable() -> Patches:
+    async def save_swap_doubt(self: PairHalf) -> None:
+        self.record = swap_doubted(self.record)
+
+    return [(PairHalf, "save_swap_doubt", save_swap_doubt)]
+
+
+def _later_force_wins() -> Patches:
+    honest = PairMeeting.reconcilable
+
+    def reconcilable(self: PairMeeting, told: PairTold) -> bool:
+        return honest(self, told) or told.decided.epoch != self._half.record.decided.epoch
+
+    return [(PairMeeting, "reconcilable", reconcilable)]
+
+
 _ALL = (
     Variant("resync-is-a-no-op", "resync succeeds as a no-op in COPY and PAIR", _RACE, _resync_is_a_no_op),
     Variant("good-before-vote", "GOOD before the other array has voted", _RACE, _good_before_the_peers_vote),
@@ -252,6 +270,18 @@ _ALL = (
         "a half that a takeover left behind is promoted, without force",
         _TAKEOVERS,
         _outdated_is_promoted,
+    ),
+    Variant(
+        "later-force-wins",
+        "of two takeovers by force the one with the higher epoch counts at both arrays",
+        _BOTH_BY_FORCE,
+        _later_force_wins,
+    ),
+    Variant(
+        "swap-doubt-not-durable",
+        "a restarted array forgets that a swap is in doubt, and opens the S-VOL",
+        _OPEN_S_VOL,
+        _swap_doubt_is_not_durable,
     ),
 )
 VARIANTS = {variant.name: variant for variant in _ALL}

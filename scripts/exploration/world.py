@@ -41,11 +41,16 @@ _OPERATIONS = {
     "resync": ("resyncs", Command("RESYNC", 0, PairControlOut(PairOut.RESYNC).encode())),
     "swap": ("swaps", Command("SWAP RESYNC", 0, PairControlOut(PairOut.SWAP_RESYNC).encode())),
     "takeover": ("takeovers", Command("TAKEOVER", 0, PairControlOut(PairOut.TAKEOVER).encode())),
+    "opening": ("openings", Command("TAKEOVER", 0, PairControlOut(PairOut.TAKEOVER).encode())),
     "recover": (
         "recovers",
         Command("RESYNC, P-VOL good", 0, PairControlOut(PairOut.RESYNC, PairOption.GOOD_P_VOL).encode()),
     ),
 }
+
+
+_ROLES = {"takeover": PairRole.S_VOL, "opening": PairRole.P_VOL}
+"""Where alone an operation is of interest."""
 
 
 class Broken(Exception):
@@ -118,7 +123,7 @@ class World:
             for name, (kind, _) in _OPERATIONS.items():
                 if not left[PLACES[kind]] or OPERATOR in view.busy or view.starting:
                     continue
-                if name != "takeover" or view.role is PairRole.S_VOL:
+                if view.role is _ROLES.get(name, view.role):
                     yield ("operate", name, site)
 
     def _of_arrays(self, state: State) -> Iterator[Event]:
@@ -274,7 +279,7 @@ class World:
 
     def _write(self, state: State, number: int) -> State:
         value = state.written + 1
-        under_way = {host.writing for host in state.hosts}
+        under_way = {host.writing for host in state.hosts if host.writing}
         earlier = tuple(other for other in state.possible if other not in under_way)
         state = self._host(state, number, writing=value, earlier=earlier)
         state = state._replace(written=value, possible=(*state.possible, value))

@@ -275,7 +275,7 @@ class GroupControl:
                 half = self._halves[pair]
                 if told[pair].decided.epoch == half.record.decided.epoch and told[pair].state is PairState.PSUE:
                     await half.suspend("it broke off while the arrays could not reach each other")
-            if any(self._controls[pair].meeting.told_the_past for pair in agreed):
+            if any(control.meeting.told_the_past for control in self._controls.values()):
                 self.tell()
             for pair in agreed:  # in here: nothing that this half votes for may come before
                 await self._controls[pair].meeting.adopt_reservations(told[pair])

@@ -169,6 +169,8 @@ class GroupDecision:
     async def _vote_for(self, proposal: GroupProposal) -> bool:
         """With two arrays this one's vote is the decision, whose record is the durable form of the vote."""
         values, accepted = proposal.values, False
+        if any(half.peer is None for half in self._halves(values).values()):
+            return False  # as in PairDecision
         register = self.register(values)
         for effect in register.proposed(self._peer_serial, values, proposal.decided):
             if isinstance(effect, VoteGroup):

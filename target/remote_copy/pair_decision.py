@@ -237,7 +237,9 @@ class PairDecision:
             await half.gate.close()
             try:
                 mine = self.packed_marks()
-                effects = half.register.proposed(half.identity.peer_serial, value, decided)
+                # What has not met stays apart: its proposal is made on an epoch that is none of this half's.
+                met = half.peer is not None
+                effects = half.register.proposed(half.identity.peer_serial, value, decided) if met else []
                 if value.state in MIRRORED and half.busy():  # what was voted for already stays so
                     effects = [effect for effect in effects if not isinstance(effect, Vote)]
                 voted = await self.carry_out(effects, bits)

@@ -81,6 +81,7 @@ class PairMeeting:
             await half.gate.close()
             try:
                 if not self.reconcilable(told):
+                    self._tell_again()
                     return
                 await self._decision.carry_out(half.register.heard_decided(told.decided), told.marks)
                 if told.decided.epoch == half.record.decided.epoch and told.state is PairState.PSUE:
@@ -121,7 +122,7 @@ class PairMeeting:
         both_by_force = left_behind and decided.outdated == half.identity.serial
         if not both_by_force and (decided.epoch != mine.epoch or decided == mine):
             return True
-        half.split_brain = True
+        half.split_brain, half.peer = True, None  # they may have met, before this was durable here and told
         half.heard_apart = max(half.heard_apart, decided.epoch)
         log.error(
             "pair %s: split brain: both arrays changed it by force, epoch %d here and %d there. pairctl delete --force"

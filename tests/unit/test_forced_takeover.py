@@ -180,6 +180,30 @@ async def test_both_by_force_are_never_joined_whichever_epoch_is_the_later_one(a
     await pair.stop()
 
 
+@pytest.mark.parametrize("proposed", [False, True])
+async def test_a_takeover_that_is_not_yet_durable_when_the_link_is_back_keeps_them_apart(proposed: bool) -> None:
+    """A tells the epoch before it, and B, whose number is the higher one, has met A by then."""
+    pair = await cut_pair()
+    a, b = pair.a, pair.b
+    for _ in range(2):
+        await b.do(PairVerb.TAKEOVER)
+    a.disk.running.clear()
+    taking_over = asyncio.create_task(a.do(PairVerb.TAKEOVER))
+    await pair.connect()
+    assert b.half.connected and not a.half.connected
+    recovering = None
+    a.disk.running.set()
+    if proposed:
+        recovering = asyncio.create_task(refusal(b.do(PairVerb.RECOVER, good_side=Side.P_VOL)))
+    assert await taking_over == 2
+    await pair.quiet()
+    if recovering is not None:
+        assert await recovering in (Refusal.NO_VOTE, Refusal.PEER_UNREACHABLE)
+    for site in (a, b):
+        assert site.half.role is PairRole.P_VOL and flags(site) & StatusFlag.SPLIT_BRAIN and not site.half.connected
+    await pair.wire.stop()  # and no check of I1: by force at both arrays, an epoch has two values
+
+
 async def test_a_half_left_behind_that_an_operator_insists_on_does_not_demote_the_other() -> None:
     pair = await cut_pair()
     a, b = pair.a, pair.b
