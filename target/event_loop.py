@@ -28,9 +28,8 @@ class PatientSelector(selectors.EpollSelector):
 
     An event that came meanwhile earns credit, a look in vain costs some, and all of it and more goes when another
     process took the processor. Without credit it sleeps, but for one wait in 32, and earns some by sleeps that end so
-    soon that the long look had been enough: an array with little to do, or on a machine that has much to do, sleeps as
-    any other. Between two looks whoever else is ready has the processor: the initiator
-    may share it with us.
+    soon that the long look might have been enough: an array with little to do, or on a machine that has much to do,
+    sleeps as any other. Between two looks whoever else is ready has the processor: the initiator may share it with us.
     """
 
     def __init__(self, clock: Callable[[], float] = perf_counter) -> None:
@@ -57,8 +56,11 @@ class PatientSelector(selectors.EpollSelector):
             passed = self._clock() - begun
         if passed >= _LOST_SECONDS:  # who sleeps is woken sooner than one who lets others have their whole slice
             self._credit = -_CREDIT
-        else:
-            self._credit = min(self._credit + _GAIN, _CREDIT) if ready else max(self._credit - 1, 0)
+        elif ready:
+            self._credit = min(self._credit + _GAIN, _CREDIT)
+        else:  # a long look in vain is dear: where events come a little later than that, few waits may try it
+            cost = 1 if self._patience <= PATIENCE_SECONDS else 2 * _GAIN
+            self._credit = max(self._credit - cost, -_CREDIT)
         if ready:
             return ready
         return self._sleep(None if timeout is None else max(timeout - passed, 0), begun)

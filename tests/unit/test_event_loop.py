@@ -115,9 +115,18 @@ def test_sleeps_that_end_soon_make_it_look_for_longer(machine: Machine) -> None:
     sleeps_end_soon(machine)
     begun = machine.now
     machine.at_look = lambda: machine.send() if machine.now - begun > 2 * PATIENCE_SECONDS else None
-    machine.at_sleep = lambda: None
-    found, looks = machine.wait()
+    found, looks = True, 0
+    while not looks:
+        begun = machine.now
+        found, looks = machine.wait(0.01)
     assert found and PATIENCE_SECONDS < looks * machine.step <= LONG_PATIENCE_SECONDS
+
+
+def test_long_looks_that_are_always_in_vain_are_few(machine: Machine) -> None:
+    """What it waits for comes soon, but never so soon."""
+    machine.asleep, machine.at_sleep = LONG_PATIENCE_SECONDS / 2, machine.send
+    looked = [machine.wait(0.01)[1] for _ in range(10 * PROBES)]
+    assert 0 < sum(map(bool, looked)) <= 10 * PROBES // 6
 
 
 def test_after_a_long_sleep_it_looks_for_no_longer_than_before(machine: Machine) -> None:
