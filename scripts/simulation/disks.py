@@ -189,8 +189,9 @@ class SimulatedVolume:
         if fua:
             await self.flush()
 
-    def _put(self, offset: int, data: bytes) -> None:
-        if len(data) < REGION_BYTES:  # what is copied comes in whole regions
+    def _put(self, offset: int, data: bytes, whole_bytes: int = 0) -> None:
+        """``whole_bytes``: of the write that it is a part of."""
+        if max(len(data), whole_bytes) < REGION_BYTES:  # what is copied comes in whole regions
             self._disk.landed(self._name, number_of(data))
         self.live[offset : offset + len(data)] = data
         if any(data):
@@ -227,7 +228,7 @@ class SimulatedVolume:
             for start in range(0, len(data), BLOCK):
                 if random.random() < 0.5:
                     piece = data[start : start + BLOCK]
-                    self._put(offset + start, piece)
+                    self._put(offset + start, piece, len(data))
                     self._unflushed.append((self._count, offset + start, piece))
         self._under_way.clear()
         if not power:

@@ -8,10 +8,12 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from random import Random
 
 import pytest
 
 import target.array
+from scripts.simulation.disks import BLOCK, Disk, SimulatedVolume, numbered
 from scripts.simulation.event_loop import Process
 from scripts.simulation.groups import DATA, LOG, Groups
 from scripts.simulation.journal import Journal
@@ -19,6 +21,7 @@ from scripts.simulation.ledger import Ledger
 from scripts.simulation.registers import Outcome, Registers
 from scripts.simulation.variants import VARIANTS, variant
 from scripts.simulation.world import Result, World, run_seed
+from storage_model.differential_bitmap import REGION_BYTES
 from storage_model.pair import PairEpoch, PairRecord
 from storage_model.pair_state import PairState, Side
 
@@ -71,6 +74,20 @@ def test_known_bad_variant_is_caught(name: str) -> None:
             if results[-1].violations:
                 return
     pytest.fail(f"not caught by {len(results)} seeds")
+
+
+@pytest.mark.parametrize(("length", "lands"), [(REGION_BYTES, False), (16 * BLOCK, True)])
+async def test_what_a_crash_leaves_of_a_copy_is_no_write_of_a_host(length: int, lands: bool) -> None:
+    """Seed 1324666027: an old write in it counted as one that had landed after PREEMPT AND ABORT."""
+    disk, landed = Disk("array-a", Random(1), Journal()), list[int]()
+    disk.landed = lambda volume, number: landed.append(number)
+    volume = SimulatedVolume(disk, "data0", 2 * REGION_BYTES)
+    write = asyncio.create_task(volume.write(0, numbered(6, length // BLOCK)))
+    await asyncio.sleep(0)
+    volume.crash(power=False)
+    write.cancel()
+    assert set(landed) == ({6} if lands else set())
+    assert any(volume.live)
 
 
 @pytest.mark.parametrize("whole", [False, True])
