@@ -238,8 +238,9 @@ class PairDecision:
             try:
                 mine = self.packed_marks()
                 # What has not met stays apart: its proposal is made on an epoch that is none of this half's.
-                met = half.peer is not None
-                effects = half.register.proposed(half.identity.peer_serial, value, decided) if met else []
+                # A group's vote is resolved for all its pairs, by its own answer or at the next meeting.
+                votes = half.peer is not None and (half.register.accepted is None or not half.register.accepted.group)
+                effects = half.register.proposed(half.identity.peer_serial, value, decided) if votes else []
                 if value.state in MIRRORED and half.busy():  # what was voted for already stays so
                     effects = [effect for effect in effects if not isinstance(effect, Vote)]
                 voted = await self.carry_out(effects, bits)

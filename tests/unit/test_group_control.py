@@ -8,7 +8,7 @@ import pytest
 
 from storage_model.pair import PairRefused
 from storage_model.pair_state import FenceLevel, PairRole, PairState, PairVerb, Refusal, Side
-from storage_model.spec.copy_frames import Frame, FrameType
+from storage_model.spec.copy_frames import Answer, Frame, FrameType, encode_parts
 from storage_model.volume import MediumFailure
 from tests.unit.group_in_memory import Group, GroupSite
 from tests.unit.pair_in_memory import Condition, is_type, refusal
@@ -162,6 +162,29 @@ async def test_group_in_doubt_is_decided_as_voted(group: Group, lost: str, crash
         await site.start()
     await group.connect()
     assert not group.a.in_doubt and not group.b.in_doubt
+    group.check_one_side()
+    group.check_p_vols(group.b)
+
+
+async def test_proposal_for_one_pair_that_comes_late_does_not_resolve_its_groups_doubt(group: Group) -> None:
+    """Of a connection that is gone: it tells that one pair's epoch is decided, and the others' are as well."""
+    await group.suspend()
+    group.wire.cut_at(answers_group_proposal(group), delivered=False)
+    assert await refusal(group.b.do(PairVerb.SWAP_RESYNC)) is Refusal.NO_VOTE
+    await group.quiet()
+    before = {name: member.half.record for name, member in group.a.members.items()}
+    there = group.b.members["data"]
+    decided = there.half.record.decided
+    assert all(record.accepted is not None and record.decided.epoch < decided.epoch for record in before.values())
+    marks = there.control.decision.packed_marks()
+    group.a.members["data"].half.peer = there.offer
+    following = replace(decided, epoch=decided.epoch + 1)
+    late = encode_parts(following.encode().encode(), decided.encode().encode(), marks)
+    reply = await group.a.members["data"].control.decision.give_vote(Frame(FrameType.PROPOSE, payload=late))
+    assert reply.flags == Answer.REFUSED
+    assert {name: member.half.record for name, member in group.a.members.items()} == before
+    group.a.members["data"].half.peer = None
+    await group.connect()
     group.check_one_side()
     group.check_p_vols(group.b)
 
