@@ -59,7 +59,7 @@ class PatientSelector(selectors.EpollSelector):
         elif ready:
             self._credit = min(self._credit + _GAIN, _CREDIT)
         else:  # a long look in vain is dear: where events come a little later than that, few waits may try it
-            cost = 1 if self._patience <= PATIENCE_SECONDS else 2 * _GAIN
+            cost = 1 if self._patience <= PATIENCE_SECONDS else _GAIN
             self._credit = max(self._credit - cost, -_CREDIT)
         if ready:
             return ready
