@@ -189,7 +189,7 @@ class LinkConnection(asyncio.BufferedProtocol):
             if isinstance(event, FrameReceived):
                 self._receive(event.frame)
             elif isinstance(event, RequestsDone):
-                self._requests_done(event.requests)
+                self._answered(event.requests, Frame(FrameType.ANSWER))
             elif isinstance(event, LinkOpened):
                 self.opened = True
                 self._owner.adopt(self, event.hello)
@@ -198,9 +198,7 @@ class LinkConnection(asyncio.BufferedProtocol):
 
     def _receive(self, frame: Frame) -> None:
         if frame.type is FrameType.ANSWER:
-            future, _ = self._waiting.pop(frame.request, (None, 0.0))
-            if future is not None and not future.done():
-                future.answer(frame)
+            self._answered((frame.request,), frame)
             return
         if frame.type is FrameType.WRITE and not self.behind and self._owner.write_now(frame):
             self._link.done(frame.request)
@@ -214,11 +212,11 @@ class LinkConnection(asyncio.BufferedProtocol):
         if crowded and self._transport is not None:
             self._transport.pause_reading()
 
-    def _requests_done(self, numbers: tuple[int, ...]) -> None:
-        for number in numbers:
-            future, _ = self._waiting.pop(number, (None, 0.0))
+    def _answered(self, requests: tuple[int, ...], frame: Frame) -> None:
+        for request in requests:
+            future, _ = self._waiting.pop(request, (None, 0.0))
             if future is not None and not future.done():
-                future.answer(Frame(FrameType.ANSWER))
+                future.answer(frame)
 
     def request(self, frame: Frame) -> Awaitable[Frame]:
         frame.request = next(self._numbers) % 0xFFFFFFFF + 1  # 0 is for what wants no answer

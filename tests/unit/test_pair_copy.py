@@ -34,6 +34,18 @@ async def write_regions(site: Site, *regions: int) -> None:
         assert await site.write(region * PER_REGION, f"region {region}")
 
 
+def stop_after(chunks: int, site: Site) -> asyncio.Event:
+    """A copy of this array's stands still after so many chunks, until the event."""
+    turns, going_on = iter(range(chunks)), asyncio.Event()
+
+    async def spend(count: int) -> None:
+        if next(turns, None) is None:
+            await going_on.wait()
+
+    site.half.spend = spend  # type: ignore[method-assign]
+    return going_on
+
+
 async def equal(pair: Pair) -> bool:
     a, b = [await site.disk.volume.read(0, REGIONS * REGION_BYTES) for site in (pair.a, pair.b)]
     return bytes(a) == bytes(b)
@@ -137,13 +149,7 @@ async def test_a_crash_in_mid_resync_repeats_only_what_was_left(
     await pair.arm()
     changed = range(0, REGIONS, 2)  # no neighbours: a frame each
     await write_regions(pair.a, *changed)
-    turns, never = iter(range(4)), asyncio.Event()
-
-    async def spend(count: int) -> None:
-        if next(turns, None) is None:
-            await never.wait()
-
-    pair.a.half.spend = spend  # type: ignore[method-assign]
+    never = stop_after(4, pair.a)
     await pair.a.do(PairVerb.RESYNC)
     await pair.quiet()
     pair.wire.cut()
@@ -168,12 +174,7 @@ async def test_a_crash_in_mid_resync_repeats_only_what_was_left(
 async def test_host_writes_do_not_wait_for_the_limit(pair: Pair) -> None:
     await pair.arm()
     await write_regions(pair.a, *range(REGIONS))
-    never = asyncio.Event()
-
-    async def spend(count: int) -> None:
-        await never.wait()
-
-    pair.a.half.spend = spend  # type: ignore[method-assign]
+    stop_after(0, pair.a)
     await pair.a.do(PairVerb.RESYNC)
     await pair.quiet()
     await asyncio.wait_for(write_regions(pair.a, 0, 5, 11), 5)
@@ -184,12 +185,7 @@ async def test_host_writes_do_not_wait_for_the_limit(pair: Pair) -> None:
 async def test_copy_that_the_limit_holds_back_can_be_read_where_it_has_not_been(pair: Pair) -> None:
     await pair.arm()
     await write_regions(pair.a, *range(REGIONS))
-    never = asyncio.Event()
-
-    async def spend(count: int) -> None:
-        await never.wait()
-
-    pair.b.half.spend = spend  # type: ignore[method-assign]
+    never = stop_after(0, pair.b)
     await pair.b.do(PairVerb.SWAP_RESYNC)
     await pair.quiet()
     assert await asyncio.wait_for(pair.b.read(7 * PER_REGION), 5) == "region 7"
@@ -240,13 +236,7 @@ async def test_the_copied_medium_is_flushed_all_along_and_marks_go_with_a_checkp
     await pair.arm()
     changed = range(0, REGIONS, 2)  # no neighbours: a chunk each
     await write_regions(pair.a, *changed)
-    turns, never = iter(range(4)), asyncio.Event()
-
-    async def spend(count: int) -> None:
-        if next(turns, None) is None:
-            await never.wait()
-
-    pair.a.half.spend = spend  # type: ignore[method-assign]
+    never = stop_after(4, pair.a)
     pair.wire.carried.clear()
     await pair.a.do(PairVerb.RESYNC)
     await pair.quiet()

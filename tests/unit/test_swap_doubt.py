@@ -14,6 +14,7 @@ from storage_model.pair_state import PairRole, PairState, PairVerb, Refusal
 from storage_model.spec.copy_frames import FrameType
 from storage_model.spec.pair_cdb import StatusFlag
 from storage_model.volume import MediumFailure
+from target.scsi.block_range_lock import BlockRange
 from tests.unit.group_in_memory import Group
 from tests.unit.pair_in_memory import Pair, Site, is_type, refusal
 
@@ -48,6 +49,15 @@ async def is_open(site: Site) -> bool:
         return await site.write(900, "a probe")
     except CheckCondition:
         return False
+
+
+async def write_under_way(stage: Pair | Group, site: Site) -> tuple[BlockRange, "asyncio.Task[bool]"]:
+    """Inside the gate; it goes on when the range is released."""
+    held = site.half.ranges.exclude_now(0, 1 << 20)
+    assert held is not None
+    writing = asyncio.create_task(site.write(6, "at A"))
+    await stage.quiet()
+    return held, writing
 
 
 def doubts(site: Site) -> bool:
@@ -138,10 +148,7 @@ async def test_a_groups_s_vols_are_open_again_when_the_request_has_not_arrived(g
 async def test_a_request_of_an_earlier_connection_is_not_voted_for(pair: Pair) -> None:
     """It says that the S-VOL was not written, and it was, as soon as A had told that it had no vote out."""
     a, b = pair.a, pair.b
-    held = a.half.ranges.exclude_now(0, 1 << 20)
-    assert held is not None
-    writing = asyncio.create_task(a.write(6, "at A"))
-    await pair.quiet()
+    held, writing = await write_under_way(pair, a)
     asking = asyncio.create_task(refusal(b.do(PairVerb.SWAP_RESYNC)))
     await pair.quiet()  # it waits at A for the write inside the gate
     pair.wire.cut()
@@ -157,10 +164,7 @@ async def test_a_request_of_an_earlier_connection_is_not_voted_for(pair: Pair) -
 
 async def test_a_groups_request_of_an_earlier_connection_is_not_voted_for(group: Group) -> None:
     a, b = group.a.members["index"], group.b.members["index"]
-    held = a.half.ranges.exclude_now(0, 1 << 20)
-    assert held is not None
-    writing = asyncio.create_task(a.write(6, "at A"))
-    await group.quiet()
+    held, writing = await write_under_way(group, a)
     asking = asyncio.create_task(refusal(group.b.do(PairVerb.SWAP_RESYNC)))
     await group.quiet()
     group.wire.cut()
@@ -176,10 +180,7 @@ async def test_a_groups_request_of_an_earlier_connection_is_not_voted_for(group:
 
 async def test_an_answer_that_nobody_waits_for_any_more_opens_the_s_vol(pair: Pair) -> None:
     a, b = pair.a, pair.b
-    held = a.half.ranges.exclude_now(0, 1 << 20)
-    assert held is not None
-    writing = asyncio.create_task(a.write(6, "at A"))
-    await pair.quiet()
+    held, writing = await write_under_way(pair, a)
     asking = asyncio.create_task(refusal(b.do(PairVerb.SWAP_RESYNC)))
     await pair.quiet()
     b.impatient.set()
