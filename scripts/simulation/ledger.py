@@ -41,6 +41,7 @@ class Ledger:
         self._words: dict[tuple[str, str], bool] = {}
         self._deletions: set[tuple[str, str]] = set()
         self._by_force: dict[tuple[str, int], list[PairEpoch]] = {}
+        self._alone: dict[tuple[str, str], PairEpoch] = {}
         self._apart: dict[str, list[Span]] = {pair: [] for pair in pairs}
         self.history: dict[str, list[Decided]] = {pair: [Decided(0.0, PairEpoch())] for pair in pairs}
         self.decided: list[Callable[[str, PairEpoch, PairEpoch], None]] = []
@@ -134,8 +135,9 @@ class Ledger:
         """It needs no other vote. What the array left behind has voted for alone can never be decided any more."""
         self._by_force.setdefault((pair, value.epoch), []).append(value)
         other = next(each for each in self._serials if each != serial)
+        self._alone[pair, serial] = value
         theirs = self._records[pair, other].decided
-        if theirs in self._by_force.get((pair, theirs.epoch), ()) and not self.apart(pair):
+        if theirs == self._alone.get((pair, other)) and not self.apart(pair):
             self._apart[pair].append(Span())
             self._journal.note(pair, "SPLIT BRAIN", _words(theirs), "and", _words(value))
             self._journal.outcomes["split brain"] += 1

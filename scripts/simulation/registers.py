@@ -116,6 +116,8 @@ class Write:
     """How many epochs of the pair had been decided when it began."""
     power_lost: bool = False
     """The array lost its power meanwhile: an acknowledgement that comes now may be older."""
+    image_lost: bool = False
+    """The S-VOL's array did."""
 
 
 @dataclass
@@ -154,6 +156,9 @@ class Registers:
         self._strict = strict
         self._side = {(pair, serial): _Register() for pair in pairs for serial in serials}
         self._writes: dict[int, Write] = {}
+        self._unknown: dict[int, Write] = {}
+        """Ended for their hosts, but maybe not at the array, until the host writes there again: its next session waits
+        for what is left of the one before."""
         self._acknowledged = {(pair, serial): 0 for pair in pairs for serial in serials}
         self._decisions = dict.fromkeys(pairs, 0)
         self._image = {pair: _Register() for pair in pairs}
@@ -186,10 +191,23 @@ class Registers:
             if self._mirrors(pair, serial):
                 self._image[pair].block(lba).allow(value)
         self._writes[value] = write
+        blocks = set(lbas)
+        for late in [late for late in self._unknown.values() if late.pair == pair and not blocks.isdisjoint(late.lbas)]:
+            del self._unknown[late.value]
         return write
+
+    def landed(self, serial: str, pair: str, value: int) -> None:
+        """A host's write has reached the page cache of an array: in a later epoch, if it had to wait so long."""
+        late = self._unknown.get(value)
+        register = self._side[pair, serial]
+        if late is not None and late.register is not register:
+            for lba in late.lbas:
+                register.block(lba).allow(value)
 
     def end_write(self, write: Write, outcome: Outcome) -> None:
         del self._writes[write.value]
+        if outcome is Outcome.UNKNOWN:
+            self._unknown[write.value] = write
         changed = self._side[write.pair, write.serial] is not write.register or write.power_lost
         for lba, overlapping in zip(write.lbas, write.overlapping, strict=True):
             block = write.register.block(lba)
@@ -198,7 +216,7 @@ class Registers:
                 block.acknowledged(write.value, overlapping, self._next())
                 if write.decisions == self._decisions[write.pair]:
                     self._kept.get(write.pair, set()).add(lba)
-                if self._mirrors(write.pair, write.serial):
+                if self._mirrors(write.pair, write.serial) and not write.image_lost:
                     image = self._image[write.pair].block(lba)
                     image.acknowledged(write.value, {**block.writing, **overlapping}, self._next())
             elif outcome is Outcome.REFUSED and not changed:
@@ -230,6 +248,8 @@ class Registers:
             if value.p_serial != serial:
                 for block in self._image[pair].blocks():
                     block.lost_power()
+                for write in self._writes.values():
+                    write.image_lost |= write.pair == pair
             register = self._side[pair, serial]
             diverged = len({id(self._side[pair, other]) for other in self._serials}) > 1
             fetched = value.source is Side.S_VOL and not whole(pair)
@@ -300,12 +320,17 @@ class Registers:
         if value.state is PairState.SMPL:
             if pair not in self._parted:  # else each half keeps what it has
                 self._side[pair, s_vol] = _Register(anything=True)
-        elif before.state is PairState.SMPL:
+                if pair in self._kept:  # nor had the P-VOL fetched everything
+                    self._side[pair, p_vol] = _Register(anything=True)
+        elif before.state is PairState.SMPL and not value.outdated:
+            # Created; outdated, it is a takeover by an array that has not heard of the deletion.
             self._parted.discard(pair)
             self._side[pair, s_vol] = self._side[pair, p_vol]
         elif value.outdated and not before.outdated:
             if self._side[pair, p_vol] is self._side[pair, s_vol]:
                 self._side[pair, s_vol] = self._image[pair].copy()
+            if pair in self._kept and value.outdated == p_vol:  # it had not fetched everything, and never will
+                self._side[pair, p_vol] = _Register(anything=True)
         elif value.state is PairState.COPY and self._side[pair, p_vol] is not self._side[pair, s_vol]:
             good = self._good(pair, before, value)
             self._parted.discard(pair)

@@ -126,7 +126,7 @@ class World:
         for array in self.arrays:
             array.disk.saved = self._saved(array.serial)
             array.disk.saved_table = partial(self.tables.saved, array.serial)
-            array.disk.landed = partial(self.tables.landed, array.serial)
+            array.disk.landed = partial(self._landed, array.serial)
         self.groups = Groups(self.journal, self.ledger, serials, features.group, self._number_at, self._mirrors)
         numbers = itertools.count(1)
         workload = self._workload()
@@ -213,6 +213,10 @@ class World:
             self.groups.saved(serial, before, records)
 
         return saved
+
+    def _landed(self, serial: str, pair: str, value: int) -> None:
+        self.tables.landed(serial, pair, value)
+        self.registers.landed(serial, pair, value)
 
     def _number_at(self, serial: str, pair: str, lba: int) -> int:
         array = next(array for array in self.arrays if array.serial == serial)

@@ -112,6 +112,60 @@ def test_the_s_vols_loss_of_power_excuses_an_unflushed_write_only_while_it_has_w
     assert sorted(read.seen) == ([7] if whole or fetches else [0, 7])
 
 
+@pytest.mark.parametrize("in_time", [False, True])
+def test_an_acknowledgement_from_before_the_s_vols_loss_of_power_proves_nothing_after_it(
+    in_time: bool,
+) -> None:
+    registers = Registers(Journal(), ("1", "2"), ("data",), lambda pair, serial: serial, lambda pair, serial: True)
+    created = PairEpoch(1, "1", PairState.COPY)
+    registers.decided("data", PairEpoch(), created)
+    registers.mirroring("data", "2")
+    write = registers.begin_write("data", "1", range(1), 7)
+    if in_time:  # nobody had flushed: the loss of power may take it as well
+        registers.end_write(write, Outcome.ACKNOWLEDGED)
+    registers.lost_power("2", lambda pair: created, lambda pair: True)
+    if not in_time:
+        registers.end_write(write, Outcome.ACKNOWLEDGED)
+    registers.decided("data", created, PairEpoch(2, "2", PairState.PSUE, outdated="1"))
+    (read,) = registers.begin_read("data", "2", range(1))
+    assert sorted(read.seen) == [0, 7]
+
+
+@pytest.mark.parametrize(("late", "again", "seen"), [(True, False, [0, 7]), (False, False, [0]), (True, True, [0])])
+def test_a_write_that_outlived_its_session_may_land_in_the_pairs_next_epoch(
+    late: bool, again: bool, seen: list[int]
+) -> None:
+    """It waited in the array while a swap was decided; but not beyond its host's next session."""
+    registers = Registers(Journal(), ("1", "2"), ("data",), lambda pair, serial: serial, lambda pair, serial: False)
+    created, split = PairEpoch(1, "1", PairState.COPY), PairEpoch(2, "1", PairState.PSUS, s_vol_writable=True)
+    registers.decided("data", PairEpoch(), created)
+    registers.decided("data", created, split)
+    registers.end_write(registers.begin_write("data", "1", range(8, 9), 3), Outcome.ACKNOWLEDGED)
+    registers.end_write(registers.begin_write("data", "2", range(1), 7), Outcome.UNKNOWN)
+    registers.decided("data", split, PairEpoch(3, "2", PairState.COPY, Side.S_VOL))
+    if again:
+        registers.end_write(registers.begin_write("data", "2", range(1), 9), Outcome.REFUSED)
+    if late:
+        registers.landed("2", "data", 7)
+    (read,) = registers.begin_read("data", "2", range(1))
+    assert sorted(read.seen) == seen
+
+
+@pytest.mark.parametrize("fetched", [False, True])
+def test_a_p_vol_that_had_not_fetched_everything_is_anything_when_the_pair_is_deleted(fetched: bool) -> None:
+    registers = Registers(Journal(), ("1", "2"), ("data",), lambda pair, serial: serial, lambda pair, serial: False)
+    created = PairEpoch(1, "1", PairState.COPY)
+    swapped = PairEpoch(2, "2", PairState.COPY, Side.S_VOL)
+    registers.decided("data", PairEpoch(), created)
+    registers.end_write(registers.begin_write("data", "1", range(1), 7), Outcome.ACKNOWLEDGED)
+    registers.decided("data", created, swapped)
+    if fetched:
+        registers.mirroring("data", "2")
+    registers.decided("data", swapped, PairEpoch(3))
+    (read,) = registers.begin_read("data", "2", range(1))
+    assert read.anything is not fetched
+
+
 def test_a_p_vol_is_whole_from_pair_on() -> None:
     ledger, swapped = Ledger(Journal(), ("1", "2"), ("data",)), PairEpoch(3, "2", PairState.COPY, Side.S_VOL)
     ledger.saved("1", "data", PairRecord(accepted=swapped))
@@ -173,6 +227,38 @@ def test_split_brain_that_ends_without_a_word_is_found(named: str) -> None:
     ledger.saved("2", DATA, PairRecord(other, other.state, accepted=resynced))
     decided(resynced, "1")
     assert bool(journal.violations) is (named != "2")
+
+
+def test_one_array_alone_twice_is_no_split_brain() -> None:
+    """One takes over by force, and the other hears of it; the first deletes its half; only then the second acts."""
+    journal, serials, pairs = Journal(), ("1", "2"), (DATA,)
+    ledger = Ledger(journal, serials, pairs)
+    parted: list[str] = []
+    ledger.parted.append(parted.append)
+    registers = Registers(journal, serials, pairs, lambda pair, serial: None, lambda pair, serial: False)
+    ledger.decided.append(registers.decided)
+    ledger.parted.append(registers.parted)
+    promoted = PairEpoch(2, "2", PairState.PSUE, outdated="1")
+    deleted, again = PairEpoch(3), PairEpoch(3, "1", PairState.PSUE, outdated="2")
+    mirroring = PairEpoch(1, "1", PairState.COPY)
+
+    def decided(value: PairEpoch, *at: str) -> None:
+        for serial in at:
+            ledger.saved(serial, DATA, PairRecord(value, value.state, equal=True))
+
+    ledger.saved("1", DATA, PairRecord(accepted=mirroring))
+    decided(mirroring, "2", "1")
+    ledger.forced(DATA, "2")
+    decided(promoted, "2", "1")
+    ledger.given_up(DATA, "2")
+    decided(deleted, "2")
+    assert not parted and not ledger.apart(DATA)
+    ledger.forced(DATA, "1", incomplete=True)
+    decided(again, "1")
+    assert parted == [DATA] and ledger.apart(DATA) and not journal.violations
+    registers.end_write(registers.begin_write(DATA, "2", range(1), 7), Outcome.ACKNOWLEDGED)
+    (there,), (here,) = (registers.begin_read(DATA, serial, range(1)) for serial in ("2", "1"))
+    assert sorted(there.seen) == [7] and here.anything
 
 
 def digest_elsewhere(seed: int, hash_seed: int) -> str:
