@@ -181,9 +181,13 @@ class GroupControl:
         ballot = self._ballot()
         if ballot:
             await self._decision.ask_again(ballot)
-        for pair in doubtful:
-            if pair not in ballot:
-                await self._controls[pair].decision.ask_again()
+        self._decision.voting = current_task()  # what is decided so may be durable when whoever waits gives up
+        try:
+            for pair in doubtful:
+                if pair not in ballot:
+                    await self._controls[pair].decision.ask_again()
+        finally:
+            self._decision.voting = None
 
     async def _settle_reservations(self, led: Iterable[str]) -> None:
         """No table is in doubt when the pairs move. Before the values are made: a fault may come meanwhile."""

@@ -66,7 +66,8 @@ class PairChanges:
         try:
             return await self._within(task, DECISION_SECONDS + FORWARD_SECONDS)
         except TimeoutError:
-            task.cancel()
+            if task is not self._decision.voting:
+                task.cancel()
             raise PairRefused(Refusal.NO_VOTE, f"{DECISION_SECONDS:g} s passed") from None
 
     async def lead(self, request: PairRequest) -> int:
@@ -157,7 +158,11 @@ class PairChanges:
             raise self._not_connected()
 
     async def _delete_alone(self) -> int:
-        epoch = await self._decision.decide_alone(PairEpoch(epoch=self._half.number_alone))
+        self._decision.voting = current_task()  # whoever waits may give up, it does not: it may be durable by then
+        try:
+            epoch = await self._decision.decide_alone(PairEpoch(epoch=self._half.number_alone))
+        finally:
+            self._decision.voting = None
         if self._meeting.offer is not None:
             self._tell()  # a split brain: the link is up, but the halves are strangers
         return epoch

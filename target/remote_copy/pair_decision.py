@@ -237,10 +237,7 @@ class PairDecision:
             await half.gate.close()
             try:
                 mine = self.packed_marks()
-                # What has not met stays apart: its proposal is made on an epoch that is none of this half's.
-                # A group's vote is resolved for all its pairs, by its own answer or at the next meeting.
-                votes = half.peer is not None and (half.register.accepted is None or not half.register.accepted.group)
-                effects = half.register.proposed(half.identity.peer_serial, value, decided) if votes else []
+                effects = self._effects(value, decided)
                 if value.state in MIRRORED and half.busy():  # what was voted for already stays so
                     effects = [effect for effect in effects if not isinstance(effect, Vote)]
                 voted = await self.carry_out(effects, bits)
@@ -249,6 +246,17 @@ class PairDecision:
         if not voted:
             return Frame(FrameType.ANSWER, flags=Answer.REFUSED)
         return Frame(FrameType.ANSWER, epoch=value.epoch, payload=mine)
+
+    def _effects(self, value: PairEpoch, decided: PairEpoch) -> list[Effect]:
+        """Of a proposal. What has not met stays apart: it is made on an epoch that is none of this half's."""
+        half, register = self._half, self._half.register
+        if half.peer is None:
+            return []
+        if register.accepted is not None and register.accepted.group:
+            # The group's vote is resolved for all its pairs, by its own answer or at the next meeting. What has been
+            # decided is told all the same: the leader that asks again could not make it durable.
+            return [Accepted(half.identity.peer_serial, value.epoch)] if value == register.decided else []
+        return register.proposed(half.identity.peer_serial, value, decided)
 
     async def carry_out(self, effects: list[Effect], bits: bytes | None) -> bool:
         """Do what the register says, in its order; True if the vote it was asked for is given."""

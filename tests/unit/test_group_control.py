@@ -11,7 +11,7 @@ from storage_model.pair_state import FenceLevel, PairRole, PairState, PairVerb, 
 from storage_model.spec.copy_frames import Answer, Frame, FrameType, encode_parts
 from storage_model.volume import MediumFailure
 from tests.unit.group_in_memory import Group, GroupSite
-from tests.unit.pair_in_memory import Condition, is_type, refusal
+from tests.unit.pair_in_memory import Condition, Site, is_type, refusal
 
 PAIRS = ("data", "index", "log")
 
@@ -166,8 +166,10 @@ async def test_group_in_doubt_is_decided_as_voted(group: Group, lost: str, crash
     group.check_p_vols(group.b)
 
 
-async def test_proposal_for_one_pair_that_comes_late_does_not_resolve_its_groups_doubt(group: Group) -> None:
-    """Of a connection that is gone: it tells that one pair's epoch is decided, and the others' are as well."""
+@pytest.mark.parametrize("asks", ["the next epoch", "what is decided"])
+async def test_proposal_for_one_pair_that_comes_late_does_not_resolve_its_groups_doubt(group: Group, asks: str) -> None:
+    """Of a connection that is gone: it tells that one pair's epoch is decided, and the others' are as well. Nor does
+    one that asks for less than it tells, as no array of ours does."""
     await group.suspend()
     group.wire.cut_at(answers_group_proposal(group), delivered=False)
     assert await refusal(group.b.do(PairVerb.SWAP_RESYNC)) is Refusal.NO_VOTE
@@ -178,14 +180,43 @@ async def test_proposal_for_one_pair_that_comes_late_does_not_resolve_its_groups
     assert all(record.accepted is not None and record.decided.epoch < decided.epoch for record in before.values())
     marks = there.control.decision.packed_marks()
     group.a.members["data"].half.peer = there.offer
-    following = replace(decided, epoch=decided.epoch + 1)
+    following = replace(decided, epoch=decided.epoch + 1) if asks == "the next epoch" else before["data"].decided
     late = encode_parts(following.encode().encode(), decided.encode().encode(), marks)
     reply = await group.a.members["data"].control.decision.give_vote(Frame(FrameType.PROPOSE, payload=late))
-    assert reply.flags == Answer.REFUSED
+    assert reply.flags == (Answer.REFUSED if asks == "the next epoch" else Answer.DONE)
     assert {name: member.half.record for name, member in group.a.members.items()} == before
     group.a.members["data"].half.peer = None
     await group.connect()
     group.check_one_side()
+    group.check_p_vols(group.b)
+
+
+async def until_p_vol(site: Site) -> None:
+    for _ in range(200):
+        if site.half.role is PairRole.P_VOL:
+            return
+        await asyncio.sleep(0)
+    pytest.fail("it did not become the P-VOL")
+
+
+async def test_leader_that_could_not_save_a_decision_is_told_again_though_the_groups_vote_is_out(group: Group) -> None:
+    """Each would wait for the other one's vote for ever: the link is up, so that nothing meets."""
+    here, there = group.a.members, group.b.members
+    for pair in ("data", "index"):
+        await here[pair].do(PairVerb.CREATE, remote_p_vol=True)
+    creating = asyncio.create_task(here["log"].do(PairVerb.CREATE, remote_p_vol=True))
+    await until_p_vol(there["log"])
+    here["log"].disk.fails = MediumFailure("full")
+    with pytest.raises(MediumFailure):
+        await creating
+    await group.quiet()
+    here["log"].disk.fails = None
+    assert group.a.in_doubt and group.b.states == {(PairRole.P_VOL, PairState.PSUE)}
+    assert await refusal(group.b.do(PairVerb.RECOVER, good_side=Side.P_VOL)) is Refusal.NO_VOTE
+    assert await refusal(here["log"].do(PairVerb.CREATE, remote_p_vol=True)) is not Refusal.IN_DOUBT
+    assert not group.a.in_doubt
+    assert await refusal(group.b.do(PairVerb.RECOVER, good_side=Side.P_VOL)) in (None, Refusal.COPYING)
+    await group.until(PairState.PAIR)
     group.check_p_vols(group.b)
 
 
