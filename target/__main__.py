@@ -28,7 +28,7 @@ from target.config import (
     serial_from,
 )
 from target.event_loop import new_event_loop
-from target.freed_memory import keep_freed_memory
+from target.freed_memory import keep_freed_memory, look_rarely_for_cycles
 from target.portal_config import parse_portal_word, replace_portals
 
 log = logging.getLogger("pairvol.array")
@@ -195,6 +195,7 @@ async def _serve(config: ArrayConfig, reread: Callable[[], ArrayConfig]) -> None
     loop.add_signal_handler(signal.SIGHUP, hang_up.set)
     array = Array(config)
     await array.start()
+    look_rarely_for_cycles()
     reloading = asyncio.create_task(_reload_at(hang_up, array, reread))
     try:
         _announce(array.urls)

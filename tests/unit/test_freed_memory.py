@@ -2,6 +2,8 @@
 
 import asyncio
 import ctypes
+import gc
+import weakref
 from pathlib import Path
 
 import pytest
@@ -56,3 +58,22 @@ async def test_what_was_freed_leaves_the_process(monkeypatch: pytest.MonkeyPatch
 def _resident_bytes() -> int:
     fields = Path("/proc/self/statm").read_text().split()
     return int(fields[1]) * 4096
+
+
+class Cycle:
+    def __init__(self) -> None:
+        self.itself = self
+
+
+def test_cycles_are_found_though_rarely() -> None:
+    thresholds = gc.get_threshold()
+    try:
+        freed_memory.look_rarely_for_cycles()
+        lost = weakref.ref(Cycle())
+        young: list[list[int]] = [[] for _ in range(thresholds[0] * 2)]
+        assert lost() is not None, "a few commands under way set nothing off"
+        young += [[] for _ in range(10_000)]
+        assert lost() is None
+    finally:
+        gc.set_threshold(*thresholds)
+        gc.unfreeze()
