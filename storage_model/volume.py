@@ -5,11 +5,12 @@ SCSI block commands do not know whether a write crosses a link. Offsets and leng
 of ``block_length``; the caller has checked them against ``size_bytes``.
 """
 
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias, runtime_checkable
+from typing import Any, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +103,17 @@ class DirectVolume(Protocol):
 
     def write_now(self, offset_bytes: int, data: Buffer) -> bool:
         """As ``write`` without ``fua``; False: nothing was written, since it would have to wait."""
+        ...
+
+
+@runtime_checkable
+class MirroredVolume(Protocol):
+    """A volume of which there is a copy elsewhere, which is often all that a write has to wait for."""
+
+    def write_soon(self, offset_bytes: int, data: Buffer, result: T) -> Coroutine[Any, Any, T] | None:
+        """As ``write`` without ``fua``: every read finds it from now on. What has to be awaited to its end gives
+        ``result``, so that a command needs no coroutine of its own; it raises VolumeError. None: nothing was begun.
+        """
         ...
 
 

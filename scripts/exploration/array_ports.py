@@ -84,6 +84,16 @@ class NumberVolume:
     async def write(self, offset_bytes: int, data: Buffer, *, fua: bool = False) -> None:
         self.content = data[0]
 
+    def write_now(self, offset_bytes: int, data: Buffer) -> bool:
+        self.content = data[0]
+        return True
+
+    def read_now(self, offset_bytes: int, length_bytes: int) -> None:
+        """Reads may wait, as what they wait for is explored."""
+
+    def lend_now(self, offset_bytes: int, length_bytes: int) -> None:
+        """There is no file."""
+
     async def unmap(self, offset_bytes: int, length_bytes: int) -> None:
         self.content = 0
 

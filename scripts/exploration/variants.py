@@ -187,7 +187,7 @@ def _acknowledged_without_the_mirror() -> Patches:
     async def mirror(self: PrimaryVolume, offset_bytes: int, length_bytes: int, data: Any, fua: bool) -> None:
         await self._write_local(offset_bytes, length_bytes, data, fua)
 
-    return [(PrimaryVolume, "_mirror", mirror)]
+    return [(PrimaryVolume, "_mirror", mirror), (PrimaryVolume, "write_soon", lambda *ignored: None)]
 
 
 def _doubt_grants_writes() -> Patches:

@@ -4,7 +4,7 @@ Without a pair it passes straight through; otherwise the role says which data pa
 """
 
 from collections.abc import Coroutine, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from storage_model.errors import CheckCondition
 from storage_model.pair_state import PairRole
@@ -14,9 +14,11 @@ from target.remote_copy.pair_half import PairHalf
 from target.remote_copy.primary_volume import PrimaryVolume
 from target.remote_copy.secondary_volume import SecondaryVolume
 
+T = TypeVar("T")
+
 
 class PairedVolume:
-    """Implements ``storage_model.volume.Volume`` and, where the half's own volume does, ``DirectVolume``."""
+    """Implements the ports ``Volume``, ``MirroredVolume`` and, where the half's own volume does, ``DirectVolume``."""
 
     def __init__(self, half: PairHalf, primary: PrimaryVolume, secondary: SecondaryVolume) -> None:
         self._half = half
@@ -51,11 +53,13 @@ class PairedVolume:
             return await self._primary.read(offset_bytes, length_bytes)
         return await self._half.volume.read(offset_bytes, length_bytes)
 
-    def write(self, offset_bytes: int, data: Buffer, *, fua: bool = False) -> Coroutine[Any, Any, None]:
+    def write_soon(self, offset_bytes: int, data: Buffer, result: T) -> Coroutine[Any, Any, T] | None:
+        """At the P-VOL."""
+        return self._primary.write_soon(offset_bytes, data, result)
+
+    async def write(self, offset_bytes: int, data: Buffer, *, fua: bool = False) -> None:
         """Acknowledged when every half that counts has it."""
-        if self._half.mirroring:
-            return self._primary.write_settled(offset_bytes, data, fua, self._update)
-        return self._update(offset_bytes, len(data), data, fua)
+        await self._update(offset_bytes, len(data), data, fua)
 
     async def unmap(self, offset_bytes: int, length_bytes: int) -> None:
         """Travels to the other half like a write."""

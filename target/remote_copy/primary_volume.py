@@ -1,8 +1,8 @@
 """The P-VOL's data path: every write is marked, then made at both halves, then acknowledged (¶30). [C]"""
 
 from asyncio import Lock
-from collections.abc import Awaitable, Callable
-from typing import TypeAlias
+from collections.abc import Awaitable, Coroutine
+from typing import Any, NoReturn, TypeVar
 
 from storage_model.differential_bitmap import REGION_BYTES
 from storage_model.errors import CheckCondition
@@ -12,9 +12,9 @@ from storage_model.spec.scsi_sense import AscAscq, SenseKey
 from storage_model.volume import Buffer, DirectVolume, NotReady, ReplicationRefused, VolumeError
 from target.remote_copy.copy_link import LinkDown
 from target.remote_copy.pair_half import MIRRORED, PairHalf
+from target.scsi.block_range_lock import BlockRange
 
-Update: TypeAlias = Callable[[int, int, Buffer | None, bool], Awaitable[None]]
-"""Writes so many bytes from an offset on, or makes a hole; with FUA or without."""
+T = TypeVar("T")
 
 # An operation on an enumeration costs more than the rest of its line.
 _ZEROS, _FUA, _DONE = int(WriteFlag.ZEROS), int(WriteFlag.FUA), int(Answer.DONE)
@@ -44,32 +44,62 @@ class PrimaryVolume:
                 half.gate.leave()
         return await half.volume.read(offset_bytes, length_bytes)
 
-    async def write_settled(self, offset_bytes: int, data: Buffer, fua: bool, otherwise: Update) -> None:
-        """Nearly every write: it has to wait for the other array only, not for a change, a neighbour or a mark.
+    def write_soon(self, offset_bytes: int, data: Buffer, result: T) -> Coroutine[Any, Any, T] | None:
+        """Nearly every write: it waits for the other array only, not for a change, a neighbour, a mark or a thread.
 
-        Any other is for ``otherwise``. Not inside the gate yet: asked for as late as now, the pair is as it is seen.
+        It is made at this half and on its way to the other one; what is answered waits for that, and is to be awaited.
+        None: nothing was begun. Not inside the gate yet: asked for as late as now, the pair is as it is seen.
         """
-        half, length_bytes = self._half, len(data)
-        regions = half.marks.bitmap.regions(offset_bytes, length_bytes)
-        held = None
-        if half.mirroring and half.settled and not half.gate.closed and length_bytes:
-            held = half.ranges.exclude_now(offset_bytes, offset_bytes + length_bytes)
-        if held is not None and not half.marks.begin_marked(regions):
-            half.ranges.release(held)
-            held = None
+        half, direct, end = self._half, self._direct, offset_bytes + len(data)
+        if direct is None or not half.mirroring or half.gate.closed or not half.settled:
+            return None
+        held = half.ranges.exclude_now(offset_bytes, end)
         if held is None:
-            await otherwise(offset_bytes, length_bytes, data, fua)
-            return
+            return None
+        regions = half.marks.bitmap.regions(offset_bytes, end - offset_bytes)
+        if not half.marks.begin_marked(regions):
+            half.ranges.release(held)
+            return None
         half.gate.enter_now()
+        equal = True
+        try:
+            if direct.write_now(offset_bytes, data):
+                equal = False
+                answer = half.link.request(self._frame(FrameType.WRITE, offset_bytes, end - offset_bytes, 0, data))
+                return self._mirrored(answer, held, regions, result)
+        except VolumeError as error:
+            return self._failed(error, held, regions)
+        except BaseException:
+            self._end(held, regions, equal=equal)
+            raise
+        self._end(held, regions, equal=True)
+        return None
+
+    def _end(self, held: BlockRange, regions: range, *, equal: bool) -> None:
+        self._half.marks.end(regions, equal=equal)
+        self._half.ranges.release(held)
+        self._half.gate.leave()
+
+    async def _failed(self, error: VolumeError, held: BlockRange, regions: range) -> NoReturn:
+        """Some of it may be here by now, and whoever asked need not try again."""
+        try:
+            await self._half.suspend(f"the local volume fails: {error}")
+        finally:
+            self._end(held, regions, equal=False)
+        raise error
+
+    async def _mirrored(self, answer: Awaitable[Frame], held: BlockRange, regions: range, result: T) -> T:
+        half = self._half
         try:
             try:
-                await self._write_both(offset_bytes, length_bytes, data, fua, regions)
+                await self._both_have(answer, regions)
             finally:
                 half.ranges.release(held)
-            if half.marks.crowded:
-                await self._forget_in_time()
+            if half.marks.crowded or half.marks.ahead_due:
+                await self._keep_marks()
         finally:
             half.gate.leave()
+        return result
 
     async def write(self, offset_bytes: int, length_bytes: int, data: Buffer | None, *, fua: bool) -> None:
         """``data`` None makes a hole. The caller is inside the gate."""
@@ -92,8 +122,8 @@ class PrimaryVolume:
                 await self._write_alone(offset_bytes, length_bytes, data, fua)
         finally:
             half.ranges.release(held)
-        if half.marks.crowded:
-            await self._forget_in_time()
+        if half.marks.crowded or half.marks.ahead_due:
+            await self._keep_marks()
 
     async def flush(self) -> None:
         """Both media, while both halves count. The caller is inside the gate."""
@@ -113,9 +143,12 @@ class PrimaryVolume:
             except VolumeError as error:
                 await half.suspend(f"the local volume fails: {error}")
 
-    async def _forget_in_time(self) -> None:
-        """In COPY it is for the copy, whose own regions are many more and forgotten soon: no host waits for that."""
-        if self._half.state is PairState.PAIR and not self._forgetting.locked():
+    async def _keep_marks(self) -> None:
+        """In COPY there is a crowd for the copy, whose own regions are many more and forgotten soon: no host waits."""
+        marks = self._half.marks
+        if marks.ahead_due:
+            await marks.mark_ahead()
+        if marks.crowded and self._half.state is PairState.PAIR and not self._forgetting.locked():
             await self.forget_equal()
 
     async def _flush_both(self) -> bool:
@@ -153,26 +186,30 @@ class PrimaryVolume:
         durable_there: bool = False,
     ) -> None:
         """The regions are marked; their marks of this write end with it."""
-        half, direct = self._half, self._direct
+        half = self._half
+        flags = (_FUA if fua or durable_there else 0) | (_ZEROS if data is None else 0)
+        frame = self._frame(FrameType.WRITE, offset_bytes, length_bytes, flags, b"" if data is None else data)
+        answer = half.link.request(frame)  # on its way while the local half is written
+        try:
+            await self._write_local(offset_bytes, length_bytes, data, fua)
+        except BaseException as error:
+            half.marks.end(regions, equal=False)
+            if isinstance(error, VolumeError):
+                await half.suspend(f"the local volume fails: {error}")
+            raise
+        await self._both_have(answer, regions)
+
+    async def _both_have(self, answer: Awaitable[Frame], regions: range) -> None:
+        """This half has the write; the marks end with the answer of the other array."""
+        half = self._half
         equal = False
         try:
-            flags = (_FUA if fua or durable_there else 0) | (_ZEROS if data is None else 0)
-            frame = self._frame(FrameType.WRITE, offset_bytes, length_bytes, flags, b"" if data is None else data)
-            answer = half.link.request(frame)  # on its way while the local half is written
-            if data is None:
-                await half.volume.unmap(offset_bytes, length_bytes)
-            elif fua or direct is None or not direct.write_now(offset_bytes, data):
-                await half.volume.write(offset_bytes, data, fua=fua)
-            try:
-                reply = await answer
-                equal = reply.flags == _DONE
-                if not equal:
-                    reason = f"the other array answers a write with {Answer(reply.flags).name}"
-            except LinkDown as error:
-                reason = str(error)
-        except VolumeError as error:
-            await half.suspend(f"the local volume fails: {error}")
-            raise
+            reply = await answer
+            equal = reply.flags == _DONE
+            if not equal:
+                reason = f"the other array answers a write with {Answer(reply.flags).name}"
+        except LinkDown as error:
+            reason = str(error)
         finally:
             half.marks.end(regions, equal=equal)
         if not equal:

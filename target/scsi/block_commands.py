@@ -143,12 +143,18 @@ def write(context: CommandContext) -> Awaitable[TaskOutcome] | TaskOutcome:
     """WRITE 6, 10, 12, 16 (SBC-3 5.30 to 5.33)."""
     flags, lba, count = checked_transfer(context)
     lu, data = context.lu, received_blocks(context, count)
-    direct = lu.direct
+    direct, offset, length = lu.direct, lba * lu.block_length, count * lu.block_length
     if direct is None or not data or flags & FUA or lu.write_through or lu.write_ranges.exclusive:
         pass
-    elif direct.write_now(lba * lu.block_length, data):
-        return TaskOutcome(_GOOD, b"", b"", count * lu.block_length)
-    return write_blocks(lu, context.task, lba, data, count * lu.block_length, fua=flags & FUA != 0)
+    elif direct.write_now(offset, data):
+        return TaskOutcome(_GOOD, b"", b"", length)
+    elif lu.mirrored is not None:
+        # In no range of the unit: for those who come later it has been made, as READ shows it. COMPARE AND WRITE finds
+        # it, too, and miscompares with what the other array may not have yet; what it writes waits for this one.
+        outcome = lu.mirrored.write_soon(offset, data, TaskOutcome(_GOOD, b"", b"", length))
+        if outcome is not None:
+            return outcome
+    return write_blocks(lu, context.task, lba, data, length, fua=flags & FUA != 0)
 
 
 async def write_and_verify(context: CommandContext) -> TaskOutcome:

@@ -13,7 +13,7 @@ from storage_model.spec.scsi_mode import CACHING_WCE, CONTROL_D_SENSE, CONTROL_S
 from storage_model.spec.scsi_pages import Designator, unit_designators
 from storage_model.spec.scsi_sense import AscAscq
 from storage_model.spec.scsi_task import ScsiStatus
-from storage_model.volume import DirectVolume, Volume
+from storage_model.volume import DirectVolume, MirroredVolume, Volume
 from target.scsi.background_operation import BackgroundOperation, NoNotes, OperationNotes, Pace, unpaced
 from target.scsi.block_range_lock import BlockRangeLock
 from target.scsi.copy_operations import CopyOperations
@@ -103,10 +103,6 @@ class UnitIdentity:
         return self.designators or unit_designators(f"{self.product} {self.serial}", self.vendor)
 
 
-def _direct(volume: Volume) -> DirectVolume | None:
-    return volume if isinstance(volume, DirectVolume) else None
-
-
 class LogicalUnit:
     """State is reached by attribute: handlers are its methods in all but place, one file per command set.
 
@@ -128,9 +124,11 @@ class LogicalUnit:
         reservation_store: ReservationStore | None = None,
     ) -> None:
         self.lun = lun
-        self._volume = volume
-        self.direct = _direct(volume)
+        self.direct: DirectVolume | None
         """The volume, when commands may ask it to work without waiting."""
+        self.mirrored: MirroredVolume | None
+        """The volume, when commands may ask it to wait for nothing but a copy."""
+        self.volume = volume
         self.identity = identity
         self.pair = pair
         self.removable = removable
@@ -164,7 +162,9 @@ class LogicalUnit:
 
     @volume.setter
     def volume(self, volume: Volume) -> None:
-        self._volume, self.direct = volume, _direct(volume)
+        self._volume = volume
+        self.direct = volume if isinstance(volume, DirectVolume) else None
+        self.mirrored = volume if isinstance(volume, MirroredVolume) else None
 
     def reset_mode_pages(self) -> None:
         """Back to the defaults: nothing is saved (SPC-4 7.5.1)."""

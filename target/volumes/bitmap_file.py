@@ -37,6 +37,9 @@ class BitmapFile:
                 self._create(bitmap.to_bytes())
             self._file = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
             bitmap.load(saved or bitmap.to_bytes())
+            os.fdatasync(
+                self._file
+            )  # a mark that was being saved may be in the page cache only; it is trusted from here
         except OSError as error:
             raise UserError(f"{self._path}: {error.strerror}") from None
         except ValueError as error:

@@ -255,6 +255,9 @@ class Site(Station):
         """False on RESERVATION CONFLICT; raises CheckCondition or VolumeError."""
         if self.control.refuse(self.nexus(host), writes=True) is not ScsiStatus.GOOD:
             return False
+        soon = self.volume.write_soon(lba * BLOCK, block(text), True)
+        if soon is not None:
+            return await soon
         await self.volume.write(lba * BLOCK, block(text))
         return True
 

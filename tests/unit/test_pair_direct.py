@@ -1,7 +1,7 @@
 """Reads and writes of a paired volume that end at once: only where nothing has to be asked, fetched or marked."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,7 +10,7 @@ import pytest
 from storage_model.differential_bitmap import REGION_BYTES
 from storage_model.pair_state import PairRole, PairState, PairVerb
 from storage_model.spec.copy_frames import Frame, FrameType, WriteFlag
-from storage_model.volume import Buffer, Extent, FileRange
+from storage_model.volume import Buffer, Extent, FileRange, MediumFailure
 from tests.unit.pair_in_memory import BLOCK, REGIONS, HeldVolume, Pair, block, is_type
 
 
@@ -120,6 +120,95 @@ async def test_a_vote_that_is_out_ends_direct_reads(pair: Pair) -> None:
     await pair.quiet()
     for site in in_doubt:
         assert site.volume.read_now(0, BLOCK) is not None
+
+
+@pytest.fixture
+async def marked(pair: Pair) -> Pair:
+    """In PAIR, with the mark of the first region on the medium."""
+    await pair.mirror()
+    assert await pair.a.write(0, "first")
+    return pair
+
+
+def soon(pair: Pair, text: str) -> Coroutine[Any, Any, str] | None:
+    return pair.a.volume.write_soon(0, block(text), "written")
+
+
+async def test_a_settled_write_is_made_here_at_once_and_waits_for_the_other_array_only(marked: Pair) -> None:
+    pair = marked
+    pair.b.disk.volume.hold.clear()
+    rest = soon(pair, "second")
+    assert rest is not None and pair.a.volume.read_now(0, BLOCK) == block("second")
+    ended = asyncio.create_task(rest)
+    await pair.quiet()
+    assert not ended.done() and pair.a.half.gate.inside == 1
+    assert soon(pair, "over the first") is None, "its blocks are taken"
+    pair.b.disk.volume.hold.set()
+    assert await ended == "written"
+    assert pair.b.volume.read_now(0, BLOCK) == block("second")
+    assert not pair.a.half.gate.inside and not len(pair.a.half.marks)
+
+
+@pytest.mark.parametrize("without", ["mark", "pair", "link", "medium"])
+async def test_a_write_that_has_more_to_wait_for_is_not_begun(
+    pair: Pair, without: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if without != "pair":
+        await pair.mirror()
+    if without not in ("pair", "mark"):
+        assert await pair.a.write(0, "first")
+    if without == "link":
+        pair.wire.cut()
+        await pair.quiet()
+    if without == "medium":
+        monkeypatch.setattr(DirectHeldVolume, "write_now", lambda *ignored: False)
+    before = pair.a.volume.read_now(0, BLOCK)
+    assert soon(pair, "second") is None
+    assert pair.a.volume.read_now(0, BLOCK) == before
+    assert not pair.a.half.gate.inside and not pair.a.half.ranges.exclusive
+
+
+async def test_a_settled_write_that_the_medium_refuses_suspends_the_pair(
+    marked: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some of it may be there, and whoever asked need not try again: a retry that succeeds would leave the mark."""
+
+    def fails(*ignored: object) -> bool:
+        raise MediumFailure("simulated")
+
+    half = marked.a.half
+    with monkeypatch.context() as medium:
+        medium.setattr(DirectHeldVolume, "write_now", fails)
+        rest = soon(marked, "second")
+    assert rest is not None
+    with pytest.raises(MediumFailure):
+        await rest
+    assert half.state is PairState.PSUE and half.marks.lasting(0)
+    assert not half.gate.inside and not half.ranges.exclusive
+
+
+async def test_a_settled_write_that_cannot_be_sent_leaves_nothing_held(
+    marked: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*ignored: object) -> None:
+        raise MemoryError
+
+    half = marked.a.half
+    monkeypatch.setattr(half.link, "request", fails)
+    with pytest.raises(MemoryError):
+        soon(marked, "second")
+    assert half.marks.lasting(0), "it is at this half only"
+    assert not half.gate.inside and not half.ranges.exclusive
+
+
+async def test_a_settled_write_whose_answer_is_lost_suspends_the_pair(marked: Pair) -> None:
+    pair = marked
+    rest = soon(pair, "second")
+    assert rest is not None
+    pair.wire.cut()
+    assert await rest == "written", "fence level never"
+    assert pair.a.half.state is PairState.PSUE and pair.a.half.marks.lasting(0)
+    assert not pair.a.half.gate.inside and not pair.a.half.ranges.exclusive
 
 
 async def test_a_settled_write_waits_for_whoever_has_its_blocks(pair: Pair) -> None:

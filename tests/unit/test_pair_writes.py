@@ -419,3 +419,20 @@ async def test_decision_made_while_the_link_goes_down_ends_in_psue(pair: Pair) -
     await pair.connect()
     assert (pair.a.half.state, pair.b.half.state) == (PairState.PSUE, PairState.PSUE)
     await pair.recover()
+
+
+@pytest.mark.parametrize("at", ["a", "b"])
+async def test_deletion_by_force_that_takes_too_long_is_not_called_back(pair: Pair, at: str) -> None:
+    """It may be durable by then: memory, which whatever is saved next is made of, has to follow."""
+    await pair.mirror()
+    pair.wire.cut()
+    await pair.quiet()
+    site = {"a": pair.a, "b": pair.b}[at]
+    site.disk.running.clear()
+    deleting = asyncio.create_task(refusal(site.do(PairVerb.DELETE, force=True)))
+    await pair.quiet()
+    site.impatient.set()
+    assert await deleting is Refusal.NO_VOTE
+    site.disk.running.set()
+    await pair.quiet()
+    assert site.half.state is PairState.SMPL and site.disk.record == site.half.record

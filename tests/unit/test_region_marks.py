@@ -299,3 +299,70 @@ async def test_begin_marked_does_not_trust_a_mark_that_is_being_saved(marks: Reg
     medium.let.set()
     await first
     assert marks.begin_marked(range(1)) and not marks.begin_marked(range(2))
+
+
+async def test_a_durable_mark_is_trusted_while_another_is_being_saved(marks: RegionMarks, medium: Medium) -> None:
+    await marks.begin(range(1))
+    medium.let.clear()
+    other = asyncio.create_task(marks.begin(range(7, 8)))
+    await turns()
+    assert marks.begin_marked(range(1)) and not marks.begin_marked(range(7, 8))
+    third = asyncio.create_task(marks.last(range(1)))
+    await turns()
+    assert third.done(), "its mark is on the medium"
+    medium.let.set()
+    await other
+
+
+async def test_no_mark_is_trusted_while_all_of_them_are_being_saved(marks: RegionMarks, medium: Medium) -> None:
+    await marks.begin(range(1))
+    medium.let.clear()
+    renewing = asyncio.create_task(marks.reset(marked=True))
+    await turns()
+    assert not marks.begin_marked(range(1)) and not marks.begin_marked(range(9, 10))
+    medium.let.set()
+    await renewing
+    assert marks.begin_marked(range(1)) and marks.begin_marked(range(9, 10))
+
+
+async def test_a_mark_whose_save_failed_is_trusted_after_the_next(marks: RegionMarks, medium: Medium) -> None:
+    medium.fails = True
+    for attempt in (marks.begin(range(1)), marks.reset(marked=True)):
+        with pytest.raises(MediumFailure):
+            await attempt
+        assert not marks.begin_marked(range(1))
+    medium.fails = False
+    await marks.save()
+    assert marks.begin_marked(range(1)) and medium.restarted(SIZE).lasting(0)
+
+
+async def written(marks: RegionMarks, region: int) -> bool:
+    """A mirrored write of one region; True if it did not have to wait for a mark."""
+    one = range(region, region + 1)
+    ready = marks.begin_marked(one)
+    if not ready:
+        await marks.begin(one)
+    marks.end(one, equal=True)
+    if marks.ahead_due:
+        await marks.mark_ahead()
+    return ready
+
+
+async def test_writes_that_go_on_in_order_find_their_marks_ahead(marks: RegionMarks, medium: Medium) -> None:
+    waited = [region for region in range(100, 1000) if not await written(marks, region)]
+    assert waited == [100, 101]
+    assert medium.saves == 17  # of the first two, the third nine regions later, and then one for each 64 regions
+    assert len(marks) == 0 and 1040 in medium.restarted(SIZE).bitmap
+
+
+async def test_no_mark_ahead_beyond_the_volume_and_none_trusted_that_failed(marks: RegionMarks, medium: Medium) -> None:
+    assert not await written(marks, 4900) and not await written(marks, 4901)
+    medium.fails = True
+    for region in range(4902, 4917):
+        assert await written(marks, region)
+    with pytest.raises(MediumFailure):
+        await written(marks, 4917)
+    medium.fails = False
+    assert not await written(marks, 4917)
+    waited = [region for region in range(4918, 5000) if not await written(marks, region)]
+    assert waited == [] and max(marks.bitmap) == 4999
