@@ -203,6 +203,7 @@ class Registers:
         if late is not None and late.register is not register:
             for lba in late.lbas:
                 register.block(lba).allow(value)
+                self._image[pair].block(lba).allow(value)
 
     def end_write(self, write: Write, outcome: Outcome) -> None:
         del self._writes[write.value]
@@ -342,7 +343,6 @@ class Registers:
             self._kept.pop(pair, None)
         if fetches:
             self._kept.setdefault(pair, set())
-            self._image[pair] = self._side[pair, self._roles(value)[1]].copy()  # whole from the beginning
         if value.state is not PairState.PSUS or before.state is not PairState.PSUS:
             for serial in self._serials:
                 self._acknowledged[pair, serial] = 0
@@ -351,6 +351,8 @@ class Registers:
             if write.pair == pair and register is not old[write.pair, write.serial]:
                 for lba in write.lbas:
                     register.block(lba).allow(write.value)
+        if fetches:
+            self._image[pair] = self._side[pair, self._roles(value)[1]].copy()  # whole from the beginning
 
     def _roles(self, value: PairEpoch) -> tuple[str, str]:
         return value.p_serial, next(serial for serial in self._serials if serial != value.p_serial)

@@ -151,6 +151,27 @@ def test_a_write_that_outlived_its_session_may_land_in_the_pairs_next_epoch(
     assert sorted(read.seen) == seen
 
 
+@pytest.mark.parametrize("outlived", [False, True])
+def test_a_write_under_way_when_a_swap_is_decided_may_reach_both_arrays(outlived: bool) -> None:
+    """Seed 3485668925: it landed at the new P-VOL, travelled, was acknowledged; then the other array took over."""
+    registers = Registers(Journal(), ("1", "2"), ("data",), lambda pair, serial: serial, lambda pair, serial: True)
+    created, split = PairEpoch(1, "1", PairState.COPY), PairEpoch(2, "1", PairState.PSUS, s_vol_writable=True)
+    swapped = PairEpoch(3, "2", PairState.COPY, Side.S_VOL)
+    registers.decided("data", PairEpoch(), created)
+    registers.decided("data", created, split)
+    registers.end_write(registers.begin_write("data", "1", range(8, 9), 3), Outcome.ACKNOWLEDGED)
+    write = registers.begin_write("data", "2", range(1), 7)
+    if outlived:
+        registers.end_write(write, Outcome.UNKNOWN)
+    registers.decided("data", split, swapped)
+    registers.landed("2", "data", 7)
+    if not outlived:
+        registers.end_write(write, Outcome.ACKNOWLEDGED)
+    registers.decided("data", swapped, PairEpoch(4, "1", PairState.PSUE, outdated="2"))
+    (read,) = registers.begin_read("data", "1", range(1))
+    assert sorted(read.seen) == [0, 7]
+
+
 @pytest.mark.parametrize("fetched", [False, True])
 def test_a_p_vol_that_had_not_fetched_everything_is_anything_when_the_pair_is_deleted(fetched: bool) -> None:
     registers = Registers(Journal(), ("1", "2"), ("data",), lambda pair, serial: serial, lambda pair, serial: False)
