@@ -129,6 +129,7 @@ class PrimaryVolume:
         """Both media, while both halves count. The caller is inside the gate."""
         if self._half.state not in MIRRORED:
             await self._half.volume.flush()
+            self._check_fetched()
         elif not await self._flush_both():
             await self._check_fence()
 
@@ -232,14 +233,18 @@ class PrimaryVolume:
     async def _check_fence(self) -> None:
         """After a fault: may a write that only the P-VOL has be acknowledged?"""
         half = self._half
-        if half.fetching:
-            # Marks mean here that the S-VOL's data is good: the resync would put that in the place of this write.
-            raise NotReady("the pair broke off before the P-VOL had everything: resync it first")
+        # Marks mean here that the S-VOL's data is good: the resync would put that in the place of this write.
+        self._check_fetched()
         fence = half.record.decided.fence
         if fence is FenceLevel.DATA:
             raise ReplicationRefused("fence level data: the write cannot be mirrored")
         if fence is FenceLevel.STATUS and not await self._tell_suspended():
             raise ReplicationRefused("fence level status: the other array cannot be told that the pair is suspended")
+
+    def _check_fetched(self) -> None:
+        """After a fault: has this half all that was acknowledged, or is some of it at the other array only?"""
+        if self._half.fetching:
+            raise NotReady("the pair broke off before the P-VOL had everything: resync it first")
 
     async def _tell_suspended(self) -> bool:
         half = self._half

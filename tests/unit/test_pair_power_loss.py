@@ -8,7 +8,7 @@ import pytest
 from storage_model.differential_bitmap import REGION_BYTES
 from storage_model.errors import CheckCondition
 from storage_model.pair_state import PairState, PairVerb, Refusal, Side
-from storage_model.volume import VolumeError
+from storage_model.volume import NotReady, VolumeError
 from tests.unit.group_in_memory import Group
 from tests.unit.pair_in_memory import BLOCK, Pair, Site, refusal
 from tests.unit.volatile_volume import VolatilePair, VolatileVolume
@@ -103,6 +103,22 @@ async def test_what_was_read_after_a_swap_is_not_older_when_the_source_has_lost_
     assert await pair.b.read(LEFT) == "left"
     await fetch_the_rest(pair, turn)
     assert await pair.b.read(LEFT) == "left"
+
+
+async def test_a_flush_is_refused_while_what_was_acknowledged_is_only_at_an_array_out_of_reach(
+    pair: VolatilePair,
+) -> None:
+    """It is in the page cache there, or was (seed 500000309 of the simulator)."""
+    turn = await swap_that_still_fetches(pair)
+    await pair.b.volume.flush()
+    pair.wire.cut()
+    await pair.quiet()
+    assert pair.b.half.state is PairState.PSUE
+    with pytest.raises(NotReady, match="resync it first"):
+        await pair.b.volume.flush()
+    await pair.connect()
+    await fetch_the_rest(pair, turn)
+    await pair.b.volume.flush()
 
 
 async def test_source_flushes_once_before_it_is_fetched_from(pair: VolatilePair) -> None:
