@@ -98,8 +98,10 @@ class _Register:
 
     def unite(self, other: "_Register") -> None:
         for lba in sorted({*self._blocks, *other._blocks}):
+            block = self.block(lba)
+            block.anything |= other.block(lba).anything
             for value in other.block(lba).allowed:
-                self.block(lba).allow(value)
+                block.allow(value)
 
 
 @dataclass
@@ -338,6 +340,8 @@ class Registers:
             self._side[pair, p_vol] = self._side[pair, s_vol] = good
         elif value.state is PairState.PSUS and value.s_vol_writable and not before.s_vol_writable:
             self._side[pair, s_vol] = self._side[pair, p_vol].copy()
+            if not self._mirrors(pair, p_vol):  # it broke off after the vote: what was written since is at one array
+                self._side[pair, s_vol].unite(self._image[pair])
         fetches = value.state is PairState.COPY and value.source is Side.S_VOL
         if not fetches or before.p_serial != value.p_serial:
             self._kept.pop(pair, None)

@@ -172,6 +172,23 @@ def test_a_write_under_way_when_a_swap_is_decided_may_reach_both_arrays(outlived
     assert sorted(read.seen) == [0, 7]
 
 
+@pytest.mark.parametrize("alone", [False, True])
+def test_a_split_that_is_decided_after_the_pair_broke_off_opens_the_s_vol_as_it_was_before(alone: bool) -> None:
+    """Seed 500004783: the P-VOL had voted, and wrote alone when the S-VOL's array decided."""
+    mirrors = [True]
+    registers = Registers(Journal(), ("1", "2"), ("data",), lambda pair, serial: serial, lambda pair, serial: mirrors[0])
+    created, split = PairEpoch(1, "1", PairState.COPY), PairEpoch(2, "1", PairState.PSUS, s_vol_writable=True)
+    registers.decided("data", PairEpoch(), created)
+    registers.mirroring("data", "2")
+    registers.end_write(registers.begin_write("data", "1", range(1), 6), Outcome.ACKNOWLEDGED)
+    mirrors[0] = not alone
+    registers.end_write(registers.begin_write("data", "1", range(1), 7), Outcome.ACKNOWLEDGED)
+    registers.decided("data", created, split)
+    (here,), (there,) = (registers.begin_read("data", serial, range(1)) for serial in ("1", "2"))
+    assert sorted(here.seen) == [7]
+    assert sorted(there.seen) == ([6, 7] if alone else [7])
+
+
 @pytest.mark.parametrize("fetched", [False, True])
 def test_a_p_vol_that_had_not_fetched_everything_is_anything_when_the_pair_is_deleted(fetched: bool) -> None:
     registers = Registers(Journal(), ("1", "2"), ("data",), lambda pair, serial: serial, lambda pair, serial: False)
