@@ -4,13 +4,15 @@ A model of the quorum pair as the hosts see it, an owner and whether the pair is
 order in which the requests under way may have taken effect: each somewhere between its beginning and its answer, one
 without a certain answer at any time until :meth:`OwnershipHistory.settle`, or never. When no order is left that
 explains an answer, there were two owners, or a write by somebody who was not the owner. It is a check of
-linearizability.
+linearizability. What comes after the first answer that nothing explains is not judged.
 """
 
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum, auto
+
+from storage_model.errors import PairvolError
 
 _WORLDS_MAX = 50_000
 _TAIL = 40
@@ -95,24 +97,33 @@ class _World:
                 yield self.after(pending, done, owner, False)
 
 
+class TooUncertain(PairvolError):
+    """More orders are possible than can be looked at."""
+
+
 class OwnershipHistory:
     """Told of each request at its beginning and at its end, in the order in which these happened."""
 
     def __init__(self) -> None:
         self._worlds = {_World(None, False)}
+        self._explained = True
         self._numbers = 0
         self._tail: deque[str] = deque(maxlen=_TAIL)
 
     def begin(self, request: Request, who: str) -> int:
         """The number of the request, for :meth:`end`."""
         self._numbers += 1
+        if not self._explained:
+            return self._numbers
         pending = _Pending(self._numbers, request, who)
         self._tail.append(f"{self._numbers} {who} asks {request.name}")
         self._worlds = {_World(world.owner, world.armed, world.pending | {pending}) for world in self._worlds}
         return self._numbers
 
     def end(self, number: int, request: Request, who: str, answer: Answer) -> str:
-        """Empty, or why no order explains the answer."""
+        """Empty, or why no order explains the answer. Raises TooUncertain."""
+        if not self._explained:
+            return ""
         self._tail.append(f"{number} {who} is told {answer.name}")
         pending = _Pending(number, request, who)
         if answer is Answer.UNKNOWN:  # it stays under way; a write has no effect here
@@ -145,8 +156,11 @@ class OwnershipHistory:
     def settle(self, owner: str | None, armed: bool | None) -> str:
         """Both arrays say so, and hosts and operator are quiet. Empty, or why that cannot be.
 
-        What a shim has not yet given back it may still give back. ``armed`` None: this cannot be seen.
+        What a shim has not yet given back it may still give back. ``armed`` None: this cannot be seen. Raises
+        TooUncertain.
         """
+        if not self._explained:
+            return ""
         self._tail.append(f"settled: owner {owner}, armed {armed}")
         fitting = (w for w in self._reachable() if w.owner == owner and armed in (None, w.armed))
         left = {_World(owner, world.armed, _still_owed(world)) for world in fitting}
@@ -156,6 +170,7 @@ class OwnershipHistory:
         if worlds:
             self._worlds = worlds
             return ""
+        self._explained = False
         possible = {f"owner {world.owner}, {'armed' if world.armed else 'not armed'}" for world in self._reachable()}
         return f"{what}, but: {'; or '.join(sorted(possible))}. Before: " + ", ".join(self._tail)
 
@@ -167,7 +182,8 @@ class OwnershipHistory:
                 if world not in seen:
                     seen.add(world)
                     agenda.append(world)
-                    assert len(seen) <= _WORLDS_MAX, "too much is uncertain"
+                    if len(seen) > _WORLDS_MAX:
+                        raise TooUncertain(f"more than {_WORLDS_MAX} states of the quorum pair are possible")
         return seen
 
 

@@ -176,7 +176,9 @@ def test_a_write_under_way_when_a_swap_is_decided_may_reach_both_arrays(outlived
 def test_a_split_that_is_decided_after_the_pair_broke_off_opens_the_s_vol_as_it_was_before(alone: bool) -> None:
     """Seed 500004783: the P-VOL had voted, and wrote alone when the S-VOL's array decided."""
     mirrors = [True]
-    registers = Registers(Journal(), ("1", "2"), ("data",), lambda pair, serial: serial, lambda pair, serial: mirrors[0])
+    registers = Registers(
+        Journal(), ("1", "2"), ("data",), lambda pair, serial: serial, lambda pair, serial: mirrors[0]
+    )
     created, split = PairEpoch(1, "1", PairState.COPY), PairEpoch(2, "1", PairState.PSUS, s_vol_writable=True)
     registers.decided("data", PairEpoch(), created)
     registers.mirroring("data", "2")

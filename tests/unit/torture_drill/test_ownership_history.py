@@ -2,7 +2,7 @@
 
 import pytest
 
-from scripts.torture_drill.ownership_history import Answer, OwnershipHistory, Request
+from scripts.torture_drill.ownership_history import Answer, OwnershipHistory, Request, TooUncertain
 
 RESERVE, RELEASE, WRITE = Request.RESERVE, Request.RELEASE, Request.WRITE
 SPLIT, RESYNC = Request.SPLIT, Request.RESYNC
@@ -96,3 +96,20 @@ def test_a_pair_that_may_be_arming_itself(armed: Told) -> None:
 def test_what_the_arrays_say_in_the_end(armed: Told, owner: str | None) -> None:
     assert armed("a", RESERVE) == ""
     assert f"the arrays say that {owner or 'nobody'} is the owner" in armed.settle(owner, armed=False)
+
+
+def test_nothing_is_judged_after_what_nobody_can_explain(armed: Told) -> None:
+    """What the arrays did there would stay under way, and each further answer would double what is possible."""
+    assert armed("a", RESERVE) == ""
+    assert armed("b", RESERVE) != ""
+    for _ in range(100):
+        for who in ("a", "b", "c"):
+            assert armed(who, RESERVE) == armed(who, RESERVE, UNKNOWN) == armed("operator", SPLIT, UNKNOWN) == ""
+    assert armed.settle("nobody we know", armed=None) == ""
+
+
+def test_too_many_orders_are_told(armed: Told) -> None:
+    for number in range(20):
+        armed(f"host-{number}", RESERVE, UNKNOWN)
+    with pytest.raises(TooUncertain, match="more than 50000 states"):
+        armed("operator", SPLIT)
