@@ -162,6 +162,8 @@ class GroupDecision:
             mine = self._packed_marks(proposal.values)
             try:
                 voted = await self._vote_for(proposal)
+                for name in proposal.values:
+                    await self._decisions[name].check_met()
             except PairRefused:
                 voted = False
         return Frame(FrameType.ANSWER, payload=encode_marks(mine)) if voted else refused

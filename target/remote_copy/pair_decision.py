@@ -181,6 +181,9 @@ class PairDecision:
             if peer_bits is not None:
                 await half.marks.merge(_unpacked(peer_bits, half))
         elif value.state is PairState.PAIR:
+            await (
+                half.volume.flush()
+            )  # without a copy: what is not marked is equal on the media, not in the page caches
             await half.marks.reset(marked=False)
         elif value.state is PairState.PSUS and role is PairRole.S_VOL and half.state is not PairState.PSUS:
             # The P-VOL remembers what is not copied yet: from now on the S-VOL's marks are its own writes.
@@ -241,11 +244,17 @@ class PairDecision:
                 if value.state in MIRRORED and half.busy():  # what was voted for already stays so
                     effects = [effect for effect in effects if not isinstance(effect, Vote)]
                 voted = await self.carry_out(effects, bits)
+                await self.check_met()
             finally:
                 half.gate.open()
         if not voted:
             return Frame(FrameType.ANSWER, flags=Answer.REFUSED)
         return Frame(FrameType.ANSWER, epoch=value.epoch, payload=mine)
+
+    async def check_met(self) -> None:
+        """What was entered for the other array's sake may have outlasted its connection, though there is one again."""
+        if self._half.peer is None:
+            await self._half.suspend("the link went down while the pair changed")
 
     def _effects(self, value: PairEpoch, decided: PairEpoch) -> list[Effect]:
         """Of a proposal. What has not met stays apart: it is made on an epoch that is none of this half's."""

@@ -79,7 +79,7 @@ class Suspension(Protocol):
 class PairHalf:
     """State by attribute; who may change what is said at each.
 
-    Four things may be in doubt, until the other array has been heard:
+    Five things may be in doubt, until the other array has been heard:
 
     ======================  ================================================  ======================================
     what                    true while                                        what it keeps from happening
@@ -87,6 +87,7 @@ class PairHalf:
     ``register.in_doubt``   a vote of this half is out                        another change of the pair
     ``doubtful_owner``      that vote moves the ownership or the P-VOL        writes, but to an opened S-VOL that is
                                                                               no quorum volume
+    ``doubtful_data``       it names the S-VOL's data good                    writes at the P-VOL, whose data would go
     ``doubtful_role``       it moves the P-VOL, or a decision yet to be       reads at the P-VOL, which might be stale
                             saved here does
     ``swap_in_doubt``       this half, the S-VOL's, has asked for a swap      writes to an S-VOL that a split opened
@@ -211,6 +212,12 @@ class PairHalf:
         """True while a vote is out that may already have moved the ownership or the roles."""
         accepted, decided = self.register.accepted, self.record.decided
         return accepted is not None and (accepted.owner, accepted.p_serial) != (decided.owner, decided.p_serial)
+
+    @property
+    def doubtful_data(self) -> bool:
+        """True while a vote is out that puts the S-VOL's data in the place of the P-VOL's."""
+        accepted = self.register.accepted
+        return accepted is not None and accepted.state is PairState.COPY and accepted.source is Side.S_VOL
 
     @property
     def doubtful_role(self) -> bool:

@@ -2,6 +2,7 @@
 
 from asyncio import Lock
 from collections.abc import Awaitable, Coroutine
+from contextlib import suppress
 from typing import Any, NoReturn, TypeVar
 
 from storage_model.differential_bitmap import REGION_BYTES
@@ -116,6 +117,8 @@ class PrimaryVolume:
                 )  # the roles were swapped while the write waited: look again
             if half.doubtful_owner:
                 raise NotReady("the other array may have become the P-VOL's: the write waits for the link")
+            if half.doubtful_data:
+                raise NotReady("the S-VOL's data may have been named good: the write waits for the link")
             if half.state in MIRRORED:
                 await self._mirror(offset_bytes, length_bytes, data, fua)
             else:
@@ -129,20 +132,25 @@ class PrimaryVolume:
         """Both media, while both halves count. The caller is inside the gate."""
         if self._half.state not in MIRRORED:
             await self._half.volume.flush()
-            self._check_fetched()
+            await self._check_flushed_alone()
         elif not await self._flush_both():
             await self._check_fence()
+
+    async def _check_flushed_alone(self) -> None:
+        """After a fault: is it enough that this half's medium has what was acknowledged before the flush?"""
+        half = self._half
+        self._check_fetched()
+        if half.state is PairState.PSUE and half.record.decided.fence is FenceLevel.DATA and len(half.marks.bitmap):
+            await self._check_fence()  # what is marked was acknowledged at both, but maybe not flushed at the other one
 
     async def forget_equal(self) -> None:
         """Clear the marks of the regions that are equal on both media; suspends the pair if they cannot be flushed."""
         half = self._half
         async with self._forgetting:
             half.marks.begin_forgetting()
-            try:
+            with suppress(VolumeError):  # it has suspended the pair
                 if await self._flush_both():
                     half.marks.forget()
-            except VolumeError as error:
-                await half.suspend(f"the local volume fails: {error}")
 
     async def _keep_marks(self) -> None:
         """In COPY there is a crowd for the copy, whose own regions are many more and forgotten soon: no host waits."""
@@ -156,7 +164,12 @@ class PrimaryVolume:
         """True if both media have everything that was acknowledged before; otherwise the pair is suspended."""
         half = self._half
         answer = half.link.request(self._frame(FrameType.FLUSH))
-        await half.volume.flush()
+        try:
+            await half.volume.flush()
+        except VolumeError as error:
+            # Told once: the next flush succeeds without what was lost, and must not make its marks forgotten.
+            await half.suspend(f"the local volume fails: {error}")
+            raise
         try:
             reply = await answer
             if reply.flags == Answer.DONE:

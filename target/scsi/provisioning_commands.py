@@ -34,6 +34,8 @@ async def _unmap_blocks(lu: LogicalUnit, task: ScsiTask, lba: int, count: int) -
         check_same_epoch(lu, epoch)
         if not task.aborted:
             await lu.volume.unmap(lba * lu.block_length, count * lu.block_length)
+            if lu.write_through:
+                await lu.volume.flush()
     finally:
         ranges.release(held)
 

@@ -6,9 +6,9 @@ from typing import Any
 
 from storage_model.pair import PairRecord, PairRequest
 from storage_model.pair_state import FenceLevel, PairRole, PairState, PairVerb, Refusal
-from storage_model.spec.copy_frames import Frame, PairOffer
+from storage_model.spec.copy_frames import Frame, FrameType, PairOffer
 from target.remote_copy.group_control import GroupControl
-from tests.unit.pair_in_memory import End, Site, Station, Wire, refusal
+from tests.unit.pair_in_memory import Condition, End, Site, Station, Wire, refusal
 
 GROUP = "db"
 
@@ -193,3 +193,13 @@ class Group:
             for site in (self.a, self.b):
                 for record in site.members[pair].disk.records:
                     assert values.setdefault(record.decided.epoch, record.decided) == record.decided
+
+
+def answers_group_proposal(group: Group) -> Condition:
+    """The ANSWER to the last PROPOSE_GROUP."""
+
+    def condition(frame: Frame) -> bool:
+        proposals = [each.request for each in group.wire.carried if each.type is FrameType.PROPOSE_GROUP]
+        return frame.type is FrameType.ANSWER and frame.request in proposals[-1:] and bool(frame.payload)
+
+    return condition

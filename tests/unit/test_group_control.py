@@ -10,7 +10,7 @@ from storage_model.pair import PairRefused
 from storage_model.pair_state import FenceLevel, PairRole, PairState, PairVerb, Refusal, Side
 from storage_model.spec.copy_frames import Answer, Frame, FrameType, encode_parts
 from storage_model.volume import MediumFailure
-from tests.unit.group_in_memory import Group, GroupSite
+from tests.unit.group_in_memory import Group, GroupSite, answers_group_proposal
 from tests.unit.pair_in_memory import Condition, Site, is_type, refusal
 
 PAIRS = ("data", "index", "log")
@@ -136,14 +136,6 @@ async def test_two_takeovers_at_once_have_one_winner(group: Group) -> None:
 def runs_out(frames: Iterator[int]) -> Condition:
     """At the frame behind those that ``frames`` counts."""
     return lambda frame: next(frames, None) is None
-
-
-def answers_group_proposal(group: Group) -> Condition:
-    def condition(frame: Frame) -> bool:
-        proposals = [each.request for each in group.wire.carried if each.type is FrameType.PROPOSE_GROUP]
-        return frame.type is FrameType.ANSWER and frame.request in proposals[-1:] and bool(frame.payload)
-
-    return condition
 
 
 @pytest.mark.parametrize("crashed", [None, "a", "b"])

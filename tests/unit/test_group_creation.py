@@ -10,10 +10,10 @@ from storage_model.pair import PairRefused
 from storage_model.pair_state import FenceLevel, PairRole, PairState, PairVerb, Refusal, Side
 from storage_model.spec.copy_frames import FrameType
 from storage_model.volume import MediumFailure
-from tests.unit.group_in_memory import Group
+from tests.unit.group_in_memory import Group, answers_group_proposal
 from tests.unit.pair_in_memory import is_type, refusal
 from tests.unit.reserving_hosts import GOOD, host
-from tests.unit.test_group_control import answers_group_proposal, runs_out
+from tests.unit.test_group_control import runs_out
 
 PAIRS = {"data": False, "log": False, "quorum": True}
 SMPL = {(PairRole.SMPL, PairState.SMPL)}

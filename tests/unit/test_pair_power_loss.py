@@ -7,12 +7,14 @@ import pytest
 
 from storage_model.differential_bitmap import REGION_BYTES
 from storage_model.errors import CheckCondition
-from storage_model.pair_state import PairState, PairVerb, Refusal, Side
-from storage_model.volume import NotReady, VolumeError
+from storage_model.pair_state import FenceLevel, PairState, PairVerb, Refusal, Side
+from storage_model.volume import MediumFailure, NotReady, ReplicationRefused, VolumeError
 from tests.unit.group_in_memory import Group
-from tests.unit.pair_in_memory import BLOCK, Pair, Site, refusal
+from tests.unit.pair_in_memory import BLOCK, Pair, Site, block, refusal
+from tests.unit.reserving_hosts import GOOD, WRITE, host
 from tests.unit.volatile_volume import VolatilePair, VolatileVolume
 
+WRITE_SAME_UNMAP = bytes.fromhex("41080000000000000100")
 PER_REGION = REGION_BYTES // BLOCK
 FETCHED, LEFT = 0, 5 * PER_REGION
 """Blocks in a region that is fetched, and in one that the limit to the rate holds back."""
@@ -119,6 +121,64 @@ async def test_a_flush_is_refused_while_what_was_acknowledged_is_only_at_an_arra
     await pair.connect()
     await fetch_the_rest(pair, turn)
     await pair.b.volume.flush()
+
+
+async def test_halves_taken_for_equal_are_so_on_their_media(pair: VolatilePair) -> None:
+    for site in (pair.a, pair.b):
+        assert await site.write(FETCHED, "the same")
+    await pair.a.do(PairVerb.CREATE, no_copy=True)
+    await pair.until(PairState.PAIR)
+    await pair.lose_power("b")
+    await pair.recover()
+    assert await pair.b.read(FETCHED) == await pair.a.read(FETCHED) == "the same"
+    await check_equal(pair)
+
+
+async def test_fence_level_data_a_flush_that_the_other_array_has_missed_is_refused_again_and_again() -> None:
+    """Else what was acknowledged is at the P-VOL alone, and not at the S-VOL that another host may take over."""
+    pair = VolatilePair(FenceLevel.DATA)
+    await pair.start()
+    await pair.mirror()
+    assert await pair.a.write(FETCHED, "acknowledged")
+    await pair.lose_power("b")
+    for _ in range(2):
+        with pytest.raises(ReplicationRefused):
+            await pair.a.volume.flush()
+    await pair.recover()
+    await pair.a.volume.flush()
+    await pair.lose_power("b")
+    assert await pair.b.medium(FETCHED) == "acknowledged"
+    await pair.stop()
+
+
+async def test_a_local_flush_that_fails_once_leaves_its_marks(
+    pair: VolatilePair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The operating system tells it once; what could not be written is gone, and the next flush is without it."""
+
+    async def fails(self: VolatileVolume) -> None:
+        raise MediumFailure("simulated")
+
+    await pair.mirror()
+    assert await pair.a.write(FETCHED, "acknowledged")
+    with monkeypatch.context() as medium:
+        medium.setattr(VolatileVolume, "flush", fails)
+        with pytest.raises(MediumFailure):
+            await pair.a.volume.flush()
+    await pair.a.volume.flush()
+    assert pair.a.half.state is PairState.PSUE and 0 in pair.a.half.marks.bitmap
+
+
+@pytest.mark.parametrize("victim", "ab")
+async def test_a_hole_that_is_written_through_survives_a_loss_of_power(pair: VolatilePair, victim: str) -> None:
+    await pair.mirror()
+    pair.a.lu.write_through = True
+    hosts = host(pair.a, "host", 1)
+    assert await hosts.answer(WRITE, block("old")) is GOOD
+    assert await hosts.answer(WRITE_SAME_UNMAP, bytes(BLOCK)) is GOOD
+    await pair.lose_power(victim)
+    await pair.recover()
+    assert await pair.a.read(0) == await pair.b.read(0) == ""
 
 
 async def test_source_flushes_once_before_it_is_fetched_from(pair: VolatilePair) -> None:

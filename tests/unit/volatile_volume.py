@@ -3,6 +3,7 @@
 import asyncio
 
 from storage_model.differential_bitmap import REGION_BYTES
+from storage_model.pair_state import FenceLevel
 from storage_model.volume import Buffer
 from target.volumes.memory_volume import MemoryVolume
 from tests.unit.pair_in_memory import HeldVolume, Pair
@@ -45,8 +46,8 @@ class VolatileVolume(HeldVolume):
 class VolatilePair(Pair):
     """Both sites have such a volume."""
 
-    def __init__(self) -> None:
-        super().__init__(quorum=False)
+    def __init__(self, fence: FenceLevel = FenceLevel.NEVER) -> None:
+        super().__init__(fence, quorum=False)
         self.volumes = {}
         for site in (self.a, self.b):
             self.volumes[site.name] = site.disk.volume = VolatileVolume()
