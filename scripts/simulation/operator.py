@@ -21,6 +21,7 @@ _SECONDS = 5.0
 _GOOD = {PairRole.P_VOL: PairOption.GOOD_P_VOL, PairRole.S_VOL: PairOption.GOOD_S_VOL}
 _AFTER_FORCE = StatusFlag.OUTDATED | StatusFlag.PEER_OUTDATED | StatusFlag.SPLIT_BRAIN
 _RESULTS = {int(result): result.name for result in TakeoverResult}
+_GIVES_THE_P_VOL_UP = 0.2  # in a repair, though it may be complete: the S-VOL's data is wanted
 _AT_THE_P_VOL = 0.1  # there it only opens what the fence level holds back
 
 
@@ -169,6 +170,9 @@ class Operator:
     async def _repair(self, array: str, pair: str, status: PairStatus) -> None:
         """The P-VOL is good, unless the array says that only the S-VOL is complete."""
         if not self.calm and self._random.random() > self._habits.repair:
+            return
+        if not self.calm and self._random.random() < _GIVES_THE_P_VOL_UP:
+            await self._name(array, pair, PairOut.RESYNC, status, PairRole.S_VOL)
             return
         swap = status.role is PairRole.S_VOL and self._random.random() < 0.3
         verb = PairOut.SWAP_RESYNC if swap and status.owner is None else PairOut.RESYNC

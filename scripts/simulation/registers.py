@@ -118,6 +118,8 @@ class Write:
     """How many epochs of the pair had been decided when it began."""
     power_lost: bool = False
     """The array lost its power meanwhile: an acknowledgement that comes now may be older."""
+    moved: bool = False
+    """The array's register has changed meanwhile, and maybe changed back."""
     image_lost: bool = False
     """The S-VOL's array did."""
 
@@ -211,7 +213,7 @@ class Registers:
         del self._writes[write.value]
         if outcome is Outcome.UNKNOWN:
             self._unknown[write.value] = write
-        changed = self._side[write.pair, write.serial] is not write.register or write.power_lost
+        changed = self._side[write.pair, write.serial] is not write.register or write.moved or write.power_lost
         for lba, overlapping in zip(write.lbas, write.overlapping, strict=True):
             block = write.register.block(lba)
             block.writing.pop(write.value, None)
@@ -338,6 +340,10 @@ class Registers:
             good = self._good(pair, before, value)
             self._parted.discard(pair)
             self._side[pair, p_vol] = self._side[pair, s_vol] = good
+        elif value.state is PairState.COPY and self._gives_up(pair, p_vol, value):
+            given_up = self._side[pair, p_vol]  # the P-VOL's data since the pair broke off, but maybe nothing is
+            self._side[pair, p_vol] = self._side[pair, s_vol] = self._image[pair].copy()
+            self._side[pair, p_vol].unite(given_up)
         elif value.state is PairState.PSUS and value.s_vol_writable and not before.s_vol_writable:
             self._side[pair, s_vol] = self._side[pair, p_vol].copy()
             if not self._mirrors(pair, p_vol):  # it broke off after the vote: what was written since is at one array
@@ -353,6 +359,7 @@ class Registers:
         for write in self._writes.values():  # those may land before or after
             register = self._side[write.pair, write.serial]
             if write.pair == pair and register is not old[write.pair, write.serial]:
+                write.moved = True
                 for lba in write.lbas:
                     register.block(lba).allow(write.value)
         if fetches:
@@ -361,13 +368,20 @@ class Registers:
     def _roles(self, value: PairEpoch) -> tuple[str, str]:
         return value.p_serial, next(serial for serial in self._serials if serial != value.p_serial)
 
+    def _gives_up(self, pair: str, p_vol: str, value: PairEpoch) -> bool:
+        """The P-VOL's data, for that of the other half, which an operator has named."""
+        return value.p_serial == p_vol and value.source is Side.S_VOL and bool(self._named_now(pair) - {p_vol})
+
+    def _named_now(self, pair: str) -> set[str]:
+        since = self._journal.clock() - NAMED_SECONDS
+        return {serial for when, name, serial in self._named if name == pair and when >= since}
+
     def _good(self, pair: str, before: PairEpoch, value: PairEpoch) -> _Register:
         """After both sides may have been written: whose values hold now."""
         p_vol, s_vol = self._roles(before)
         new_p_vol, new_s_vol = self._roles(value)
         chosen = new_p_vol if value.source is Side.P_VOL else new_s_vol
-        since = self._journal.clock() - NAMED_SECONDS
-        named = {serial for when, name, serial in self._named if name == pair and when >= since}
+        named = self._named_now(pair)
         allowed = {p_vol} | named
         if pair in self._parted or (before.outdated and self._strict):
             allowed = named

@@ -172,6 +172,26 @@ def test_a_write_under_way_when_a_swap_is_decided_may_reach_both_arrays(outlived
     assert sorted(read.seen) == [0, 7]
 
 
+@pytest.mark.parametrize("late", [False, True])
+def test_an_acknowledgement_from_before_a_split_and_a_swap_proves_nothing_after_them(late: bool) -> None:
+    """Seed 800002080 of a test: made at the opened S-VOL, whose data was given up while the answer was on its way."""
+    registers = Registers(Journal(), ("1", "2"), ("data",), lambda pair, serial: serial, lambda pair, serial: True)
+    created, split = PairEpoch(1, "1", PairState.COPY), PairEpoch(2, "1", PairState.PSUS, s_vol_writable=True)
+    registers.decided("data", PairEpoch(), created)
+    registers.mirroring("data", "2")
+    write = registers.begin_write("data", "2", range(1), 7)
+    registers.decided("data", created, split)
+    registers.end_write(registers.begin_write("data", "1", range(8, 9), 3), Outcome.ACKNOWLEDGED)
+    if not late:
+        registers.end_write(write, Outcome.ACKNOWLEDGED)
+    registers.named("data", "1")
+    registers.decided("data", split, PairEpoch(3, "2", PairState.COPY, Side.S_VOL))
+    if late:
+        registers.end_write(write, Outcome.ACKNOWLEDGED)
+    (read,) = registers.begin_read("data", "2", range(1))
+    assert sorted(read.seen) == [0, 7]
+
+
 @pytest.mark.parametrize("alone", [False, True])
 def test_a_split_that_is_decided_after_the_pair_broke_off_opens_the_s_vol_as_it_was_before(alone: bool) -> None:
     """Seed 500004783: the P-VOL had voted, and wrote alone when the S-VOL's array decided."""
