@@ -21,7 +21,7 @@ _SECONDS = 5.0
 _GOOD = {PairRole.P_VOL: PairOption.GOOD_P_VOL, PairRole.S_VOL: PairOption.GOOD_S_VOL}
 _AFTER_FORCE = StatusFlag.OUTDATED | StatusFlag.PEER_OUTDATED | StatusFlag.SPLIT_BRAIN
 _RESULTS = {int(result): result.name for result in TakeoverResult}
-_GIVES_THE_P_VOL_UP = 0.2  # in a repair, though it may be complete: the S-VOL's data is wanted
+_GIVES_THE_P_VOL_UP = 0.03  # in a repair, though it may be complete: the S-VOL's data is wanted
 _AT_THE_P_VOL = 0.1  # there it only opens what the fence level holds back
 
 

@@ -167,6 +167,8 @@ class Registers:
         self._decisions = dict.fromkeys(pairs, 0)
         self._image = {pair: _Register() for pair in pairs}
         """Of the S-VOL, if mirroring stopped now and it is whole: what was acknowledged, and whatever was under way."""
+        self._image_behind: set[str] = set()
+        """Pairs whose S-VOL's array has lost its power in this epoch, which the P-VOL's may not have noticed."""
         self._kept: dict[str, set[int]] = {}
         """While a swap fetches: the blocks that its P-VOL has acknowledged, which the source's medium has as well."""
         self._named: list[tuple[float, str, str]] = []
@@ -251,6 +253,7 @@ class Registers:
                 continue
             value = truth(pair)
             if value.p_serial != serial:
+                self._image_behind.add(pair)
                 for block in self._image[pair].blocks():
                     block.lost_power()
                 for write in self._writes.values():
@@ -313,11 +316,14 @@ class Registers:
     def mirroring(self, pair: str, serial: str) -> None:
         """COPY has become PAIR: the S-VOL has everything."""
         self._image[pair] = self._side[pair, serial].copy()
+        if pair in self._image_behind:
+            self._image[pair].lost_power(set())
         self._kept.pop(pair, None)
 
     def decided(self, pair: str, before: PairEpoch, value: PairEpoch) -> None:
         """See ``Ledger.decided``."""
         self._decisions[pair] += 1
+        self._image_behind.discard(pair)
         p_vol, s_vol = self._roles(before if before.state is not PairState.SMPL else value)
         old = dict(self._side)
         if value.outdated:  # what an operator has said before was not about this
