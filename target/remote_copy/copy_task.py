@@ -23,8 +23,8 @@ from target.remote_copy.primary_volume import PrimaryVolume
 
 CHUNK_REGIONS = 16
 """Neighbouring regions that are copied together: 1 MiB. A host's write there waits for so much at most."""
-BUSY_CHUNK_REGIONS = 4
-"""The same while hosts write: 256 KiB, so that less of the copy is before them in both arrays and on the link."""
+BUSY_CHUNK_REGIONS = 2
+"""The same while hosts write: 128 KiB, so that less of the copy is before them in both arrays and on the link."""
 RUN_REGIONS = 256
 """Neighbouring regions that are looked at together, and travel in one frame where they are a hole: 16 MiB."""
 FLUSH_REGIONS = 1024
